@@ -1,0 +1,532 @@
+"""LMM-VQA (Ge et al., "LMM-VQA: Advancing Video Quality Assessment with Large Multimodal Models").
+
+The path of a batch: `vision_tower`, `temporal_tower` -> pooled features -> `spatial_projector`, `temporal_projector` ->
+visual tokens in the place of the placeholders -> `language_model` -> `lm_head` -> answer, or the read-out of `assess`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import isqrt
+from typing import Any, Literal
+
+import torch
+from torch import nn
+from transformers import AutoModel, GenerationMixin, PreTrainedModel
+from transformers import initialization as init
+from transformers.cache_utils import Cache, DynamicCache
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+from transformers.modeling_utils import slice_logits_to_keep
+from transformers.utils import ModelOutput, can_return_tuple
+
+from .configuration_lmmvqa import TEMPORAL_GRIDS, LmmVqaConfig
+from .projectors import SPATIAL_PROJECTORS, FeatureStandardizer, MlpProjector, PerceiverProjector, Projector
+from .quality_readout import AnswerTrie, QualityOutput, lay_out_branches, read_out
+from .temporal_tower import LmmVqaTemporalModel
+
+
+@dataclass
+class LmmVqaModelOutputWithPast(ModelOutput):
+    """
+    Args:
+        last_hidden_state: (batch, length, hidden size).
+        past_key_values: the cache of the language model.
+        hidden_states: of every layer, where asked for.
+        attentions: of every layer, where asked for.
+        video_hidden_states: one tensor (tokens, hidden size) a video.
+    """
+
+    last_hidden_state: torch.Tensor | None = None
+    past_key_values: Cache | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None
+    video_hidden_states: list[torch.Tensor] | None = None
+
+
+@dataclass
+class LmmVqaCausalLMOutputWithPast(ModelOutput):
+    """
+    Args:
+        loss: cross-entropy of the next token over the positions whose label is not -100, where labels are given.
+        logits: (batch, length or `logits_to_keep`, vocabulary).
+        past_key_values: the cache of the language model.
+        hidden_states: of every layer, where asked for.
+        attentions: of every layer, where asked for.
+        video_hidden_states: one tensor (tokens, hidden size) a video.
+    """
+
+    loss: torch.Tensor | None = None
+    logits: torch.Tensor | None = None
+    past_key_values: Cache | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None
+    video_hidden_states: list[torch.Tensor] | None = None
+
+
+class LmmVqaPreTrainedModel(PreTrainedModel):
+    config: LmmVqaConfig
+    base_model_prefix = "model"
+    input_modalities = ("video", "text")
+    supports_gradient_checkpointing = True
+    _skip_keys_device_placement = ["past_key_values"]  # noqa: RUF012
+    _no_split_modules = ["VitProjector", "MlpProjector", "PerceiverProjector"]  # noqa: RUF012
+    # Only the decoder is worth quantising; the library reads here what a quantiser must leave alone.
+    _keep_in_fp32_modules = ["vision_tower", "temporal_tower", "spatial_projector", "temporal_projector"]  # noqa: RUF012
+    _supports_flash_attn = _supports_sdpa = _supports_flex_attn = True
+    _supports_attention_backend = True
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, FeatureStandardizer):
+            init.zeros_(module.mean)
+            init.ones_(module.scale)
+        elif isinstance(module, PerceiverProjector):
+            init.normal_(module.queries, std=0.02)
+
+
+class LmmVqaModel(LmmVqaPreTrainedModel):
+    """Towers, projectors and language model, without the language-modelling head."""
+
+    def __init__(self, config: LmmVqaConfig):
+        super().__init__(config)
+        self.vision_tower = AutoModel.from_config(config.vision_config)
+        self.spatial_projector: Projector = SPATIAL_PROJECTORS[config.spatial_projector_type](
+            config, config.spatial_feature_size, config.spatial_hidden_size
+        )
+        if config.num_temporal_tokens:
+            self.temporal_tower = LmmVqaTemporalModel(config.temporal_config)
+            self.temporal_projector: Projector = MlpProjector(
+                config,
+                config.temporal_config.feature_size,
+                config.projector_hidden_size or config.text_config.hidden_size,
+            )
+        self.language_model = AutoModel.from_config(config.text_config)
+        self.post_init()
+
+    def train(self, mode: bool = True) -> "LmmVqaModel":
+        """Frozen towers stay in eval mode: their batch-norm statistics would drift with every training batch."""
+        super().train(mode)
+        for name in ("vision_tower", "temporal_tower"):
+            tower = getattr(self, name, None)
+            if tower is not None and not any(parameter.requires_grad for parameter in tower.parameters()):
+                tower.eval()
+        return self
+
+    def encode_key_frames(self, key_frames: torch.Tensor) -> torch.Tensor:
+        """Spatial features of key frames, from the frozen tower, pooled to the number of tokens asked for.
+
+        Args:
+            key_frames: (frames, 3, height, width), normalised.
+
+        Returns:
+            (frames, tokens, channels): `num_spatial_tokens` tokens, or every place of the tower's map for a Perceiver.
+        """
+        dtype = self.vision_tower.dtype
+        states = self.vision_tower(key_frames.to(dtype), output_hidden_states=True, return_dict=True).hidden_states
+        layers = self.config.vision_feature_layer
+        maps = [_as_map(states[layer]) for layer in ([layers] if isinstance(layers, int) else layers)]
+        if self.config.spatial_projector_type == "perceiver":
+            grid = maps[-1].shape[-2:]
+        else:
+            grid = (isqrt(self.config.num_spatial_tokens),) * 2
+        pooled = [layer if layer.shape[-2:] == grid else nn.functional.adaptive_avg_pool2d(layer, grid) for layer in maps]
+        return torch.cat(pooled, dim=1).flatten(2).transpose(1, 2)
+
+    def encode_chunks(self, chunks: torch.Tensor) -> torch.Tensor:
+        """Temporal features of chunks, from the frozen tower: slow and fast map pooled to one grid and joined.
+
+        Args:
+            chunks: (chunks, num_frames, 3, height, width), normalised.
+
+        Returns:
+            (chunks, num_temporal_tokens, 32 * (slow_channels + fast_channels))
+        """
+        grid = TEMPORAL_GRIDS[self.config.num_temporal_tokens]
+        maps = self.temporal_tower(chunks.to(self.temporal_tower.dtype))
+        pooled = torch.cat([nn.functional.adaptive_avg_pool3d(feature_map, grid) for feature_map in maps], dim=1)
+        return pooled.flatten(2).transpose(1, 2)
+
+    def encode_videos(
+        self,
+        pixel_values_videos: torch.Tensor,
+        temporal_values: torch.Tensor | None = None,
+        chunk_counts: torch.Tensor | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Features of whole videos from the frozen towers: what a cache may keep, since training never changes it.
+
+        Args:
+            pixel_values_videos: (videos, chunks, 3, height, width), a key frame for each chunk.
+            temporal_values: (videos, chunks, num_frames, 3, height, width), if the model has a temporal tower.
+            chunk_counts: (videos,), how many of the chunks are not padding; all by default.
+
+        Returns:
+            Spatial features (videos, chunks, tokens, channels) and temporal features (videos, chunks, tokens, channels)
+            or None; zeros for padding.
+
+        Raises:
+            ValueError: `temporal_values` is missing.
+        """
+        present = self._present_chunks(pixel_values_videos, chunk_counts)
+        spatial = _scatter(self.encode_key_frames(pixel_values_videos[present]), present)
+        if not self.config.num_temporal_tokens:
+            return spatial, None
+        if temporal_values is None:
+            raise ValueError(
+                "This model has temporal tokens and needs `temporal_values`: use the processor that is saved with it."
+            )
+        # Chunk by chunk: a chunk is a batch of frames already, and the maps of many would fill the memory.
+        chunks = [self.encode_chunks(chunk[None]) for chunk in temporal_values[present]]
+        return spatial, _scatter(torch.cat(chunks), present)
+
+    def project_features(
+        self,
+        spatial_features: torch.Tensor,
+        temporal_features: torch.Tensor | None = None,
+        chunk_counts: torch.Tensor | None = None,
+    ) -> list[torch.Tensor]:
+        """Visual tokens of each video, in the order of the placeholders (eq. 8): for each second its spatial tokens, then
+        its temporal tokens.
+
+        Args:
+            spatial_features, temporal_features: as `encode_videos` returns them.
+            chunk_counts: (videos,), how many of the chunks are not padding; all by default.
+
+        Returns:
+            One tensor (tokens, hidden size of the language model) a video.
+        """
+        present = self._present_chunks(spatial_features, chunk_counts)
+        streams = [(spatial_features, self.spatial_projector)]
+        if self.config.num_temporal_tokens:
+            streams.append((temporal_features, self.temporal_projector))
+        tokens = []
+        for features, projector in streams:
+            if self.config.frame_fusion == "mean":
+                weights = present / present.sum(1, keepdim=True)
+                chunks = torch.einsum("vc,vc...->v...", weights.to(features.dtype), features)
+            else:
+                chunks = features[present]
+            tokens.append(projector(chunks.to(projector.linear.weight.dtype)))
+        rows = torch.cat(tokens, dim=1)
+        if self.config.frame_fusion == "mean":
+            return list(rows)
+        return [video.flatten(0, 1) for video in rows.split(present.sum(1).tolist())]
+
+    def get_video_features(
+        self,
+        pixel_values_videos: torch.Tensor,
+        temporal_values: torch.Tensor | None = None,
+        chunk_counts: torch.Tensor | None = None,
+        **kwargs: Any,
+    ) -> BaseModelOutputWithPooling:
+        """Both streams of a batch of videos as visual tokens. Shapes are those of `encode_videos`.
+
+        Returns:
+            An output whose `pooler_output` is a list with one tensor (tokens, hidden size) a video.
+        """
+        spatial, temporal = self.encode_videos(pixel_values_videos, temporal_values, chunk_counts)
+        tokens = self.project_features(spatial, temporal, chunk_counts)
+        return BaseModelOutputWithPooling(pooler_output=tokens)
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        pixel_values_videos: torch.Tensor | None = None,
+        temporal_values: torch.Tensor | None = None,
+        chunk_counts: torch.Tensor | None = None,
+        spatial_features: torch.Tensor | None = None,
+        temporal_features: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.LongTensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        mm_encoder_outputs: dict[str, BaseModelOutputWithPooling] | None = None,
+        **kwargs: Any,
+    ) -> LmmVqaModelOutputWithPast:
+        """One pass of the language model over text in which visual tokens take the place of the placeholders.
+
+        Args:
+            input_ids: (batch, length); every placeholder stands for one visual token.
+            pixel_values_videos, temporal_values, chunk_counts: the videos, as `encode_videos` takes them.
+            spatial_features, temporal_features: in their stead, what `encode_videos` returned for them.
+            mm_encoder_outputs: in their stead, {"video": what `get_video_features` returned for them}.
+
+        Raises:
+            ValueError: not exactly one of `input_ids` and `inputs_embeds`, or as many visual tokens as placeholders are
+                not there.
+        """
+        if (input_ids is None) == (inputs_embeds is None):
+            raise ValueError("Give exactly one of input_ids and inputs_embeds.")
+        if inputs_embeds is None:
+            inputs_embeds = self.get_input_embeddings()(input_ids)
+
+        video_tokens = None
+        if mm_encoder_outputs and mm_encoder_outputs.get("video") is not None:
+            video_tokens = mm_encoder_outputs["video"].pooler_output
+        elif spatial_features is not None:
+            video_tokens = self.project_features(spatial_features, temporal_features, chunk_counts)
+        elif pixel_values_videos is not None:
+            video_tokens = self.get_video_features(pixel_values_videos, temporal_values, chunk_counts).pooler_output
+        if video_tokens is not None:
+            inputs_embeds = self._place_tokens(input_ids, inputs_embeds, torch.cat(list(video_tokens)))
+
+        outputs = self.language_model(
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            **kwargs,
+        )
+        return LmmVqaModelOutputWithPast(
+            last_hidden_state=outputs.last_hidden_state,
+            past_key_values=outputs.past_key_values,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+            video_hidden_states=video_tokens,
+        )
+
+    def _place_tokens(
+        self, input_ids: torch.LongTensor | None, inputs_embeds: torch.Tensor, tokens: torch.Tensor
+    ) -> torch.Tensor:
+        if input_ids is None:
+            placeholder = self.get_input_embeddings()(
+                torch.tensor(self.config.video_token_id, device=inputs_embeds.device)
+            )
+            mask = (inputs_embeds == placeholder).all(-1)
+        else:
+            mask = input_ids == self.config.video_token_id
+        if mask.sum() != len(tokens):
+            raise ValueError(
+                f"The text has {mask.sum()} placeholders, but the videos give {len(tokens)} visual tokens: make both with the "
+                "processor that is saved with this model, and do not truncate the text."
+            )
+        mask = mask.unsqueeze(-1).to(inputs_embeds.device)
+        return inputs_embeds.masked_scatter(mask, tokens.to(inputs_embeds.device, inputs_embeds.dtype))
+
+    @staticmethod
+    def _present_chunks(videos: torch.Tensor, chunk_counts: torch.Tensor | None) -> torch.Tensor:
+        """(videos, chunks) bool: which chunks are not padding."""
+        num_videos, num_chunks = videos.shape[:2]
+        if chunk_counts is None:
+            return torch.ones(num_videos, num_chunks, dtype=torch.bool, device=videos.device)
+        return torch.arange(num_chunks, device=videos.device) < chunk_counts.to(videos.device)[:, None]
+
+
+class LmmVqaForConditionalGeneration(LmmVqaPreTrainedModel, GenerationMixin):
+    """LMM-VQA with its language-modelling head: `forward` for training, `generate` for text, `assess` for quality."""
+
+    _tied_weights_keys = {"lm_head.weight": "model.language_model.embed_tokens.weight"}  # noqa: RUF012
+    _tp_plan = {"lm_head": "colwise_gather_output"}  # noqa: RUF012
+
+    def __init__(self, config: LmmVqaConfig):
+        super().__init__(config)
+        self.model = LmmVqaModel(config)
+        self.lm_head = nn.Linear(config.text_config.hidden_size, config.text_config.vocab_size, bias=False)
+        self.post_init()
+
+    def get_output_embeddings(self) -> nn.Module:
+        return self.lm_head
+
+    def get_video_features(self, *args: Any, **kwargs: Any) -> BaseModelOutputWithPooling:
+        return self.model.get_video_features(*args, **kwargs)
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        pixel_values_videos: torch.Tensor | None = None,
+        temporal_values: torch.Tensor | None = None,
+        chunk_counts: torch.Tensor | None = None,
+        spatial_features: torch.Tensor | None = None,
+        temporal_features: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.LongTensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        labels: torch.LongTensor | None = None,
+        logits_to_keep: int | torch.Tensor = 0,
+        mm_encoder_outputs: dict[str, BaseModelOutputWithPooling] | None = None,
+        **kwargs: Any,
+    ) -> LmmVqaCausalLMOutputWithPast:
+        """Logits, and the loss where labels are given. Arguments beyond these are those of `LmmVqaModel.forward`.
+
+        Args:
+            labels: (batch, length), or (batch, `logits_to_keep`) for the last positions; -100 is left out of the loss.
+            logits_to_keep: how many last positions get logits, or which; 0 for all. Answers are short and vocabularies
+                large, so training asks for the answer's positions only.
+        """
+        outputs = self.model(
+            input_ids=input_ids,
+            pixel_values_videos=pixel_values_videos,
+            temporal_values=temporal_values,
+            chunk_counts=chunk_counts,
+            spatial_features=spatial_features,
+            temporal_features=temporal_features,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            mm_encoder_outputs=mm_encoder_outputs,
+            # The loss alone needs it; a decoder may not know the word.
+            **{key: value for key, value in kwargs.items() if key != "num_items_in_batch"},
+        )
+        logits = self.lm_head(slice_logits_to_keep(outputs.last_hidden_state, logits_to_keep))
+        loss = None
+        if labels is not None:
+            loss = self.loss_function(
+                logits=logits, labels=labels, vocab_size=self.config.text_config.vocab_size, **kwargs
+            )
+        return LmmVqaCausalLMOutputWithPast(
+            loss=loss,
+            logits=logits,
+            past_key_values=outputs.past_key_values,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+            video_hidden_states=outputs.video_hidden_states,
+        )
+
+    @torch.no_grad()
+    def assess(
+        self,
+        input_ids: torch.LongTensor,
+        attention_mask: torch.Tensor,
+        score_question_ids: torch.LongTensor,
+        score_answer_ids: torch.LongTensor,
+        level_question_ids: torch.LongTensor,
+        level_answer_ids: torch.LongTensor,
+        *,
+        mode: Literal["distribution", "generate"] = "distribution",
+        processor: Any = None,
+        **video_inputs: torch.Tensor,
+    ) -> QualityOutput:
+        """Score and level of each video: `model.assess(**processor(videos=[...], return_tensors="pt"))`.
+
+        Args:
+            input_ids, attention_mask: (videos, length), the prefix up to the last visual token, padded on the left.
+            score_question_ids, level_question_ids: (length,), what follows the prefix, up to the answer.
+            score_answer_ids, level_answer_ids: (answers, length), the allowed answers in the order of their values, filled
+                up with -1.
+            mode: "distribution" reads the probability of every allowed answer; one pass over the prefix serves both
+                questions. "generate" is the paper's way: greedy text, parsed strictly.
+            processor: needed by mode "generate", to parse.
+            video_inputs: the videos or their features, as `forward` takes them.
+
+        Returns:
+            `QualityOutput`; in mode "generate" only `score` and `level` are set.
+
+        Raises:
+            ValueError: the inputs don't fit the model, or its attention can't be masked (flash attention).
+            AnswerError: in mode "generate", an answer that doesn't parse.
+        """
+        if len(level_answer_ids) != len(self.config.levels):
+            raise ValueError(
+                f"The processor knows {len(level_answer_ids)} levels, the model {len(self.config.levels)} ({self.config.levels}): "
+                "use the processor that is saved with this model."
+            )
+        if "spatial_features" not in video_inputs:
+            encoded = self.model.get_video_features(**video_inputs)
+        else:
+            encoded = BaseModelOutputWithPooling(pooler_output=self.model.project_features(**video_inputs))
+        prefix = {"input_ids": input_ids, "attention_mask": attention_mask, "mm_encoder_outputs": {"video": encoded}}
+        questions = [score_question_ids.tolist(), level_question_ids.tolist()]
+        if mode == "generate":
+            return self._generate_quality(prefix, questions, processor)
+        if mode != "distribution":
+            raise ValueError(f"mode={mode!r} is not a read-out: choose 'distribution' or 'generate'.")
+        tries = [AnswerTrie(_rows(answers)) for answers in (score_answer_ids, level_answer_ids)]
+        return read_out(*self._answer_log_probabilities(prefix, questions, tries), self.config.levels)
+
+    def _answer_log_probabilities(
+        self, prefix: dict[str, Any], questions: Sequence[Sequence[int]], tries: Sequence[AnswerTrie]
+    ) -> list[torch.Tensor]:
+        """One pass over the prefix, one over all branches; (videos, answers) for each trie."""
+        attention = self.config.text_config._attn_implementation
+        if attention not in ("sdpa", "eager"):
+            raise ValueError(
+                f"The read-out masks branches, which attn_implementation={attention!r} can't do: load the model with "
+                "attn_implementation={'text_config': 'sdpa'}, or use mode='generate'."
+            )
+        attention_mask = prefix["attention_mask"]
+        lengths = attention_mask.sum(1)
+        positions = (attention_mask.cumsum(1) - 1).clamp(min=0)
+        cache = DynamicCache(config=self.config.text_config)
+        self.model(**prefix, position_ids=positions, past_key_values=cache, use_cache=True)
+
+        branches = lay_out_branches(questions, tries)
+        device = attention_mask.device
+        num_videos = len(attention_mask)
+        token_ids = branches.token_ids.to(device).expand(num_videos, -1)
+        visible = torch.cat(
+            [
+                attention_mask.bool()[:, None, :].expand(-1, len(branches.token_ids), -1),
+                branches.visible.to(device).expand(num_videos, -1, -1),
+            ],
+            dim=2,
+        )[:, None]
+        # An additive mask is understood by both attention implementations.
+        mask = torch.zeros(visible.shape, dtype=self.lm_head.weight.dtype, device=device)
+        mask.masked_fill_(~visible, torch.finfo(mask.dtype).min)
+        hidden = self.model(
+            input_ids=token_ids,
+            attention_mask=mask,
+            position_ids=lengths[:, None] + branches.depths.to(device),
+            past_key_values=cache,
+            use_cache=True,
+        ).last_hidden_state
+        return [
+            trie.log_probabilities(self.lm_head(hidden[:, nodes]))
+            for trie, nodes in zip(tries, branches.nodes, strict=True)
+        ]
+
+    def _generate_quality(
+        self, prefix: dict[str, Any], questions: Sequence[Sequence[int]], processor: Any
+    ) -> QualityOutput:
+        if processor is None:
+            raise ValueError("mode='generate' needs the processor to parse the answers: assess(..., processor=processor).")
+        texts = []
+        for question in questions:
+            suffix = torch.tensor(question, device=prefix["input_ids"].device).expand(len(prefix["input_ids"]), -1)
+            input_ids = torch.cat([prefix["input_ids"], suffix], dim=1)
+            generated = self.generate(
+                input_ids=input_ids,
+                attention_mask=torch.cat([prefix["attention_mask"], torch.ones_like(suffix)], dim=1),
+                # generate() takes the encoded videos out of the dictionary that it is given.
+                mm_encoder_outputs=dict(prefix["mm_encoder_outputs"]),
+                do_sample=False,
+                max_new_tokens=8,
+            )
+            texts.append(processor.batch_decode(generated[:, input_ids.shape[1] :], skip_special_tokens=True))
+        scores, levels = texts
+        return QualityOutput(
+            score=torch.tensor([processor.parse_score(answer) for answer in scores], device=self.device),
+            level=[processor.parse_level(answer) for answer in levels],
+        )
+
+
+def _rows(padded: torch.Tensor) -> list[list[int]]:
+    return [[token for token in row if token >= 0] for row in padded.tolist()]
+
+
+def _as_map(state: torch.Tensor) -> torch.Tensor:
+    """A hidden state as (batch, channels, height, width), whatever kind of tower it is from.
+
+    Tokens of a ViT form a square; what precedes it (class token, registers) is left out.
+    """
+    if state.ndim == 4:
+        return state
+    side = isqrt(state.shape[1])
+    return state[:, -side * side :].transpose(1, 2).unflatten(2, (side, side))
+
+
+def _scatter(rows: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
+    """Put one row a present chunk back into its place, zeros elsewhere."""
+    padded = rows.new_zeros(*present.shape, *rows.shape[1:])
+    padded[present] = rows
+    return padded
+
+
+__all__ = [
+    "LmmVqaForConditionalGeneration",
+    "LmmVqaModel",
+    "LmmVqaPreTrainedModel",
+]

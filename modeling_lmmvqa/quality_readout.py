@@ -1,0 +1,162 @@
+"""The quality read-out: from the logits of the language model to a score and a level, exactly.
+
+All answers that a question allows form a trie of tokens. Both questions, and every trie node where answers part, go
+through the language model in one pass behind one shared prefix, as branches that do not see each other. That gives the
+probability of every allowed answer, so the score is an expectation and nothing has to be sampled or parsed.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from transformers.utils import ModelOutput
+
+# Probability that lies outside the interval, half of it on each side.
+INTERVAL_TAIL = 0.10
+
+
+@dataclass
+class QualityOutput(ModelOutput):
+    """What the model thinks of each video of a batch.
+
+    Args:
+        score: (videos,), 0 to 100, higher is better: the expected score.
+        score_std: (videos,), its standard deviation in points; None where the answer was generated.
+        score_interval: (videos, 2), central 90 % interval of the score; None where the answer was generated.
+        level: the most probable level word of each video.
+        level_probabilities: (videos, levels), worst level first; None where the answer was generated.
+        score_probabilities: (videos, 101), probability of each whole score; None where the answer was generated.
+    """
+
+    score: torch.Tensor | None = None
+    score_std: torch.Tensor | None = None
+    score_interval: torch.Tensor | None = None
+    level: list[str] | None = None
+    level_probabilities: torch.Tensor | None = None
+    score_probabilities: torch.Tensor | None = None
+
+
+class AnswerTrie:
+    """The allowed answers of one question, each cut to the shortest token prefix that no other answer shares.
+
+    Args:
+        answers: token ids of every answer, each ending with the token that closes the assistant's turn (without it "5"
+            could not be told from the beginning of "57").
+
+    Raises:
+        ValueError: two answers are the same.
+    """
+
+    def __init__(self, answers: Sequence[Sequence[int]]):
+        uses = Counter(tuple(answer[:length]) for answer in answers for length in range(1, len(answer) + 1))
+        shared = {prefix for prefix, count in uses.items() if count > 1}
+        self.answers: list[tuple[int, ...]] = []
+        for answer in map(tuple, answers):
+            length = next((n for n in range(1, len(answer) + 1) if answer[:n] not in shared), None)
+            if length is None:
+                raise ValueError(f"The answer with the tokens {list(answer)} is given twice, or is part of another.")
+            self.answers.append(answer[:length])
+        # The root is the question itself; every other node is a shared beginning of answers. Parents come first.
+        self.nodes: list[tuple[int, ...]] = [(), *sorted(shared, key=lambda prefix: (len(prefix), prefix))]
+
+    def log_probabilities(self, node_logits: torch.Tensor) -> torch.Tensor:
+        """Log-probability of each answer, given that the answer is an allowed one.
+
+        Args:
+            node_logits: (batch, nodes, vocabulary), the logits that follow each node, in the order of `nodes`.
+
+        Returns:
+            (batch, answers), float32; the probabilities of one row sum to 1.
+        """
+        steps = node_logits.float().log_softmax(-1)
+        index = {node: i for i, node in enumerate(self.nodes)}
+        columns = [
+            sum(steps[:, index[answer[:depth]], token] for depth, token in enumerate(answer)) for answer in self.answers
+        ]
+        return torch.stack(columns, dim=1).log_softmax(-1)
+
+
+@dataclass
+class Branches:
+    """Several questions with their tries, laid out as one row of tokens behind a shared prefix.
+
+    Args:
+        token_ids: (length,), the tokens of all branches.
+        depths: (length,), distance of each token from the end of the prefix, 0 for a first token.
+        visible: (length, length), whether the token of a row attends to that of a column: its ancestors and itself.
+        nodes: for each trie the positions whose logits belong to its nodes.
+    """
+
+    token_ids: torch.Tensor
+    depths: torch.Tensor
+    visible: torch.Tensor
+    nodes: list[list[int]]
+
+
+def lay_out_branches(questions: Sequence[Sequence[int]], tries: Sequence[AnswerTrie]) -> Branches:
+    """Lay out each question, followed by the nodes of its trie, as a branch of its own."""
+    token_ids: list[int] = []
+    parents: list[int] = []
+    nodes: list[list[int]] = []
+
+    def append(token: int, parent: int) -> int:
+        token_ids.append(token)
+        parents.append(parent)
+        return len(token_ids) - 1
+
+    for question, trie in zip(questions, tries, strict=True):
+        position = -1
+        for token in question:
+            position = append(token, position)
+        positions = {(): position}
+        for node in trie.nodes[1:]:
+            positions[node] = append(node[-1], positions[node[:-1]])
+        nodes.append([positions[node] for node in trie.nodes])
+
+    visible = torch.eye(len(token_ids), dtype=torch.bool)
+    depths = torch.zeros(len(token_ids), dtype=torch.long)
+    for position, parent in enumerate(parents):
+        if parent >= 0:
+            visible[position] |= visible[parent]
+            depths[position] = depths[parent] + 1
+    return Branches(torch.tensor(token_ids), depths, visible, nodes)
+
+
+def read_out(score_log_probabilities: torch.Tensor, level_log_probabilities: torch.Tensor, levels: Sequence[str]) -> QualityOutput:
+    """Moments, interval and level from the two answer distributions.
+
+    Args:
+        score_log_probabilities: (videos, 101), for the scores 0 to 100.
+        level_log_probabilities: (videos, levels), worst level first.
+    """
+    # Double precision: a second moment in single precision loses the small deviations.
+    probabilities = score_log_probabilities.double().exp()
+    values = torch.arange(probabilities.shape[1], dtype=torch.float64, device=probabilities.device)
+    score = probabilities @ values
+    variance = (probabilities * (values - score[:, None]) ** 2).sum(1)
+    level_probabilities = level_log_probabilities.exp()
+    return QualityOutput(
+        score=score.float(),
+        score_std=variance.sqrt().float(),
+        score_interval=_central_interval(probabilities).float(),
+        level=[levels[index] for index in level_probabilities.argmax(1).tolist()],
+        level_probabilities=level_probabilities,
+        score_probabilities=probabilities.float(),
+    )
+
+
+def _central_interval(probabilities: torch.Tensor) -> torch.Tensor:
+    """The two quantiles that leave half of `INTERVAL_TAIL` outside, each whole score spread evenly over its point.
+
+    Spreading makes the interval a continuous function of the probabilities.
+    """
+    cumulated = probabilities.cumsum(1)
+    bounds = []
+    for quantile in (INTERVAL_TAIL / 2, 1 - INTERVAL_TAIL / 2):
+        target = torch.full_like(cumulated[:, :1], quantile)
+        score = torch.searchsorted(cumulated, target).clamp(max=probabilities.shape[1] - 1)
+        inside = probabilities.gather(1, score).clamp(min=1e-12)
+        fraction = ((target - cumulated.gather(1, score)) / inside + 1).clamp(0, 1)
+        bounds.append((score + fraction - 0.5).clamp(0, probabilities.shape[1] - 1))
+    return torch.cat(bounds, dim=1)
