@@ -1,0 +1,180 @@
+"""Processor: videos and questions in, the tensors that the model takes out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any, Literal
+
+import torch
+from transformers import BatchFeature
+from transformers.processing_utils import ProcessingKwargs, ProcessorMixin
+
+from .quality_prompts import LEVELS, conversation, fixed_question, parse_level, parse_score, score_answers
+from .video_processing_lmmvqa import LmmVqaVideosKwargs, as_video_list
+
+# Chat templates of language models expect plain text; this turns the blocks of a message into text, with the
+# placeholder where the video is, and leaves everything else to the template that follows it.
+_FLATTEN_BLOCKS = """\
+{%- set flat = namespace(messages=[]) -%}
+{%- for message in messages -%}
+  {%- set text = namespace(content='') -%}
+  {%- if message['content'] is string -%}
+    {%- set text.content = message['content'] -%}
+  {%- else -%}
+    {%- for block in message['content'] -%}
+      {%- set text.content = text.content + ('VIDEO_TOKEN\\n' if block['type'] == 'video' else block['text']) -%}
+    {%- endfor -%}
+  {%- endif -%}
+  {%- set flat.messages = flat.messages + [{'role': message['role'], 'content': text.content}] -%}
+{%- endfor -%}
+{%- set messages = flat.messages -%}
+"""
+
+
+def video_chat_template(language_model_template: str, video_token: str) -> str:
+    """The chat template of a language model, made to understand messages that hold a video."""
+    return _FLATTEN_BLOCKS.replace("VIDEO_TOKEN", video_token) + language_model_template
+
+
+class LmmVqaProcessorKwargs(ProcessingKwargs, total=False):
+    videos_kwargs: LmmVqaVideosKwargs
+
+
+class LmmVqaProcessor(ProcessorMixin):
+    """Video processor and tokenizer in one, with the prompts and the answer format.
+
+    `processor(videos=[...])` prepares what `model.assess` takes; `processor(text=..., videos=...)` and
+    `processor.apply_chat_template(messages, tokenize=True, return_dict=True)` prepare what `forward` and `generate` take.
+
+    Args:
+        video_processor: a `LmmVqaVideoProcessor`.
+        tokenizer: the tokenizer of the language model; it must know `video_token`.
+        video_token: the placeholder; one in the text becomes as many as the video has visual tokens.
+        tokens_per_chunk: visual tokens of one second of video (of the whole video where `frame_fusion` is "mean").
+        frame_fusion: as in the model's config.
+        levels: the level words, worst first, as in the model's config.
+    """
+
+    valid_processor_kwargs = LmmVqaProcessorKwargs
+
+    def __init__(
+        self,
+        video_processor: Any,
+        tokenizer: Any,
+        video_token: str = "<video>",
+        tokens_per_chunk: int = 512,
+        frame_fusion: Literal["concat", "mean"] = "concat",
+        levels: Sequence[str] = LEVELS,
+        chat_template: str | None = None,
+    ):
+        self.video_token = video_token
+        self.video_token_id = tokenizer.convert_tokens_to_ids(video_token)
+        if self.video_token_id is None or self.video_token_id == tokenizer.unk_token_id:
+            raise ValueError(
+                f"The tokenizer does not know the placeholder {video_token!r}: add it as a special token, as `lmmvqa compose` does."
+            )
+        self.tokens_per_chunk = tokens_per_chunk
+        self.frame_fusion = frame_fusion
+        self.levels = list(levels)
+        super().__init__(video_processor, tokenizer, chat_template=chat_template)
+
+    def __call__(self, images: Any = None, text: Any = None, videos: Any = None, audio: Any = None, **kwargs: Any) -> BatchFeature:
+        """
+        Args:
+            text: one text or a list with one placeholder a video; without it, the inputs of `assess` are prepared.
+            videos: one video or a list; see `LmmVqaVideoProcessor.preprocess` for what a video may be.
+            kwargs: settings of the tokenizer and the video processor; `return_tensors="pt"` as usual.
+
+        Returns:
+            `input_ids` and `attention_mask` (videos, length), the tensors of the video processor, and without `text` the
+            questions and allowed answers of `assess`.
+
+        Raises:
+            VideoError: a video can't be read.
+            ValueError: placeholders and videos don't match in number.
+        """
+        if text is not None or videos is None:
+            return super().__call__(images=images, text=text, videos=videos, audio=audio, **kwargs)
+        videos = as_video_list(videos)
+        kwargs.setdefault("return_tensors", "pt")
+        prefix, _ = self.split_prompt(conversation(fixed_question("score", self.levels)))
+        # All videos of a batch share the questions that follow, so padding goes in front.
+        text_settings = {"padding": True, "padding_side": "left", "add_special_tokens": False}
+        batch = super().__call__(text=[prefix] * len(videos), videos=videos, **text_settings, **kwargs)
+        batch.update(self._assessment_questions)
+        return batch
+
+    @cached_property
+    def _assessment_questions(self) -> dict[str, torch.Tensor]:
+        questions = {}
+        for task, answers in (("score", score_answers()), ("level", self.levels)):
+            rows = [torch.tensor(self.answer_ids(answer)) for answer in answers]
+            questions[f"{task}_question_ids"] = torch.tensor(self.question_ids(fixed_question(task, self.levels)))
+            questions[f"{task}_answer_ids"] = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=-1)
+        return questions
+
+    def split_prompt(self, messages: list[dict[str, Any]]) -> tuple[str, str]:
+        """The rendered chat, ready for the answer, cut behind the placeholder: what comes up to the video, and the question.
+
+        The cut is at a special token, so both parts give the same tokens apart as together.
+
+        Raises:
+            ValueError: the chat does not hold exactly one video.
+        """
+        rendered = self.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        parts = rendered.split(self.video_token)
+        if len(parts) != 2:
+            raise ValueError(f"A chat must hold exactly one video, but this one has {len(parts) - 1}.")
+        return parts[0] + self.video_token, parts[1]
+
+    def prefix_ids(self, messages: list[dict[str, Any]], num_chunks: int) -> list[int]:
+        """Token ids up to the last visual token of a video with `num_chunks` chunks."""
+        prefix = self.split_prompt(messages)[0].replace(self.video_token, self.video_placeholders(num_chunks))
+        return self._ids(prefix)
+
+    def question_ids(self, question: str | list[dict[str, Any]]) -> list[int]:
+        """Token ids between the video and the answer, for a question or for chat messages."""
+        messages = conversation(question) if isinstance(question, str) else question
+        return self._ids(self.split_prompt(messages)[1])
+
+    def answer_ids(self, answer: str) -> list[int]:
+        """Token ids of an answer and of the end of the assistant's turn."""
+        return [*self._ids(answer), self.tokenizer.eos_token_id]
+
+    def _ids(self, text: str) -> list[int]:
+        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+
+    def video_placeholders(self, num_chunks: int) -> str:
+        """What one placeholder becomes: the visual tokens of each second, a line for each."""
+        second = self.video_token * self.tokens_per_chunk
+        return second if self.frame_fusion == "mean" else "\n".join([second] * num_chunks)
+
+    def replace_video_token(self, video_inputs: dict[str, Any], video_idx: int, **kwargs: Any) -> str:
+        return self.video_placeholders(int(video_inputs["chunk_counts"][video_idx]))
+
+    def validate_inputs(self, images: Any = None, text: Any = None, videos: Any = None, audio: Any = None, **kwargs: Any) -> None:
+        # The library checks videos as arrays and paths; ours may also be bytes, files and mappings.
+        super().validate_inputs(images=images, text=None if videos is not None else text, videos=videos, audio=audio, **kwargs)
+        if videos is not None:
+            placeholders, count = sum(sample.count(self.video_token) for sample in text), len(as_video_list(videos))
+            if placeholders != count:
+                raise ValueError(
+                    f"The text has {placeholders} placeholders {self.video_token!r} for {count} videos: write one for each video."
+                )
+
+    def _process_videos(self, videos: Any, **kwargs: Any) -> tuple[BatchFeature, list[str]]:
+        processed = self.video_processor(videos, **kwargs)
+        count = len(processed["chunk_counts"])
+        return processed, [self.replace_video_token(processed, index) for index in range(count)]
+
+    def parse_score(self, answer: str) -> float:
+        """The score (0 to 100) in a generated answer; `AnswerError` if there is none."""
+        return parse_score(answer)
+
+    def parse_level(self, answer: str) -> str:
+        """The level word in a generated answer; `AnswerError` if there is none."""
+        return parse_level(answer, self.levels)
+
+
+__all__ = ["LmmVqaProcessor"]
