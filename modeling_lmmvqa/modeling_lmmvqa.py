@@ -315,13 +315,15 @@ class LmmVqaModel(LmmVqaPreTrainedModel):
 class LmmVqaForConditionalGeneration(LmmVqaPreTrainedModel, GenerationMixin):
     """LMM-VQA with its language-modelling head: `forward` for training, `generate` for text, `assess` for quality."""
 
-    _tied_weights_keys = {"lm_head.weight": "model.language_model.embed_tokens.weight"}  # noqa: RUF012
     _tp_plan = {"lm_head": "colwise_gather_output"}  # noqa: RUF012
 
     def __init__(self, config: LmmVqaConfig):
         super().__init__(config)
         self.model = LmmVqaModel(config)
         self.lm_head = nn.Linear(config.text_config.hidden_size, config.text_config.vocab_size, bias=False)
+        # Decoders name their embeddings differently (`embed_tokens`, `wte`, ...).
+        embeddings = next(name for name, module in self.named_modules() if module is self.get_input_embeddings())
+        self._tied_weights_keys = {"lm_head.weight": f"{embeddings}.weight"}
         self.post_init()
 
     def get_output_embeddings(self) -> nn.Module:

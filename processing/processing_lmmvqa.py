@@ -1,7 +1,5 @@
 """Processor: videos and questions in, the tensors that the model takes out."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, Literal

@@ -1,7 +1,5 @@
 """Video processor: a video of any length in, key frames and chunks as tensors out."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping
 from typing import Any
