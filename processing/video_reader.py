@@ -1,0 +1,623 @@
+"""Read a video second by second: one key frame and a few small frames for each.
+
+A video is cut into non-overlapping chunks of one second. The decoder runs over the file once; frames that no chunk
+needs are decoded and dropped, and the others are scaled as they come, so that memory stays the same whatever the
+length of the video.
+
+Colours: both decoders convert with swscale, by the matrix and the range that the file states (BT.601, limited range
+where it states none, as FFmpeg does whatever the size). PyAV and decord give the same key frames bit for bit on
+8-bit 4:2:0 files.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import math
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import chain
+from typing import Any, BinaryIO, Protocol
+from urllib.parse import unquote, urlsplit
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+logger = logging.getLogger(__name__)
+
+VideoSource = str | os.PathLike | bytes | BinaryIO | Mapping[str, Any] | np.ndarray | torch.Tensor
+
+# A frame-rate tag is believed when it explains the length of the video to 2 %: this forgives 29.97 tagged as 30 and
+# a rounded average, and refuses 24 for 25, fields counted as frames, and clock rates such as 90000.
+TAG_TOLERANCE = 0.02
+# A rate is constant when no frame strays from the even grid by more than a tenth of a second (or one frame, at slow
+# rates): then chunks cut by counting lie within a tenth of their length of those cut by the clock. Timestamps
+# rounded by the container (33 and 34 ms in Matroska), pull-down and one dropped frame stay inside; a freeze does not.
+DRIFT_TOLERANCE_S = 0.1
+# A longer hole between two frames is a broken clock (a recording that was joined), not a freeze.
+LONGEST_FREEZE_S = 60.0
+
+
+class VideoError(ValueError):
+    """A video cannot be read. The message names the file and a remedy."""
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """What is known of a video before its frames are decoded.
+
+    `width` and `height` are in pixels as displayed, after rotation. `fps` is the rate that the file states, or the
+    measured one where that is missing or contradicts the timestamps. `num_chunks` counts the whole video, before
+    `max_chunks`. `variable_rate` says that chunks are cut by timestamps and not by counting frames.
+    """
+
+    name: str
+    width: int
+    height: int
+    fps: float
+    num_frames: int
+    duration_s: float
+    num_chunks: int
+    variable_rate: bool
+    backend: str
+
+
+@dataclass
+class Chunk:
+    """One second of a video.
+
+    `index` is the number of the second in the whole video and `start_s` its start in seconds. `key_frame` is its
+    first frame, uint8 RGB of shape (3, height, width), at full size as displayed. `frames`, uint8 RGB of shape
+    (frames_per_chunk, 3, frame_height, frame_width), are evenly spaced in it; None if no frame size was asked for.
+    """
+
+    index: int
+    start_s: float
+    key_frame: torch.Tensor
+    frames: torch.Tensor | None
+
+
+class _Decoder(Protocol):
+    """A video in one of the libraries: facts known in advance, then frames in the order of display."""
+
+    name: str
+    backend: str
+    width: int
+    height: int
+    num_frames: int
+    rate: float | None  # frames per second as tagged
+    timestamps: (
+        np.ndarray | None
+    )  # int64 ticks, ascending, one for each frame; None if there is no usable clock
+    tick: Fraction  # seconds
+
+    def frames(self) -> Iterator[tuple[int, Any]]:
+        """Yield (position, frame); positions ascend, and skip what cannot be decoded."""
+
+    def to_rgb(self, frame: Any, size: tuple[int, int] | None = None) -> torch.Tensor:
+        """Convert a frame to uint8 RGB (3, height, width), as displayed, scaled to `size` if given."""
+
+
+def open_video(
+    video: VideoSource,
+    *,
+    backend: str = "auto",
+    fps: float | None = None,
+    max_chunks: int | None = None,
+    frames_per_chunk: int = 32,
+    frame_size: tuple[int, int] | None = None,
+) -> VideoReader:
+    """Open a video for reading in chunks of one second.
+
+    Args:
+        video: A path or `file://` URL, the bytes of a file, a seekable binary file object, a mapping with "path" and
+            "bytes" (an undecoded `datasets` video; bytes win), or frames as a uint8 RGB array or tensor
+            (frames, height, width, 3).
+        backend: "pyav", "decord", or "auto": PyAV, and decord for what PyAV cannot open. Frames given as an array
+            need neither.
+        fps: Frames per second. Required for an array; for a file it replaces the rate that the file states.
+        max_chunks: If the video has more chunks, read this many, evenly spaced over the whole of it.
+        frames_per_chunk: Number of evenly spaced frames in each chunk. A short last chunk is spaced as a full one
+            and its last frame is repeated.
+        frame_size: (height, width) in pixels of these frames, resized without crop, bilinear and antialiased;
+            None to read key frames only.
+
+    Raises:
+        VideoError: The video cannot be read; the message names it and a remedy.
+        ImportError: The backend that was named is not installed.
+    """
+    if backend not in ("auto", *_FILE_DECODERS):
+        raise ValueError(
+            f"backend is {backend!r}; use one of 'auto', {', '.join(map(repr, _FILE_DECODERS))}."
+        )
+    if max_chunks is not None and max_chunks < 1:
+        raise ValueError(f"max_chunks is {max_chunks}; use a positive number, or None to read all chunks.")
+    if frames_per_chunk < 1:
+        raise ValueError(f"frames_per_chunk is {frames_per_chunk}; use a positive number.")
+    if frame_size is not None and (len(frame_size) != 2 or min(frame_size) < 1):
+        raise ValueError(f"frame_size is {frame_size}; use a (height, width) of positive numbers, or None.")
+    if fps is not None and not 0 < fps < math.inf:
+        raise ValueError(f"fps is {fps}; use a positive number of frames per second.")
+
+    if isinstance(video, np.ndarray | torch.Tensor):
+        decoder: _Decoder = _ArrayDecoder(video, fps)
+    else:
+        decoder = _open_file(*_as_file(video), backend)
+    return VideoReader(decoder, fps, max_chunks, frames_per_chunk, frame_size)
+
+
+class VideoReader:
+    """A video as `info` and an iterable of [`Chunk`], in the order of time. Made by [`open_video`].
+
+    Every iteration decodes the video anew. Leaving the context, or `close()`, frees the decoder.
+    """
+
+    info: VideoInfo
+
+    def __init__(
+        self,
+        decoder: _Decoder,
+        fps: float | None,
+        max_chunks: int | None,
+        frames_per_chunk: int,
+        frame_size: tuple[int, int] | None,
+    ):
+        self._decoder = decoder
+        self._frame_size = frame_size
+        self._passes: list[Iterator[tuple[int, Any]]] = []
+
+        rate, variable = (fps, False) if fps else _frame_rate(decoder)
+        if variable:
+            first, present = _cut_by_clock(decoder.timestamps, decoder.tick)
+            full = present
+            starts = np.arange(len(first), dtype=float)
+        else:
+            chunk_length = max(1, _round(rate))
+            first = np.arange(0, decoder.num_frames, chunk_length)
+            present = np.minimum(chunk_length, decoder.num_frames - first)
+            full = np.full_like(first, chunk_length)
+            starts = first / rate
+        chosen = np.arange(len(first))
+        if max_chunks is not None and len(first) > max_chunks:
+            chosen = _round(np.linspace(0, len(first) - 1, max_chunks))
+        # For each chunk that will be read: its number, its start, and the positions of its frames in the video.
+        self._plan = [
+            (
+                int(i),
+                float(starts[i]),
+                first[i] + np.minimum(_round(np.linspace(0, full[i] - 1, frames_per_chunk)), present[i] - 1),
+            )
+            for i in chosen
+        ]
+        self.info = VideoInfo(
+            name=decoder.name,
+            width=decoder.width,
+            height=decoder.height,
+            fps=float(rate),
+            num_frames=decoder.num_frames,
+            duration_s=_duration(decoder) if variable else decoder.num_frames / rate,
+            num_chunks=len(first),
+            variable_rate=variable,
+            backend=decoder.backend,
+        )
+
+    def __iter__(self) -> Iterator[Chunk]:
+        frames = self._decoder.frames()
+        self._passes.append(frames)
+        try:
+            screen = _Screen(frames)
+            for index, start_s, positions in self._plan:
+                frame = screen.at(positions[0])
+                if screen.ended_before(positions[0]):
+                    break
+                key_frame = self._decoder.to_rgb(frame)
+                yield Chunk(index, start_s, key_frame, self._small_frames(screen, positions))
+        finally:
+            frames.close()
+            self._passes.remove(frames)
+
+    def _small_frames(self, screen: _Screen, positions: np.ndarray) -> torch.Tensor | None:
+        if self._frame_size is None:
+            return None
+        small = torch.empty((len(positions), 3, *self._frame_size), dtype=torch.uint8)
+        for slot, position in enumerate(positions):
+            if slot and position == positions[slot - 1]:
+                small[slot] = small[slot - 1]
+            else:
+                small[slot] = self._decoder.to_rgb(screen.at(position), self._frame_size)
+        return small
+
+    def close(self) -> None:
+        """Free the decoder. Iterations that have begun end."""
+        for frames in self._passes:
+            frames.close()
+
+    def __enter__(self) -> VideoReader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class _Screen:
+    """What a viewer sees: a frame stays until the next one comes, also where frames in between are lost."""
+
+    def __init__(self, frames: Iterator[tuple[int, Any]]):
+        self._frames = frames
+        self._shown: tuple[int, Any] = (-1, None)
+        self._next: tuple[int, Any] | None = None
+
+    def at(self, position: int) -> Any:
+        """Return the frame on screen at a position (before the first frame: the first). Positions never decrease."""
+        while self._shown[0] < position:
+            coming = self._next or next(self._frames, None)
+            if coming is None:
+                break
+            if coming[0] > position and self._shown[1] is not None:
+                self._next = coming
+                break
+            self._shown, self._next = coming, None
+        return self._shown[1]
+
+    def ended_before(self, position: int) -> bool:
+        """Whether the video ended before a position that was asked for."""
+        return self._shown[0] < position and self._next is None
+
+
+def _round(x: Any) -> Any:
+    """Round half up, to int: unlike round half to even, the same step for every chunk."""
+    return np.floor(np.asarray(x) + 0.5).astype(int)[()]
+
+
+def _frame_rate(decoder: _Decoder) -> tuple[float, bool]:
+    """Return the frame rate and whether it is variable."""
+    tag = decoder.rate
+    if decoder.timestamps is None or decoder.timestamps[-1] == decoder.timestamps[0]:
+        if tag is None and decoder.num_frames > 1:
+            raise VideoError(
+                f"{decoder.name} has neither timestamps nor a frame rate. Give its rate with `fps`."
+            )
+        return tag or 1.0, False
+    times = (decoder.timestamps - decoder.timestamps[0]) * float(decoder.tick)
+    steps = len(times) - 1
+    measured = steps / times[-1]
+    rounding = 2 * float(decoder.tick)
+    believed = tag is not None and abs(steps / tag - times[-1]) <= TAG_TOLERANCE * times[-1] + rounding
+    drift = np.abs(times - np.arange(len(times)) / measured).max()
+    steady = drift <= max(DRIFT_TOLERANCE_S, 1 / measured)
+    return (tag if believed else measured), not (steady and (believed or tag is None))
+
+
+def _duration(decoder: _Decoder) -> float:
+    """Length in seconds by the clock; the last frame is taken to last as long as the average one."""
+    span = float((decoder.timestamps[-1] - decoder.timestamps[0]) * decoder.tick)
+    return span * decoder.num_frames / (decoder.num_frames - 1)
+
+
+def _cut_by_clock(timestamps: np.ndarray, tick: Fraction) -> tuple[np.ndarray, np.ndarray]:
+    """Return, for each second, the position of its first frame and the number of its frames.
+
+    A second without a frame shows the last one before it.
+    """
+    seconds = (timestamps - timestamps[0]) * tick.numerator // tick.denominator
+    edges = np.searchsorted(seconds, np.arange(seconds[-1] + 2))
+    present = np.diff(edges)
+    return np.where(present == 0, edges[:-1] - 1, edges[:-1]), np.maximum(present, 1)
+
+
+def _as_file(video: VideoSource) -> tuple[str | BinaryIO, str]:
+    """Return a path or seekable file object, and the name of the video for messages."""
+    if isinstance(video, Mapping):
+        path, data = video.get("path"), video.get("bytes")
+        if data is not None:
+            return _as_file(data)[0], str(path or "<bytes>")
+        if path is None:
+            raise VideoError(
+                "<mapping> has neither 'path' nor 'bytes'. Give the path or the bytes of a video file."
+            )
+        return _as_file(path)
+    if isinstance(video, bytes | bytearray | memoryview):
+        if len(video) == 0:
+            raise VideoError("<bytes> is empty. Read the file again.")
+        return io.BytesIO(video), "<bytes>"
+    if isinstance(video, str | os.PathLike):
+        path = os.fspath(video)
+        return _checked_path(path), path
+    if hasattr(video, "read"):
+        name = str(getattr(video, "name", "<file object>"))
+        if not (hasattr(video, "seekable") and video.seekable()):
+            raise VideoError(
+                f"{name} cannot seek, and a video file is read from several places. Give its bytes."
+            )
+        if isinstance(video, io.TextIOBase):
+            raise VideoError(f"{name} was opened as text. Open it with mode 'rb'.")
+        if video.seek(0, io.SEEK_END) == 0:
+            raise VideoError(f"{name} is empty. Write or download it again.")
+        return video, name
+    raise VideoError(
+        f"<{type(video).__name__}> is not a video. Give a path, bytes, a binary file object, a mapping with 'path' or "
+        "'bytes', or an array of frames."
+    )
+
+
+def _checked_path(path: str) -> str:
+    """Return the absolute path of a file that can be read."""
+    local = path
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", path):
+        url = urlsplit(path)
+        if url.scheme.lower() != "file" or url.netloc not in ("", "localhost"):
+            raise VideoError(f"{path} is not on this machine. Download it first and give the path.")
+        local = unquote(url.path)
+    try:
+        if os.path.isdir(local):
+            raise VideoError(f"{path} is a folder. Give the video files in it.")
+        if os.path.exists(local) and not os.path.isfile(local):
+            # Reading a pipe or a device may wait for ever.
+            raise VideoError(f"{path} is a pipe or a device. Save the video to a file first.")
+        with open(local, "rb") as file:
+            if not file.read(1):
+                raise VideoError(f"{path} is empty. Download or export it again.")
+    except FileNotFoundError as error:
+        raise VideoError(f"{path} does not exist. Check the path (now in {os.getcwd()}).") from error
+    except OSError as error:
+        raise VideoError(f"{path} cannot be opened: {error.strerror}. Check its permissions.") from error
+    return os.path.abspath(local)
+
+
+def _open_file(file: str | BinaryIO, name: str, backend: str) -> _Decoder:
+    if backend != "auto":
+        return _FILE_DECODERS[backend](file, name)
+    reasons = {}
+    for backend, decoder in _FILE_DECODERS.items():
+        try:
+            return decoder(file, name)
+        except (VideoError, ImportError) as error:
+            reasons[backend] = error
+    if all(isinstance(error, ImportError) for error in reasons.values()):
+        raise reasons["pyav"]
+    raise VideoError(
+        f"{name} cannot be read. With PyAV: {reasons['pyav']} With decord: {reasons['decord']}"
+    ) from reasons["pyav"]
+
+
+def _rewound(file: str | BinaryIO) -> str | BinaryIO:
+    if not isinstance(file, str):
+        file.seek(0)
+    return file
+
+
+class _PyAVDecoder:
+    """FFmpeg by PyAV.
+
+    Opening reads all packets without decoding them: this gives the exact number of frames and their times, also
+    where the container does not list them. Only the first frame is decoded, for size and rotation.
+    """
+
+    backend = "pyav"
+
+    def __init__(self, file: str | BinaryIO, name: str):
+        try:
+            import av
+            from av.video.reformatter import Interpolation, VideoReformatter
+        except ImportError as error:
+            raise ImportError("PyAV is needed to read videos. Install it: pip install av") from error
+        self._av = av
+        self._file = file
+        self.name = name
+        # A reformatter keeps its tables from frame to frame; a frame's own would compute them anew.
+        self._full, self._small = VideoReformatter(), VideoReformatter()
+        # On downscaling, swscale widens the bilinear filter, as antialiasing does. The flag keeps the colours of
+        # small frames at their full resolution.
+        self._interpolation = Interpolation.BILINEAR | Interpolation.FULL_CHR_H_INT
+
+        first_frame, pts, dts, num_packets = None, [], [], 0
+        with self._open() as container:
+            stream = self._video_stream(container)
+            self.tick = stream.time_base
+            self.rate = float(stream.average_rate or stream.guessed_rate or 0) or None
+            for packet in self._packets(container, stream):
+                num_packets += 1
+                if first_frame is None:
+                    first_frame = next(iter(self._decode(stream, packet)), None)
+                if not packet.is_discard:  # decoded for the sake of others, but cut away by the edit list
+                    pts.append(packet.pts)
+                    dts.append(packet.dts)
+            if first_frame is None:
+                first_frame = next(iter(self._decode(stream, None)), None)
+            # The index of a file that was cut short lists packets that are gone.
+            num_gone = max(0, len(stream.index_entries) - num_packets)
+        if first_frame is None or not pts:
+            raise VideoError(f"{name} holds no frame that can be decoded. Download or export it again.")
+        self.num_frames = len(pts)
+        self._num_listed = len(pts) + num_gone
+        self.timestamps = _clock(pts, dts, self.tick)
+        self.height, self.width = first_frame.height, first_frame.width
+        if _quarter_turns(first_frame) % 2:
+            self.height, self.width = self.width, self.height
+
+    def frames(self) -> Iterator[tuple[int, Any]]:
+        num_decoded, position = 0, -1
+        with self._open() as container:
+            stream = self._video_stream(container)
+            stream.thread_type = "AUTO"
+            for packet in chain(self._packets(container, stream), [None]):
+                for frame in self._decode(stream, packet):
+                    num_decoded += 1
+                    if self.timestamps is None or frame.pts is None:
+                        position += 1
+                    else:
+                        position = int(np.searchsorted(self.timestamps, frame.pts, side="right")) - 1
+                    yield position, frame
+        if num_decoded < self._num_listed:
+            logger.warning(
+                "%s is damaged: %d of %d frames could be read.", self.name, num_decoded, self._num_listed
+            )
+
+    def to_rgb(self, frame: Any, size: tuple[int, int] | None = None) -> torch.Tensor:
+        turns = _quarter_turns(frame)
+        reformatter, width, height = self._full, frame.width, frame.height
+        if size is not None:
+            reformatter = self._small
+            height, width = size if turns % 2 == 0 else size[::-1]
+        rgb = reformatter.reformat(
+            frame, width, height, "rgb24", interpolation=self._interpolation, threads=1
+        )
+        pixels = torch.from_numpy(rgb.to_ndarray()).permute(2, 0, 1)
+        return torch.rot90(pixels, turns, dims=(1, 2)).contiguous()
+
+    def _open(self) -> Any:
+        try:
+            return self._av.open(_rewound(self._file), metadata_errors="replace")
+        except (self._av.FFmpegError, ValueError) as error:
+            raise VideoError(
+                f"{self.name} is not a video that FFmpeg can open ({error}): another kind of file, or cut short. "
+                "Download or export it again."
+            ) from error
+
+    def _video_stream(self, container: Any) -> Any:
+        for stream in container.streams.video:
+            if not stream.disposition & self._av.stream.Disposition.attached_pic:
+                return stream
+        raise VideoError(
+            f"{self.name} has no video, only {_listed(container)}. Give a file with a video stream."
+        )
+
+    def _packets(self, container: Any, stream: Any) -> Iterator[Any]:
+        try:
+            for packet in container.demux(stream):
+                if packet.size:  # an empty packet would end decoding
+                    yield packet
+        except self._av.FFmpegError as error:
+            logger.debug("%s cannot be read further: %s", self.name, error)
+
+    def _decode(self, stream: Any, packet: Any) -> list[Any]:
+        try:
+            return stream.codec_context.decode(packet)
+        except self._av.FFmpegError as error:
+            logger.debug("A packet of %s cannot be decoded: %s", self.name, error)
+            return []
+
+
+def _clock(pts: list[int | None], dts: list[int | None], tick: Fraction) -> np.ndarray | None:
+    """Return the times of frames in the order of display, or None where they are missing or make no sense."""
+    if None in pts:
+        return None
+    decoding = np.array([t for t in dts if t is not None], dtype=np.int64)
+    if np.any(np.diff(decoding) < 0):  # the clock was set back: sorted times would mix the parts
+        return None
+    return _without_holes(np.sort(np.array(pts, dtype=np.int64)), tick)
+
+
+def _without_holes(timestamps: np.ndarray, tick: Fraction) -> np.ndarray | None:
+    longest = np.diff(timestamps).max(initial=0) * float(tick)
+    return timestamps if longest <= LONGEST_FREEZE_S else None
+
+
+def _listed(container: Any) -> str:
+    """Name what a file holds: "audio", "pictures", "nothing"."""
+    kinds = dict.fromkeys("a cover picture" if s.type == "video" else s.type for s in container.streams)
+    return ", ".join(kinds) or "nothing"
+
+
+def _quarter_turns(frame: Any) -> int:
+    """Number of quarter turns counter-clockwise from the stored picture to the displayed one."""
+    return round(frame.rotation / 90) % 4
+
+
+class _DecordDecoder:
+    """decord. It applies the rotation itself, and hands out RGB at full size."""
+
+    backend = "decord"
+
+    def __init__(self, file: str | BinaryIO, name: str):
+        try:
+            import decord
+        except ImportError as error:
+            raise ImportError("decord is not installed. Install it: pip install decord") from error
+        decord.logging.set_level(decord.logging.QUIET)
+        self.name = name
+        try:
+            self._reader = decord.VideoReader(_rewound(file))
+            self.num_frames = len(self._reader)
+            seconds = self._reader.get_frame_timestamp(np.arange(self.num_frames))[:, 0]
+            self.height, self.width = _numpy(self._reader.next()).shape[:2]
+        except (decord.DECORDError, RuntimeError, AssertionError, StopIteration) as error:
+            reason = str(error).strip().splitlines()[-1:] or [type(error).__name__]
+            raise VideoError(
+                f"{name} is not a video that decord can open ({reason[0]}). Convert it to H.264, or use PyAV."
+            ) from error
+        self.rate = float(self._reader.get_avg_fps()) or None
+        self.tick = Fraction(1, 1_000_000)
+        # decord computes in single precision, which tells frames apart for some hours.
+        self.timestamps = _without_holes(
+            np.sort(np.rint(seconds.astype(float) * 1e6).astype(np.int64)), self.tick
+        )
+
+    def frames(self) -> Iterator[tuple[int, Any]]:
+        import decord
+
+        self._reader.seek_accurate(0)
+        for position in range(self.num_frames):
+            try:
+                frame = self._reader.next()
+            except (decord.DECORDError, StopIteration):
+                # decord cannot go on after an error.
+                logger.warning(
+                    "%s is damaged: %d of %d frames could be read.", self.name, position, self.num_frames
+                )
+                return
+            yield position, frame
+
+    def to_rgb(self, frame: Any, size: tuple[int, int] | None = None) -> torch.Tensor:
+        return _resized(torch.from_numpy(_numpy(frame)).permute(2, 0, 1), size)
+
+
+def _numpy(frame: Any) -> np.ndarray:
+    """The pixels of a decord frame, whatever array library the program has told decord to return."""
+    return frame.asnumpy() if hasattr(frame, "asnumpy") else np.asarray(frame)
+
+
+class _ArrayDecoder:
+    """Frames that are decoded already."""
+
+    name = "<array>"
+    backend = "array"
+    timestamps = None
+    tick = Fraction(1)
+
+    def __init__(self, video: np.ndarray | torch.Tensor, fps: float | None):
+        if video.ndim != 4 or video.shape[3] != 3 or video.dtype not in (np.uint8, torch.uint8):
+            raise VideoError(
+                f"<array> has shape {tuple(video.shape)} and type {video.dtype}. Give RGB frames as uint8, 0 to 255, "
+                "of shape (frames, height, width, 3)."
+            )
+        if 0 in video.shape:
+            raise VideoError(
+                f"<array> has shape {tuple(video.shape)}, so no pixels. Give at least one frame."
+            )
+        if fps is None:
+            raise VideoError("<array> has no frame rate. Give its frames per second with `fps`.")
+        self._video = torch.as_tensor(video)
+        self.num_frames, self.height, self.width, _ = video.shape
+        self.rate = fps
+
+    def frames(self) -> Iterator[tuple[int, Any]]:
+        yield from enumerate(self._video)
+
+    def to_rgb(self, frame: Any, size: tuple[int, int] | None = None) -> torch.Tensor:
+        # A copy: the chunk must not change when the caller changes the array.
+        return _resized(frame.cpu().permute(2, 0, 1), size).clone()
+
+
+def _resized(pixels: torch.Tensor, size: tuple[int, int] | None) -> torch.Tensor:
+    """Resize uint8 (3, height, width) without crop, bilinear and antialiased."""
+    if size is not None:
+        pixels = F.interpolate(pixels[None], size=size, mode="bilinear", antialias=True)[0]
+    return pixels.contiguous()
+
+
+_FILE_DECODERS = {"pyav": _PyAVDecoder, "decord": _DecordDecoder}
