@@ -96,15 +96,24 @@ class LmmVqaProcessor(ProcessorMixin):
             return super().__call__(images=images, text=text, videos=videos, audio=audio, **kwargs)
         videos = as_video_list(videos)
         kwargs.setdefault("return_tensors", "pt")
-        prefix, _ = self.split_prompt(conversation(fixed_question("score", self.levels)))
+        prefix, _ = self.split_prompt(self._assessment_chat)
         # All videos of a batch share the questions that follow, so padding goes in front.
         text_settings = {"padding": True, "padding_side": "left", "add_special_tokens": False}
         batch = super().__call__(text=[prefix] * len(videos), videos=videos, **text_settings, **kwargs)
-        batch.update(self._assessment_questions)
+        batch.update(self.assessment_questions)
         return batch
 
+    @property
+    def _assessment_chat(self) -> list[dict[str, Any]]:
+        return conversation(fixed_question("score", self.levels))
+
+    def assessment_prefix_ids(self, num_chunks: int) -> list[int]:
+        """Token ids that `assess` takes as `input_ids`, for a video with `num_chunks` chunks."""
+        return self.prefix_ids(self._assessment_chat, num_chunks)
+
     @cached_property
-    def _assessment_questions(self) -> dict[str, torch.Tensor]:
+    def assessment_questions(self) -> dict[str, torch.Tensor]:
+        """The fixed questions and all allowed answers, as `assess` takes them."""
         questions = {}
         for task, answers in (("score", score_answers()), ("level", self.levels)):
             rows = [torch.tensor(self.answer_ids(answer)) for answer in answers]

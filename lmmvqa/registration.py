@@ -1,0 +1,46 @@
+"""Makes the Hugging Face libraries know our classes and data sets, and gathers the public names."""
+
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForImageTextToText,
+    AutoModelForMultimodalLM,
+    AutoProcessor,
+    AutoVideoProcessor,
+)
+
+from modeling_lmmvqa import (
+    LmmVqaConfig,
+    LmmVqaForConditionalGeneration,
+    LmmVqaModel,
+    LmmVqaTemporalConfig,
+    LmmVqaTemporalModel,
+    QualityOutput,
+)
+from processing.processing_lmmvqa import LmmVqaProcessor
+from processing.quality_prompts import AnswerError
+from processing.video_processing_lmmvqa import LmmVqaVideoProcessor
+from processing.video_reader import VideoError, open_video
+
+AutoConfig.register("lmmvqa", LmmVqaConfig, exist_ok=True)
+AutoConfig.register("lmmvqa_temporal", LmmVqaTemporalConfig, exist_ok=True)
+AutoModel.register(LmmVqaConfig, LmmVqaModel, exist_ok=True)
+AutoModel.register(LmmVqaTemporalConfig, LmmVqaTemporalModel, exist_ok=True)
+AutoModelForImageTextToText.register(LmmVqaConfig, LmmVqaForConditionalGeneration, exist_ok=True)
+AutoModelForMultimodalLM.register(LmmVqaConfig, LmmVqaForConditionalGeneration, exist_ok=True)
+AutoProcessor.register(LmmVqaConfig, LmmVqaProcessor, exist_ok=True)
+AutoVideoProcessor.register(LmmVqaConfig, LmmVqaVideoProcessor, exist_ok=True)
+
+__all__ = [
+    "AnswerError",
+    "LmmVqaConfig",
+    "LmmVqaForConditionalGeneration",
+    "LmmVqaModel",
+    "LmmVqaProcessor",
+    "LmmVqaTemporalConfig",
+    "LmmVqaTemporalModel",
+    "LmmVqaVideoProcessor",
+    "QualityOutput",
+    "VideoError",
+    "open_video",
+]
