@@ -1,0 +1,288 @@
+"""Rated videos as questions and answers: matching, folds, levels and rows, the same for all rated sets."""
+
+from __future__ import annotations
+
+import abc
+import math
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal, NamedTuple
+
+import datasets
+import numpy as np
+
+from dataset_builders.label_files import LabelError, files_below, is_video, without_video_suffix
+from dataset_builders.release_builder import MESSAGES, ReleaseBuilder, ReleaseConfig
+from processing.quality_prompts import (
+    LEVELS,
+    MAX_SCORE,
+    TASKS,
+    conversation,
+    drawn_question,
+    fixed_question,
+    format_score,
+)
+
+FOLDS = 5
+
+
+class Rating(NamedTuple):
+    """A row of a label file: `mos` is as rated, NaN if the row has none. The last three are for label files that state
+    them: the fold in which the video is tested, the MOS that become the scores 0 and 100, and the video's path."""
+
+    id: str
+    mos: float
+    split: str = "train"
+    fold: int | None = None
+    scale: tuple[float, float] | None = None
+    file: str | None = None
+
+
+class RatedVideo(NamedTuple):
+    """A rating with all that follows from it: `score` is on 0-100, `path` is None if the video is not there."""
+
+    id: str
+    path: str | None
+    mos: float
+    score: float
+    level: str
+    split: str
+    fold: int | None
+
+
+class Survey(NamedTuple):
+    """What a folder holds: all rated videos in the order of the label file, and what doesn't match.
+
+    `thresholds` are the scores strictly above which a video is fair, and good. `unrated` are rows without a rating,
+    `unused` the videos (paths relative to the root) that no row names or that come second to another file of that name.
+    """
+
+    videos: list[RatedVideo]
+    thresholds: tuple[float, float]
+    unrated: list[str]
+    unused: list[str]
+
+
+@dataclass
+class RatedSetConfig(ReleaseConfig):
+    """Options of the rated sets, all of them keywords of `load_dataset`.
+
+    Args:
+        levels: "tertiles", equal thirds of the training split (scores equal to a threshold fall into the lower level),
+            or "authors", the percentiles 33 and 66 of the whole set; for LSVQ their constants 55.5 and 65.0.
+        question: "drawn" for training, by a hash of the seed, the task and the video's id, or "fixed" for evaluation.
+        fold: 0 to 4 gives the splits train and test of that fold instead of the set's own splits.
+        seed: draws the questions, and LSVQ's validation split.
+    """
+
+    levels: Literal["tertiles", "authors"] = "tertiles"
+    question: Literal["drawn", "fixed"] = "drawn"
+    fold: int | None = None
+    seed: int = 0
+
+    def check(self) -> None:
+        """
+        Raises:
+            ValueError: an option has a value that is not allowed.
+        """
+        for option, allowed in (
+            ("levels", ("tertiles", "authors")),
+            ("question", ("drawn", "fixed")),
+            ("fold", (None, *range(FOLDS))),
+        ):
+            value = getattr(self, option)
+            if value not in allowed:
+                raise ValueError(f"{option}={value!r} is unknown: choose one of {', '.join(map(str, allowed))}.")
+
+
+class RatedSetBuilder(ReleaseBuilder):
+    """One rated set: `ratings` reads its label file, `video_id` names its videos; the rest is the same for all.
+
+    The path of the data: label file -> `ratings` -> `survey` (folds, splits, levels, paths) -> `items` -> `rows`.
+    """
+
+    BUILDER_CONFIG_CLASS = RatedSetConfig
+    BUILDER_CONFIGS: ClassVar = [RatedSetConfig(name=name) for name in ("score", "level", "score_and_level")]
+    DEFAULT_CONFIG_NAME = "score_and_level"
+
+    TITLE: ClassVar[str]
+    SOURCE: ClassVar[str]
+    LICENCE: ClassVar[str] = "other"
+    # The MOS that become the scores 0 and 100. The authors multiply ratings of 1 to 5 by 20, which is (0, 5).
+    SCALE: ClassVar[tuple[float, float]] = (0.0, 100.0)
+    HAS_FOLDS: ClassVar[bool] = True
+    # Rows of the label files in use, by split; several where several releases are in use.
+    PUBLISHED_ROWS: ClassVar[dict[str, tuple[int, ...]]] = {}
+
+    @abc.abstractmethod
+    def ratings(self, root: Path, files: list[str]) -> list[Rating]:
+        """The rows of the label files below `root`, in their order; `files` are all files below it."""
+
+    def video_id(self, file: str) -> str | None:
+        """The id in the labels of the video at a path relative to the root; None if it can't be of the set."""
+        return without_video_suffix(file).rpartition("/")[2]
+
+    def match(self, root: Path, rated: list[Rating], files: list[str]) -> tuple[dict[str, str], list[str]]:
+        """The path of each rated video that is there, by id, and the videos (relative to `root`) that are left over."""
+        ids = {rating.id for rating in rated}
+        paths: dict[str, str] = {}
+        unused = []
+        for file in filter(is_video, files):
+            name = self.video_id(file)
+            if name in ids and name not in paths:
+                paths[name] = f"{root}/{file}"
+            else:
+                unused.append(file)
+        return paths, unused
+
+    def folds(self, rated: list[Rating]) -> list[int | None]:
+        """The fold in which each video is tested, 0 to 4."""
+        return protocol_folds(len(rated)) if self.HAS_FOLDS else [None] * len(rated)
+
+    def author_thresholds(self, scores: np.ndarray) -> tuple[float, float]:
+        """The scores (of the whole set) strictly above which a video is fair, and good, in the authors' protocol."""
+        fair, good = np.percentile(scores, (33, 66))
+        return float(fair), float(good)
+
+    def survey(self) -> Survey:
+        """Read the folder.
+
+        Folds, validation split and thresholds come from the label file alone: they are the same wherever the same label
+        file is, whichever videos are there.
+
+        Raises:
+            LabelError: the folder is not the set, a video is named twice, a rating is off the scale, or the option fold
+                is set where there are no folds.
+        """
+        root = self.root()
+        files = files_below(root)
+        listed = self.ratings(root, files)
+        rated = [rating for rating in listed if not math.isnan(rating.mos)]
+        if not rated:
+            raise LabelError(f"{self.dataset_name}: the label file below {root} has no rated rows.")
+        twice = [name for name, count in Counter(rating.id for rating in listed).items() if count > 1]
+        if twice:
+            raise LabelError(f"{self.dataset_name}: the labels in {root} name a video twice: {', '.join(twice[:3])}.")
+        rated = [rating._replace(fold=fold) for rating, fold in zip(rated, self.folds(rated), strict=True)]
+        if self.config.fold is not None:
+            rated = [rating._replace(split=self._split_of_fold(rating)) for rating in rated]
+
+        scores = np.array([self._score(rating) for rating in rated])
+        off = np.flatnonzero((scores < 0) | (scores > MAX_SCORE))
+        if off.size:
+            first = rated[off[0]]
+            raise LabelError(
+                f"{self.dataset_name}: {first.id} is rated {first.mos}, off the scale {first.scale or self.SCALE}: "
+                "are these the labels of this set? (Of your own videos, state the scale as scale=(low, high).)"
+            )
+        if self.config.levels == "authors":
+            thresholds = self.author_thresholds(scores)
+        else:
+            training = np.array([rating.split == "train" for rating in rated])
+            thresholds = tertiles(scores[training] if training.any() else scores)
+
+        paths, unused = self.match(root, rated, files)
+        videos = [
+            RatedVideo(
+                id=rating.id,
+                path=paths.get(rating.id),
+                mos=rating.mos,
+                score=float(score),
+                level=level_of(score, thresholds),
+                split=rating.split,
+                fold=rating.fold,
+            )
+            for rating, score in zip(rated, scores, strict=True)
+        ]
+        return Survey(videos, thresholds, [rating.id for rating in listed if math.isnan(rating.mos)], unused)
+
+    def items(self) -> dict[str, list[RatedVideo]]:
+        survey = self.survey()
+        self.report(
+            [video.id for video in survey.videos if video.path is None] + survey.unrated,
+            survey.unused,
+            len(survey.videos) + len(survey.unrated),
+        )
+        self.info.description = f"{self.TITLE}. {describe_levels(survey.thresholds)}"
+        splits: dict[str, list[RatedVideo]] = {}
+        for video in survey.videos:
+            if video.path is not None:
+                splits.setdefault(video.split, []).append(video)
+        return splits
+
+    def rows(self, item: RatedVideo) -> list[dict[str, Any]]:
+        rows = []
+        for task in TASKS if self.config.name == "score_and_level" else (self.config.name,):
+            fixed = self.config.question == "fixed"
+            question = fixed_question(task) if fixed else drawn_question(task, item.id, seed=self.config.seed)
+            answer = format_score(item.score) if task == "score" else item.level
+            row = {
+                "id": item.id,
+                "video": {"path": item.path, "bytes": None},
+                "task": task,
+                "messages": conversation(question, answer=answer),
+                "answer": answer,
+                "mos": item.mos,
+                "score": item.score,
+                "level": item.level,
+                "fold": item.fold,
+            }
+            rows.append(row)
+        return rows
+
+    def _info(self) -> datasets.DatasetInfo:
+        self.config.check()
+        features = {
+            "id": datasets.Value("string"),
+            "video": datasets.Video(decode=False),
+            "task": datasets.Value("string"),
+            "messages": MESSAGES,
+            "answer": datasets.Value("string"),
+            "mos": datasets.Value("float64"),
+            "score": datasets.Value("float64"),
+            "level": datasets.Value("string"),
+        }
+        if self.HAS_FOLDS:
+            features["fold"] = datasets.Value("int8")
+        return datasets.DatasetInfo(features=datasets.Features(features), citation=self.SOURCE, license=self.LICENCE)
+
+    def _split_of_fold(self, rating: Rating) -> str:
+        if rating.fold is None:
+            raise LabelError(
+                f"{self.dataset_name} has no folds, so fold={self.config.fold} is impossible: leave the option out"
+                f"{', or give every row a column fold with 0 to 4' if self.HAS_FOLDS else ''}."
+            )
+        return "test" if rating.fold == self.config.fold else "train"
+
+    def _score(self, rating: Rating) -> float:
+        low, high = rating.scale or self.SCALE
+        return MAX_SCORE * (rating.mos - low) / (high - low)
+
+
+def protocol_folds(count: int) -> list[int]:
+    """The fold (0 to 4) in which each row of a label file is tested, in the authors' protocol.
+
+    They draw `frame.sample(frac=1, random_state=1)` and split it with `numpy.array_split(., 5)`; pandas draws that
+    sample with the frozen generator used here (facts: the authors' published folds come out exactly).
+    """
+    folds = np.empty(count, dtype=int)
+    for fold, rows in enumerate(np.array_split(np.random.RandomState(1).permutation(count), FOLDS)):
+        folds[rows] = fold
+    return folds.tolist()
+
+
+def tertiles(scores: np.ndarray) -> tuple[float, float]:
+    """The last scores of the lower and of the middle third: strictly above them a video is fair, and good."""
+    ordered = np.sort(scores)
+    return tuple(float(ordered[math.ceil(len(ordered) * third / 3) - 1]) for third in (1, 2))
+
+
+def level_of(score: float, thresholds: tuple[float, float]) -> str:
+    return LEVELS[sum(score > threshold for threshold in thresholds)]
+
+
+def describe_levels(thresholds: tuple[float, float]) -> str:
+    """Thresholds in words, as they are stored with a data set."""
+    fair, good = thresholds
+    return f"Levels: good above a score of {good:g}, fair above {fair:g}, else poor (scores are 0 to 100)."
