@@ -1,4 +1,4 @@
-"""Makes the Hugging Face libraries know our classes and data sets, and gathers the public names."""
+"""Makes the Auto classes of transformers know ours, and gathers the public names."""
 
 from transformers import (
     AutoConfig,

@@ -21,7 +21,11 @@ from processing.video_reader import VideoError, VideoInfo
 
 logger = logging.getLogger(__name__)
 
-VIDEO_SUFFIXES = frozenset(".mp4 .m4v .mov .mkv .webm .avi .mpg .mpeg .ts .m2ts .mts .flv .wmv .3gp .ogv .vob".split())
+VIDEO_SUFFIXES = frozenset([".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".m2ts", ".mts", ".flv", ".wmv", ".3gp", ".ogv", ".vob"])
+
+# Scores of one file by PyAV and by decord differ by no more than this: both give the same key frames, but small frames for
+# the temporal tower are scaled before the colour conversion by one and after it by the other.
+DECODER_TOLERANCE = 1.0
 
 
 class ModelError(RuntimeError):

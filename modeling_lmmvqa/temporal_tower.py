@@ -1,7 +1,6 @@
 """The temporal tower: SlowFast (Feichtenhofer et al., 2019) without its classification head."""
 
 import torch
-from torch import nn
 from transformers import PreTrainedModel
 
 from .configuration_lmmvqa import LmmVqaTemporalConfig

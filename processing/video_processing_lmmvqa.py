@@ -101,10 +101,8 @@ class LmmVqaVideoProcessor(BaseVideoProcessor):
         self, video: Any, settings: Mapping[str, Any], index: int
     ) -> tuple[torch.Tensor, torch.Tensor | None, VideoInfo]:
         temporal_size = settings["temporal_size"]
-        fps = settings["fps"]
-        if fps is None and settings["video_metadata"] is not None:
-            metadata = settings["video_metadata"][index]
-            fps = metadata["fps"] if isinstance(metadata, Mapping) else metadata.fps
+        # A file tells its own rate.
+        fps = self._array_fps(settings, index) if hasattr(video, "ndim") else None
         key_frames: list[torch.Tensor] = []
         chunks: list[torch.Tensor] = []
         with open_video(
@@ -125,6 +123,13 @@ class LmmVqaVideoProcessor(BaseVideoProcessor):
             (settings["image_mean"], settings["image_std"]) if settings["do_normalize"] else ((0.0,) * 3, (1.0,) * 3)
         )
         return _normalize(frames, mean, std), torch.stack(chunks) if chunks else None, info
+
+    @staticmethod
+    def _array_fps(settings: Mapping[str, Any], index: int) -> float | None:
+        if settings["video_metadata"] is None:
+            return settings["fps"]
+        metadata = settings["video_metadata"][index]
+        return metadata["fps"] if isinstance(metadata, Mapping) else metadata.fps
 
 
 def as_video_list(videos: Any) -> list[Any]:

@@ -428,6 +428,7 @@ class _PyAVDecoder:
                     dts.append(packet.dts)
             if first_frame is None:
                 first_frame = next(iter(self._decode(stream, None)), None)
+            reorders = stream.codec_context.has_b_frames
             # The index of a file that was cut short lists packets that are gone.
             num_gone = max(0, len(stream.index_entries) - num_packets)
         if first_frame is None or not pts:
@@ -435,6 +436,8 @@ class _PyAVDecoder:
         self.num_frames = len(pts)
         self._num_listed = len(pts) + num_gone
         self.timestamps = _clock(pts, dts, self.tick)
+        # Some files with B-frames carry the times of decoding only: in number they are right, for a frame wrong.
+        self._frames_are_timed = self.timestamps is not None and not (reorders and pts == dts)
         self.height, self.width = first_frame.height, first_frame.width
         if _quarter_turns(first_frame) % 2:
             self.height, self.width = self.width, self.height
@@ -447,9 +450,10 @@ class _PyAVDecoder:
             for packet in chain(self._packets(container, stream), [None]):
                 for frame in self._decode(stream, packet):
                     num_decoded += 1
-                    if self.timestamps is None or frame.pts is None:
-                        position += 1
-                    else:
+                    position += 1
+                    if self._frames_are_timed and frame.pts is not None:
+                        # Not shifted by frames that are lost, and right where two fields, or a frame that is not
+                        # shown, come in packets of their own.
                         position = int(np.searchsorted(self.timestamps, frame.pts, side="right")) - 1
                     yield position, frame
         if num_decoded < self._num_listed:

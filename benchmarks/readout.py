@@ -1,0 +1,56 @@
+"""Score and level of one video by the read-out, against one bare prefill of the same tokens.
+
+`python benchmarks/readout.py [--model M] [--video FILE]` prints the ratio of two times measured in turn in one run: `assess` on
+features that are at hand, and one plain pass of the language model over prefix, questions and trie nodes.
+"""
+
+import argparse
+import statistics
+import time
+from pathlib import Path
+
+import torch
+
+from lmmvqa.batching import assessment_inputs, encode_video
+from lmmvqa.scoring import load_checkpoint
+from modeling_lmmvqa.quality_readout import AnswerTrie, lay_out_branches
+
+CLIP = Path(__file__).parent.parent / "tests" / "data" / "flower.mp4"
+
+
+@torch.no_grad()
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", help="checkpoint; the default one without it")
+    parser.add_argument("--video", default=str(CLIP))
+    parser.add_argument("--repeats", type=int, default=20)
+    arguments = parser.parse_args()
+
+    model, processor = load_checkpoint(arguments.model)
+    features = encode_video(model.base_model, processor.video_processor(arguments.video, return_tensors="pt"))
+    inputs = assessment_inputs(processor, [features])
+    answers = [[[t for t in row if t >= 0] for row in inputs[f"{task}_answer_ids"].tolist()] for task in ("score", "level")]
+    questions = [inputs[f"{task}_question_ids"].tolist() for task in ("score", "level")]
+    branches = lay_out_branches(questions, [AnswerTrie(rows) for rows in answers])
+    tokens = torch.cat([inputs["input_ids"], branches.token_ids[None]], dim=1)
+    embeddings = model.get_input_embeddings()(tokens)
+
+    def prefill() -> None:
+        hidden = model.model.language_model(inputs_embeds=embeddings, use_cache=True).last_hidden_state
+        model.lm_head(hidden[:, -1:])
+
+    times: dict[str, list[float]] = {"assess": [], "prefill": []}
+    for repeat in range(arguments.repeats + 2):
+        for name, work in (("assess", lambda: model.assess(**inputs)), ("prefill", prefill)):
+            start = time.perf_counter()
+            work()
+            # The first rounds warm up.
+            if repeat >= 2:
+                times[name].append(time.perf_counter() - start)
+    assess, bare = (statistics.median(times[name]) for name in ("assess", "prefill"))
+    print(f"tokens: {tokens.shape[1]} (prefix {inputs['input_ids'].shape[1]}, branches {len(branches.token_ids)})")
+    print(f"assess {assess * 1000:.1f} ms, bare prefill {bare * 1000:.1f} ms, ratio {assess / bare:.2f}")
+
+
+if __name__ == "__main__":
+    main()
