@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import fnmatch
 import io
+import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -112,6 +114,24 @@ def read_table(path: Path, sheet: str | None = None) -> pd.DataFrame:
                 return _read_mat(path)
     except (ValueError, UnicodeDecodeError, NotImplementedError, ImportError) as error:
         raise LabelError(f"{path} can't be read as a {suffix[1:]} file: {error}") from error
+
+
+def read_entries(path: Path, *keys: str) -> list[dict[str, Any]]:
+    """The objects of a JSON file that holds a list of them.
+
+    Raises:
+        LabelError: the file is no such list, or an object lacks one of `keys`.
+    """
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise LabelError(f"{path} can't be read as a json file: {error}") from error
+    if not isinstance(entries, list):
+        raise LabelError(f"{path} holds a {type(entries).__name__}, not a list of objects with {', '.join(keys)}.")
+    for number, entry in enumerate(entries):
+        if not isinstance(entry, dict) or any(key not in entry for key in keys):
+            raise LabelError(f"{path}: entry {number} is not an object with {', '.join(keys)}: {str(entry)[:80]}")
+    return entries
 
 
 def column(table: pd.DataFrame, path: Path, *names: str) -> pd.Series:

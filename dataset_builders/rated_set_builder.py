@@ -204,7 +204,7 @@ class RatedSetBuilder(ReleaseBuilder):
             survey.unused,
             len(survey.videos) + len(survey.unrated),
         )
-        self.info.description = f"{self.TITLE}. {describe_levels(survey.thresholds)}"
+        self.info.description = f"{self.TITLE}. {self.describe_levels(survey.thresholds)}"
         splits: dict[str, list[RatedVideo]] = {}
         for video in survey.videos:
             if video.path is not None:
@@ -230,6 +230,12 @@ class RatedSetBuilder(ReleaseBuilder):
             }
             rows.append(row)
         return rows
+
+    @staticmethod
+    def describe_levels(thresholds: tuple[float, float]) -> str:
+        """Thresholds in words, as they are stored with a data set."""
+        fair, good = thresholds
+        return f"Levels: good above a score of {good:g}, fair above {fair:g}, else poor (scores are 0 to 100)."
 
     def _info(self) -> datasets.DatasetInfo:
         self.config.check()
@@ -280,9 +286,3 @@ def tertiles(scores: np.ndarray) -> tuple[float, float]:
 
 def level_of(score: float, thresholds: tuple[float, float]) -> str:
     return LEVELS[sum(score > threshold for threshold in thresholds)]
-
-
-def describe_levels(thresholds: tuple[float, float]) -> str:
-    """Thresholds in words, as they are stored with a data set."""
-    fair, good = thresholds
-    return f"Levels: good above a score of {good:g}, fair above {fair:g}, else poor (scores are 0 to 100)."

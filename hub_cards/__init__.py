@@ -1,0 +1,1 @@
+"""Cards for the Hub: templates, and the code that fills them."""
