@@ -9,21 +9,23 @@ import os
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.logging import RichHandler
+from rich.markup import escape
 from rich.table import Table
+
+from lmmvqa.console import clear_errors, messages, show_error
+from lmmvqa.data_commands import app as data_app
 
 if TYPE_CHECKING:
     from lmmvqa.scoring import VideoScore
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]})
-# Results go to standard output; everything else goes here, so that a pipe gets results only.
-messages = Console(stderr=True)
+app.add_typer(data_app, name="data")
 
 
 @app.callback()
@@ -58,7 +60,7 @@ def score(
         raise typer.BadParameter("Choose --json or --csv, not both.")
     if decoder not in ("auto", "pyav", "decord"):
         raise typer.BadParameter(f"--decoder {decoder} is unknown: choose pyav, decord or auto.")
-    with _clear_errors():
+    with clear_errors():
         from lmmvqa.scoring import find_videos, load_checkpoint, score_videos
 
         videos = find_videos(paths)
@@ -79,7 +81,7 @@ def info(
     model: Annotated[str | None, typer.Argument(help="Checkpoint: folder or Hub id. Default: the paper's configuration.")] = None,
 ) -> None:
     """Parameters of each part, visual tokens and memory of a model, counted without loading its weights."""
-    with _clear_errors():
+    with clear_errors():
         from transformers import AutoConfig
 
         import lmmvqa.registration  # noqa: F401
@@ -114,7 +116,7 @@ def compose_command(
     dtype: Annotated[str, typer.Option(help="Precision of the parts, such as float32 or bfloat16.")] = "bfloat16",
 ) -> None:
     """Assemble a checkpoint from pretrained parts. Its projectors are fresh: train it before you believe its scores."""
-    with _clear_errors():
+    with clear_errors():
         import lmmvqa.registration  # noqa: F401
         from lmmvqa import composing
 
@@ -139,7 +141,7 @@ def ladder(
     workers: Annotated[int, typer.Option(min=1, help="Copies made at once.")] = os.cpu_count() or 1,
 ) -> None:
     """Make graded, VMAF-rated distorted copies of clean contents."""
-    with _clear_errors():
+    with clear_errors():
         from lmmvqa.ladder import build_ladder
 
         typer.echo(build_ladder(sources, output, workers=workers))
@@ -151,7 +153,7 @@ def train(
     override: Annotated[list[str] | None, typer.Argument(help="key=value pairs that replace its settings.")] = None,
 ) -> None:
     """Train the projectors on rated videos."""
-    with _clear_errors():
+    with clear_errors():
         from lmmvqa.training.run import run_training
 
         run_training(config, dict(_parse_setting(text) for text in override or []))
@@ -164,21 +166,6 @@ def _parse_setting(text: str) -> tuple[str, Any]:
     if not found:
         raise ValueError(f"{text!r} is not a setting: write key=value.")
     return key, yaml.safe_load(value)
-
-
-@contextmanager
-def _clear_errors() -> Iterator[None]:
-    """Show an error that has a message for people as that message; anything else is a fault of ours and keeps its trace."""
-    from transformers.utils import logging as library_logging
-
-    library_logging.disable_progress_bar()
-    library_logging.set_verbosity_error()
-    try:
-        yield
-    except (ValueError, OSError, RuntimeError) as error:
-        logging.getLogger(__name__).debug("Trace", exc_info=True)
-        messages.print(f"[bold red]Error:[/] {error}", markup=True, highlight=False, soft_wrap=True)
-        raise typer.Exit(2) from error
 
 
 def _watched(scores: Iterator[VideoScore], count: int) -> Iterator[VideoScore]:
@@ -219,14 +206,14 @@ def _print_table(scores: Iterator[VideoScore]) -> int:
         if result.error is not None:
             failed += 1
             errors.append(result.error)
-            table.add_row(result.path, "-", "-", "[red]error[/]", "-", "-")
+            table.add_row(escape(result.path), "-", "-", "[red]error[/]", "-", "-")
             continue
         low, high = result.interval
         sure = result.level_probabilities[result.level]
-        table.add_row(result.path, f"{result.score:.1f}", f"{low:.0f} to {high:.0f}", result.level, f"{sure:.0%}", f"{result.duration_s:.1f} s")
+        table.add_row(escape(result.path), f"{result.score:.1f}", f"{low:.0f} to {high:.0f}", result.level, f"{sure:.0%}", f"{result.duration_s:.1f} s")
     Console().print(table)
     for error in errors:
-        messages.print(f"[bold red]Error:[/] {error}", highlight=False, soft_wrap=True)
+        show_error(error)
     return failed
 
 

@@ -35,6 +35,7 @@ class FeatureCache:
         self.model = model.base_model
         self.processor = processor
         self._fingerprint = _fingerprint(self.model, processor)
+        self._entries: dict[str, Path] = {}
 
     def fill(self, videos: Iterable[str]) -> None:
         """Encode every video that has no entry yet. Stopped and started again, it goes on where it was.
@@ -63,10 +64,13 @@ class FeatureCache:
         partial.replace(entry)
 
     def _entry(self, video: str) -> Path:
-        with open(video, "rb") as file:
-            content = hashlib.file_digest(file, "sha256").hexdigest()
-        name = hashlib.sha256(f"{content}/{self._fingerprint}".encode()).hexdigest()[:32]
-        return self.folder / f"{name}.safetensors"
+        # Hashed once a run: an epoch must not read all videos again.
+        if video not in self._entries:
+            with open(video, "rb") as file:
+                content = hashlib.file_digest(file, "sha256").hexdigest()
+            name = hashlib.sha256(f"{content}/{self._fingerprint}".encode()).hexdigest()[:32]
+            self._entries[video] = self.folder / f"{name}.safetensors"
+        return self._entries[video]
 
 
 def _fingerprint(model: PreTrainedModel, processor: Any) -> str:
