@@ -86,7 +86,7 @@ def read_table(path: Path, sheet: str | None = None) -> pd.DataFrame:
     """A label file as a table. Cells of text formats are text, so that names made of digits stay names.
 
     Args:
-        path: CSV or TSV (UTF-8 with or without BOM, GBK; any line end), JSON, JSONL, Parquet, XLSX, or MATLAB file
+        path: CSV or TSV (UTF-8 with or without BOM, GBK; any line end), JSONL, Parquet, XLSX, or MATLAB file
             (version 7 or older) whose columns are its (n, 1) arrays and cells.
         sheet: the sheet of an XLSX file.
 
@@ -94,8 +94,6 @@ def read_table(path: Path, sheet: str | None = None) -> pd.DataFrame:
         LabelError: the file can't be read in the form that its suffix promises.
     """
     suffix = path.suffix.lower()
-    if not is_table(path.name):
-        raise LabelError(f"{path} is no label file: its name must end in one of {', '.join(_TABLE_SUFFIXES)}.")
     try:
         match suffix:
             case ".csv" | ".tsv":
@@ -103,15 +101,15 @@ def read_table(path: Path, sheet: str | None = None) -> pd.DataFrame:
                 separator = "\t" if suffix == ".tsv" else ","
                 return pd.read_csv(io.StringIO(text), sep=separator, dtype=str, keep_default_na=False)
             case ".jsonl":
-                return pd.read_json(path, lines=True, dtype=False, convert_dates=False)
-            case ".json":
-                return pd.read_json(path, dtype=False, convert_dates=False)
+                return pd.read_json(path, lines=True, dtype=False)
             case ".parquet":
                 return pd.read_parquet(path)
             case ".xlsx":
                 return pd.read_excel(path, sheet_name=sheet or 0)
-            case _:
+            case ".mat":
                 return _read_mat(path)
+            case _:
+                raise ValueError("a label file is a CSV, TSV, JSONL, Parquet, XLSX or MATLAB file")
     except (ValueError, UnicodeDecodeError, NotImplementedError, ImportError) as error:
         raise LabelError(f"{path} can't be read as a {suffix[1:]} file: {error}") from error
 
