@@ -1,7 +1,7 @@
 """What all builders share: a folder as its owners release it, rows matched with files, and tables of chat messages.
 
 The builders make Arrow tables, not single rows: with `GeneratorBasedBuilder` the library's encoding of each row takes
-five times as long (see benchmarks/build_lsvq.py).
+several times as long (benchmarks/build_lsvq.py).
 """
 
 from __future__ import annotations
