@@ -147,6 +147,19 @@ def ladder(
         typer.echo(build_ladder(sources, output, workers=workers))
 
 
+@app.command("train-tower")
+def train_tower(
+    ratings: Annotated[Path, typer.Argument(help="ratings.csv of `lmmvqa ladder`.")],
+    output: Annotated[Path, typer.Option(help="Folder for the tower.")],
+    epochs: Annotated[int, typer.Option(min=1)] = 16,
+) -> None:
+    """Train the small temporal tower of the default checkpoint on a ladder."""
+    with clear_errors():
+        from lmmvqa.training.temporal_tower import SMALL_TOWER, train_temporal_tower
+
+        typer.echo(json.dumps(train_temporal_tower(ratings, output, SMALL_TOWER, epochs=epochs)))
+
+
 @app.command()
 def train(
     config: Annotated[Path, typer.Argument(help="YAML file, as in lmmvqa/training/recipes.")],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -23,6 +24,9 @@ def show_error(error: object) -> None:
 def clear_errors() -> Iterator[None]:
     """Show an error that has a message for people as that message, and end with code 2; anything else is a fault of ours
     and keeps its trace."""
+    # Progress bars of the libraries count things that mean nothing to a user. Two of them read this when they are imported.
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     from transformers.utils import logging as library_logging
 
     library_logging.disable_progress_bar()

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
+
+from lmmvqa.console import clear_errors, messages
 
 if TYPE_CHECKING:
     from dataset_builders.rated_set_builder import Survey
 
 app = typer.Typer(no_args_is_help=True, help="Rated video sets as question-and-answer data.")
-messages = Console(stderr=True)
 
 SetName = Literal["lsvq", "konvid_1k", "youtube_ugc", "live_vqc", "live_yt_gaming", "rated_videos"]
 Name = Annotated[SetName, typer.Argument(metavar="SET", help="lsvq, konvid_1k, youtube_ugc, live_vqc, live_yt_gaming or rated_videos.")]
@@ -42,7 +40,7 @@ def build(
     num_proc: Annotated[int, typer.Option(min=1, help="Worker processes.")] = 1,
 ) -> None:
     """Export a set as Parquet that load_dataset reads without LMM-VQA."""
-    with _clear_errors():
+    with clear_errors():
         from dataset_builders.export_set import export_set
         from hub_cards.data_set_card import data_set_card
 
@@ -89,7 +87,7 @@ def check(
 
     Exit code 0: every row has a readable video. 1: some have not. 2: the folder is not the set.
     """
-    with _clear_errors():
+    with clear_errors():
         import datasets
 
         from dataset_builders import check_set, register
@@ -166,15 +164,3 @@ def _print_names(what: str, names: list[str], shown: int = 10) -> None:
         typer.echo(f"  {name}")
     if len(names) > shown:
         typer.echo(f"  and {len(names) - shown} more")
-
-
-@contextmanager
-def _clear_errors() -> Iterator[None]:
-    from datasets.utils.logging import disable_progress_bar
-
-    disable_progress_bar()
-    try:
-        yield
-    except (ValueError, OSError) as error:
-        messages.print("[bold red]Error:[/]", escape(str(error)), highlight=False, soft_wrap=True)
-        raise typer.Exit(2) from error

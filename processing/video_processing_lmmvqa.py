@@ -24,6 +24,8 @@ class LmmVqaVideosKwargs(VideosKwargs, total=False):
         Mean of each colour, for the temporal tower.
     temporal_std (`list[float]`):
         Deviation of each colour, for the temporal tower.
+    temporal_differences (`bool`):
+        Whether each frame of a chunk is replaced by its difference to the one before it.
     max_chunks (`int`):
         A longer video gives this many chunks, evenly spaced over the whole of it.
     decoder (`str`):
@@ -34,6 +36,7 @@ class LmmVqaVideosKwargs(VideosKwargs, total=False):
     temporal_num_frames: int
     temporal_mean: list[float] | tuple[float, ...]
     temporal_std: list[float] | tuple[float, ...]
+    temporal_differences: bool
     max_chunks: int
     decoder: str
 
@@ -43,7 +46,8 @@ class LmmVqaVideoProcessor(BaseVideoProcessor):
 
     The defaults are the paper's: key frames at 224 x 224 with CLIP's statistics, 32 frames of each chunk at 224 x 224 with
     SlowFast's. A key frame is resized to `size` whatever its shape; with `do_center_crop` it is resized to cover `size` and
-    the middle is kept, so that shapes and the scale of a fault survive.
+    the middle is kept, so that shapes and the scale of a fault survive. With `temporal_differences` a small temporal tower sees
+    motion alone and needs no capacity for what stands still.
     """
 
     valid_kwargs = LmmVqaVideosKwargs
@@ -59,6 +63,7 @@ class LmmVqaVideoProcessor(BaseVideoProcessor):
     temporal_num_frames = 32
     temporal_mean = [0.45, 0.45, 0.45]  # noqa: RUF012
     temporal_std = [0.225, 0.225, 0.225]  # noqa: RUF012
+    temporal_differences = False
     # Ten seconds is the longest clip of the sets with human ratings but one, and fills 5,120 of Llama 3's 8,192 tokens.
     max_chunks = 10
     decoder = "auto"
@@ -116,13 +121,13 @@ class LmmVqaVideoProcessor(BaseVideoProcessor):
             for chunk in reader:
                 key_frames.append(_resize(chunk.key_frame, settings["size"], settings["do_center_crop"]))
                 if chunk.frames is not None:
-                    chunks.append(_normalize(chunk.frames, settings["temporal_mean"], settings["temporal_std"]))
+                    frames = _normalize(chunk.frames, settings["temporal_mean"], settings["temporal_std"])
+                    chunks.append(differences(frames) if settings["temporal_differences"] else frames)
             info = reader.info
-        frames = torch.stack(key_frames)
         mean, std = (
             (settings["image_mean"], settings["image_std"]) if settings["do_normalize"] else ((0.0,) * 3, (1.0,) * 3)
         )
-        return _normalize(frames, mean, std), torch.stack(chunks) if chunks else None, info
+        return _normalize(torch.stack(key_frames), mean, std), torch.stack(chunks) if chunks else None, info
 
     @staticmethod
     def _array_fps(settings: Mapping[str, Any], index: int) -> float | None:
@@ -155,6 +160,11 @@ def _resize(frame: torch.Tensor, size: Mapping[str, int], center_crop: bool) -> 
 
 def _normalize(frames: torch.Tensor, mean: Any, std: Any) -> torch.Tensor:
     return tvf.normalize(frames.float() / 255, list(mean), list(std))
+
+
+def differences(frames: torch.Tensor) -> torch.Tensor:
+    """(..., frames, 3, height, width): each frame less the one before it; zeros for the first, and for one that is held."""
+    return frames.diff(dim=-4, prepend=frames.narrow(-4, 0, 1))
 
 
 def _pad(videos: tuple[torch.Tensor, ...]) -> torch.Tensor:

@@ -464,13 +464,16 @@ class _PyAVDecoder:
 
     def to_rgb(self, frame: Any, size: tuple[int, int] | None = None) -> np.ndarray:
         turns = _quarter_turns(frame)
-        if size is None:
+        if size is not None and turns % 2:
+            size = size[::-1]
+        # swscale scales the fields of an interlaced frame apart; what is shown is the whole frame.
+        if size is None or frame.interlaced_frame:
             rgb = self._full.reformat(frame, format="rgb24", interpolation="BILINEAR", threads=1)
-            pixels = rgb.to_ndarray().transpose(2, 0, 1)
+            pixels = _resized(rgb.to_ndarray(), size)
         else:
-            height, width = size if turns % 2 == 0 else size[::-1]
-            # On downscaling, swscale widens the bilinear filter, as antialiasing does. Into planes it works
-            # with vector instructions and at the full resolution of colour; into packed RGB it does neither.
+            # On downscaling, swscale widens the bilinear filter, as antialiasing does. Into planes it works with
+            # vector instructions and at the full resolution of colour; into packed RGB it does neither.
+            height, width = size
             gbr = self._small.reformat(frame, width, height, "gbrp", interpolation="BILINEAR", threads=1)
             pixels = np.stack([_plane(gbr.planes[i]) for i in (2, 0, 1)])
         return np.rot90(pixels, turns, axes=(1, 2)).copy() if turns else pixels

@@ -148,7 +148,8 @@ def test_loss_is_the_same_for_all_logits_and_for_the_last(tiny, batch):
 
 def test_text_that_does_not_fit_the_video_is_refused(tiny, batch):
     model, _ = tiny
-    cut = dict(batch) | {name: batch[name][:, 12:] for name in ("input_ids", "attention_mask")}
+    first = (batch["input_ids"][0] == model.config.video_token_id).nonzero()[0].item()
+    cut = dict(batch) | {name: batch[name][:, first + 1 :] for name in ("input_ids", "attention_mask")}
     with pytest.raises(ValueError, match="placeholders"):
         model(**cut)
     with pytest.raises(ValueError, match="temporal_values"):
