@@ -7,6 +7,7 @@ from pathlib import Path
 
 import imageio_ffmpeg
 import pytest
+from conftest import DATA
 from typer.testing import CliRunner
 
 from lmmvqa import scoring
@@ -129,9 +130,10 @@ def test_decoders_agree_to_the_stated_tolerance(default_model, clip):
     assert abs(one.score - other.score) <= scoring.DECODER_TOLERANCE
 
 
-def test_the_default_checkpoint_knows_good_from_bad(default_model, clip, tmp_path):
-    """A clip that training saw neither whole nor in part; its worst copy must fall far below it."""
+def test_the_default_checkpoint_knows_good_from_bad(default_model, tmp_path):
+    """A content that training never saw (CC0): its worst copy must fall far below it."""
     model, processor = default_model
+    clip = DATA / "toy_monster.mp4"
     ffmpeg("-i", clip, "-an", "-vf", "scale=640:360", "-c:v", "libx264", "-crf", "50", tmp_path / "bad.mp4")
     good, bad = scoring.score_videos([str(clip), str(tmp_path / "bad.mp4")], model, processor)
     assert good.score - bad.score > 20
