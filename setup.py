@@ -43,6 +43,6 @@ setup(
     extras_require={
         "plots": ["matplotlib>=3.8"],
         "ladder": ["imageio-ffmpeg>=0.6"],
-        "dev": ["imageio-ffmpeg>=0.6", "matplotlib>=3.8", "pytest>=8.0", "ruff>=0.9"],
+        "dev": ["imageio-ffmpeg>=0.6", "matplotlib>=3.8", "optimum-quanto>=0.2.7", "pytest>=8.0", "ruff>=0.9"],
     },
 )

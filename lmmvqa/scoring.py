@@ -148,9 +148,9 @@ def _as_scores(encoded: Sequence[tuple[str, Features, VideoInfo]], quality: Any,
     return [
         VideoScore(
             path=name,
-            score=round(quality.score[i].item(), 3),
-            score_std=round(quality.score_std[i].item(), 3),
-            interval=tuple(round(bound, 3) for bound in quality.score_interval[i].tolist()),
+            score=round(quality.score[i].item(), 4),
+            score_std=round(quality.score_std[i].item(), 4),
+            interval=tuple(round(bound, 4) for bound in quality.score_interval[i].tolist()),
             level=quality.level[i],
             level_probabilities={
                 level: round(p, 5) for level, p in zip(levels, quality.level_probabilities[i].tolist(), strict=True)

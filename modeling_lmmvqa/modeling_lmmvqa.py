@@ -69,8 +69,9 @@ class LmmVqaPreTrainedModel(PreTrainedModel):
     supports_gradient_checkpointing = True
     _skip_keys_device_placement = ["past_key_values"]  # noqa: RUF012
     _no_split_modules = ["VitProjector", "MlpProjector", "PerceiverProjector"]  # noqa: RUF012
-    # Only the decoder is worth quantising; the library reads here what a quantiser must leave alone.
-    _keep_in_fp32_modules = ["vision_tower", "temporal_tower", "spatial_projector", "temporal_projector"]  # noqa: RUF012
+    # Only the decoder is worth quantising; the library reads here what a quantiser must leave alone, and matches it from the
+    # start of a name.
+    _keep_in_fp32_modules = [".*vision_tower", ".*temporal_tower", ".*spatial_projector", ".*temporal_projector"]  # noqa: RUF012
     _supports_flash_attn = _supports_sdpa = _supports_flex_attn = True
     _supports_attention_backend = True
 

@@ -86,9 +86,10 @@ def test_an_unknown_setting_is_refused(paper, clip):
 def test_both_decoders_agree(paper, clip):
     pytest.importorskip("decord", reason="decord has wheels for x86-64 only")
     one, other = (paper(str(clip), decoder=decoder, return_tensors="pt") for decoder in ("pyav", "decord"))
-    # Key frames are converted alike; small frames are scaled before or after the colour conversion.
-    assert (one["pixel_values_videos"] - other["pixel_values_videos"]).abs().mean() < 0.01
-    assert (one["temporal_values"] - other["temporal_values"]).abs().mean() < 0.02
+    # Key frames are converted alike; small frames are scaled before the colour conversion by one, after it by the other.
+    assert torch.equal(one["pixel_values_videos"], other["pixel_values_videos"])
+    grey_levels = (one["temporal_values"] - other["temporal_values"]).abs().mean() * paper.temporal_std[0] * 255
+    assert grey_levels < 1.5
 
 
 def test_parts_of_a_prompt_are_the_whole_prompt(tiny, clip):
