@@ -190,7 +190,7 @@ def _version() -> str:
     digest = hashlib.sha256()
     for part in (DECODER, VISION_TOWER):
         digest.update(part.sha256.encode())
-    for file in sorted(path for path in CHECKPOINT_FOLDER.rglob("*") if path.is_file()):
+    for file in sorted(path for path in CHECKPOINT_FOLDER.rglob("*") if path.suffix in (".json", ".safetensors")):
         digest.update(file.relative_to(CHECKPOINT_FOLDER).as_posix().encode())
         digest.update(file.read_bytes())
     return digest.hexdigest()[:12]
