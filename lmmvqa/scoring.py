@@ -23,8 +23,8 @@ logger = logging.getLogger(__name__)
 
 VIDEO_SUFFIXES = frozenset([".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".m2ts", ".mts", ".flv", ".wmv", ".3gp", ".ogv", ".vob"])
 
-# Scores of one file by PyAV and by decord differ by no more than this: both give the same key frames, but small frames for
-# the temporal tower are scaled before the colour conversion by one and after it by the other.
+# Scores of one file by PyAV and by decord differ by no more than this, where decord delivers all frames: both give the same
+# key frames, but small frames for the temporal tower are scaled before the colour conversion by one and after it by the other.
 DECODER_TOLERANCE = 1.0
 
 
