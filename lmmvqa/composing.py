@@ -91,7 +91,7 @@ def compose(
     model.generation_config.update(do_sample=False, temperature=None, top_p=None, top_k=None)
     _check_logits(model, decoder, tokenizer)
 
-    settings = dict(video_processor or {})
+    settings = {"size": _frame_size(vision_tower), **(video_processor or {})}
     if temporal_tower is None:
         settings["temporal_size"] = None
     else:
@@ -186,12 +186,18 @@ def _make_room(decoder: PreTrainedModel, num_tokens: int) -> None:
             embeddings.weight[old:] = embeddings.weight[:old].mean(0)
 
 
+def _frame_size(vision_tower: PreTrainedModel) -> dict[str, int]:
+    """Height and width that a tower was made for; the paper's 224 where it takes any."""
+    side = getattr(vision_tower.config, "image_size", 224)
+    height, width = (side, side) if isinstance(side, int) else side
+    return {"height": height, "width": width}
+
+
 @torch.no_grad()
 def _feature_size(vision_tower: PreTrainedModel, layers: int | list[int]) -> int:
     """Channels of the selected hidden states, measured."""
-    side = getattr(vision_tower.config, "image_size", 224)
-    height, width = (side, side) if isinstance(side, int) else side
-    pixels = torch.zeros(1, 3, height, width, dtype=vision_tower.dtype, device=vision_tower.device)
+    size = _frame_size(vision_tower)
+    pixels = torch.zeros(1, 3, size["height"], size["width"], dtype=vision_tower.dtype, device=vision_tower.device)
     states = vision_tower(pixels, output_hidden_states=True, return_dict=True).hidden_states
     selected = [states[layer] for layer in ([layers] if isinstance(layers, int) else layers)]
     return sum(state.shape[1] if state.ndim == 4 else state.shape[2] for state in selected)

@@ -77,6 +77,9 @@ def test_a_reserved_token_serves_as_placeholder_and_the_vocabulary_stays():
     )
     assert processor.video_token == "<|reserved_special_token_0|>"
     assert model.config.text_config.vocab_size == len(tokenizer)
+    # Key frames come in the size that the tower was made for.
+    size = processor.video_processor.size
+    assert (size["height"], size["width"]) == (56, 56)
 
 
 def test_a_new_placeholder_starts_at_the_mean_and_composing_is_repeatable():
