@@ -15,8 +15,8 @@ from typing import Any
 
 import pandas as pd
 
-_VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg")
-_VIDEO_SUFFIXES += (".ts", ".m2ts", ".mts", ".flv", ".wmv", ".3gp", ".ogv", ".vob")
+from processing.video_names import is_video
+
 _TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".json", ".parquet", ".xlsx", ".mat")
 
 
@@ -49,10 +49,6 @@ def files_below(root: Path) -> list[str]:
         # Archives packed on macOS hold a "._A001.mp4" beside each "A001.mp4".
         found += [prefix + name for name in names if not name.startswith(".")]
     return sorted(found)
-
-
-def is_video(path: str) -> bool:
-    return path.lower().endswith(_VIDEO_SUFFIXES)
 
 
 def is_table(path: str) -> bool:

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import datasets
 import numpy as np
 
-from dataset_builders.label_files import LabelError, files_below, is_video, without_video_suffix
+from dataset_builders.label_files import LabelError, files_below, without_video_suffix
 from dataset_builders.release_builder import MESSAGES, ReleaseBuilder, ReleaseConfig
 from processing.quality_prompts import (
     LEVELS,
@@ -23,6 +23,7 @@ from processing.quality_prompts import (
     fixed_question,
     format_score,
 )
+from processing.video_names import is_video
 
 FOLDS = 5
 

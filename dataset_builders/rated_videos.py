@@ -11,8 +11,9 @@ from typing import Any, ClassVar
 
 import pandas as pd
 
-from dataset_builders.label_files import LabelError, column, is_video, ratings_of, read_table, without_video_suffix
+from dataset_builders.label_files import LabelError, column, ratings_of, read_table, without_video_suffix
 from dataset_builders.rated_set_builder import FOLDS, RatedSetBuilder, RatedSetConfig, Rating
+from processing.video_names import is_video
 
 _SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
 _OPTIONAL_COLUMNS = ("split", "fold", "scale")

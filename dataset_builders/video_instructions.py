@@ -9,9 +9,10 @@ from typing import Any, ClassVar
 
 import datasets
 
-from dataset_builders.label_files import files_below, find_label_file, is_video, read_entries, without_video_suffix
+from dataset_builders.label_files import files_below, find_label_file, read_entries, without_video_suffix
 from dataset_builders.release_builder import MESSAGES, ReleaseBuilder, ReleaseConfig
 from processing.quality_prompts import conversation
+from processing.video_names import is_video
 
 
 class VideoInstructions(ReleaseBuilder):

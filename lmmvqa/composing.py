@@ -19,8 +19,6 @@ from processing.video_processing_lmmvqa import LmmVqaVideoProcessor
 
 logger = logging.getLogger(__name__)
 
-PAPER_VISION_TOWER = "openai/clip-vit-large-patch14"
-PAPER_DECODER = "meta-llama/Meta-Llama-3-8B-Instruct"
 VIDEO_TOKEN = "<video>"
 
 

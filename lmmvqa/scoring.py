@@ -17,11 +17,10 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 import lmmvqa.registration  # noqa: F401 - makes the Auto classes know ours
 from lmmvqa.batching import Features, assessment_inputs, encode_video
 from lmmvqa.default_checkpoint import default_checkpoint
+from processing.video_names import is_video
 from processing.video_reader import VideoError, VideoInfo
 
 logger = logging.getLogger(__name__)
-
-VIDEO_SUFFIXES = frozenset([".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".m2ts", ".mts", ".flv", ".wmv", ".3gp", ".ogv", ".vob"])
 
 # Scores of one file by PyAV and by decord differ by no more than this, where decord delivers all frames: both give the same
 # key frames, but small frames for the temporal tower are scaled before the colour conversion by one and after it by the other.
@@ -108,7 +107,7 @@ def find_videos(paths: Sequence[str]) -> list[str]:
     found: list[str] = []
     for path in paths:
         if os.path.isdir(path):
-            inside = (str(file) for file in Path(path).rglob("*") if file.suffix.lower() in VIDEO_SUFFIXES and file.is_file())
+            inside = (str(file) for file in Path(path).rglob("*") if is_video(file.suffix) and file.is_file())
             found += sorted(inside, key=_natural) or [path]
         elif os.path.exists(path) or not glob.has_magic(path):
             found.append(path)

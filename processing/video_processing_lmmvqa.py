@@ -85,11 +85,10 @@ class LmmVqaVideoProcessor(BaseVideoProcessor):
         Raises:
             VideoError: a video can't be read; the message names it and the remedy.
         """
-        unknown = set(kwargs) - set(self.valid_kwargs.__annotations__) - set(VideosKwargs.__annotations__)
+        unknown = set(kwargs) - set(self.valid_kwargs.__annotations__)
         if unknown:
             raise TypeError(f"Unknown video setting {', '.join(sorted(unknown))}.")
-        settings = {name: getattr(self, name, None) for name in LmmVqaVideosKwargs.__annotations__}
-        settings |= {name: getattr(self, name, None) for name in VideosKwargs.__annotations__}
+        settings = {name: getattr(self, name, None) for name in self.valid_kwargs.__annotations__}
         settings |= {name: value for name, value in kwargs.items() if value is not None}
         prepared = [self._prepare(video, settings, index) for index, video in enumerate(as_video_list(videos))]
         key_frames, chunks, infos = zip(*prepared, strict=True)

@@ -91,7 +91,7 @@ def run_training(config: Path, overrides: Mapping[str, Any] | None = None) -> di
     from lmmvqa.default_checkpoint import compose_default
     from lmmvqa.scoring import load_checkpoint
     from lmmvqa.training.feature_cache import FeatureCache
-    from lmmvqa.training.trainer import AnswerCollator, LmmVqaTrainer, freeze_all_but_projectors
+    from lmmvqa.training.trainer import AnswerCollator, LmmVqaTrainer, freeze_all_but_projectors, video_path
 
     dataset_builders.register()
     data = load_dataset(arguments.dataset, arguments.tasks, data_dir=arguments.data_dir)
@@ -110,7 +110,7 @@ def run_training(config: Path, overrides: Mapping[str, Any] | None = None) -> di
         processing_class=processor,
         cache=cache,
     )
-    cache.fill(row["video"]["path"] for split in data.values() for row in split.select_columns("video"))
+    cache.fill(video_path(row) for split in data.values() for row in split.select_columns("video"))
     if fresh:
         trainer.fit_standardizers()
     last = get_last_checkpoint(arguments.output_dir) if Path(arguments.output_dir).is_dir() else None
