@@ -30,6 +30,7 @@ setup(
         "openpyxl>=3.1",
         "pandas>=2.2",
         "peft>=0.21",
+        "pyarrow>=21.0",
         "pytorchvideo>=0.1.5",
         "pyyaml>=6.0",
         "rich>=13.9",
