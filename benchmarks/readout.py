@@ -11,8 +11,8 @@ from pathlib import Path
 
 import torch
 
-from lmmvqa.batching import assessment_inputs, encode_video
 from lmmvqa.scoring import load_checkpoint
+from modeling_lmmvqa.feature_batches import assessment_inputs, encode_video
 from modeling_lmmvqa.quality_readout import AnswerTrie, lay_out_branches
 
 CLIP = Path(__file__).parent.parent / "tests" / "data" / "flower.mp4"

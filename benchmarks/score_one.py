@@ -8,8 +8,8 @@ import resource
 import time
 from pathlib import Path
 
-from lmmvqa.batching import assessment_inputs, encode_video
 from lmmvqa.scoring import load_checkpoint
+from modeling_lmmvqa.feature_batches import assessment_inputs, encode_video
 
 CLIP = Path(__file__).parent.parent / "tests" / "data" / "flower.mp4"
 

@@ -15,8 +15,8 @@ import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 import lmmvqa.registration  # noqa: F401 - makes the Auto classes know ours
-from lmmvqa.batching import Features, assessment_inputs, encode_video
 from lmmvqa.default_checkpoint import default_checkpoint
+from modeling_lmmvqa.feature_batches import Features, assessment_inputs, encode_video
 from processing.video_names import is_video
 from processing.video_reader import VideoError, VideoInfo
 
@@ -145,18 +145,8 @@ def _assess(
 
 def _as_scores(encoded: Sequence[tuple[str, Features, VideoInfo]], quality: Any, levels: Sequence[str]) -> list[VideoScore]:
     return [
-        VideoScore(
-            path=name,
-            score=round(quality.score[i].item(), 4),
-            score_std=round(quality.score_std[i].item(), 4),
-            interval=tuple(round(bound, 4) for bound in quality.score_interval[i].tolist()),
-            level=quality.level[i],
-            level_probabilities={
-                level: round(p, 5) for level, p in zip(levels, quality.level_probabilities[i].tolist(), strict=True)
-            },
-            duration_s=round(info.duration_s, 3),
-        )
-        for i, (name, _, info) in enumerate(encoded)
+        VideoScore(path=name, duration_s=round(info.duration_s, 3), **row)
+        for (name, _, info), row in zip(encoded, quality.as_dicts(levels), strict=True)
     ]
 
 

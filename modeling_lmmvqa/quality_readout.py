@@ -8,6 +8,7 @@ probability of every allowed answer, so the score is an expectation and nothing 
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from transformers.utils import ModelOutput
@@ -35,6 +36,27 @@ class QualityOutput(ModelOutput):
     level: list[str] | None = None
     level_probabilities: torch.Tensor | None = None
     score_probabilities: torch.Tensor | None = None
+
+    def as_dicts(self, levels: Sequence[str]) -> list[dict[str, Any]]:
+        """One dictionary a video, of plain numbers rounded to what is meant: score, score_std, interval (low, high), level and
+        level_probabilities by level word. For what was read out, not for what was generated."""
+        return [
+            {
+                "score": round(score, 4),
+                "score_std": round(std, 4),
+                "interval": tuple(round(bound, 4) for bound in bounds),
+                "level": level,
+                "level_probabilities": {word: round(p, 5) for word, p in zip(levels, probabilities, strict=True)},
+            }
+            for score, std, bounds, level, probabilities in zip(
+                self.score.tolist(),
+                self.score_std.tolist(),
+                self.score_interval.tolist(),
+                self.level,
+                self.level_probabilities.tolist(),
+                strict=True,
+            )
+        ]
 
 
 class AnswerTrie:

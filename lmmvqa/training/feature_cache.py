@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 from transformers.utils.logging import tqdm
 
-from lmmvqa.batching import Features, encode_video
+from modeling_lmmvqa.feature_batches import Features, encode_video
 
 logger = logging.getLogger(__name__)
 

@@ -12,8 +12,8 @@ from safetensors.torch import load_file, save_file
 from scipy.stats import pearsonr, spearmanr
 from transformers import Trainer
 
-from lmmvqa.batching import assessment_inputs, pad_left, stack_features
 from lmmvqa.training.feature_cache import FeatureCache
+from modeling_lmmvqa.feature_batches import assessment_inputs, pad_left, stack_features
 
 TRAINED_WEIGHTS = "trained.safetensors"
 PROJECTORS = ("spatial_projector", "temporal_projector")

@@ -1,6 +1,4 @@
-"""Features of several videos to one batch: what scoring and training share."""
-
-from __future__ import annotations
+"""Features of several videos to one batch: what scoring, training and the pipeline share."""
 
 from collections.abc import Sequence
 from typing import Any
