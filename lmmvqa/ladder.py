@@ -17,40 +17,47 @@ import tempfile
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 logger = logging.getLogger(__name__)
 
-WIDTH, HEIGHT, SECONDS = 640, 360, 3
+WIDTH, HEIGHT, SECONDS = 640, 360, 2
 PHOTOGRAPH_FPS = 25
-PHOTOGRAPH_SUFFIXES = {".jpg", ".jpeg", ".png"}
+PHOTOGRAPH_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
 VIDEO_SUFFIXES = {".mp4", ".mkv", ".mov", ".avi", ".webm", ".ts", ".mpg"}
-TEST_SHARE = 0.25
-COLUMNS = ("video", "mos", "split", "content", "kind", "family", "rung", "severity")
+NUM_FOLDS = 5
+COLUMNS = ("video", "mos", "split", "fold", "content", "kind", "family", "rung", "severity", "second_rating", "second_rating_kind")
 
 _X264 = ("-c:v", "libx264", "-preset", "medium", "-crf")
 # Copies whose fault is in the picture, not in the coding, are stored with a rate factor at which x264 adds nothing
 # that VMAF or an eye would see.
-_TRANSPARENT = (*_X264, "12")
+_TRANSPARENT = ("-c:v", "libx264", "-preset", "veryfast", "-crf", "12")
 
 
 @dataclass(frozen=True)
 class Rung:
-    """One step of the ladder. `severity` is drawn per content from `span`, so that ratings fill the scale."""
+    """One step of the ladder.
+
+    Args:
+        span: `severity` is drawn per content from here, so that ratings fill the scale.
+        filters: ffmpeg's filters for a severity and the name of the content, which seeds what is random.
+        encoder: ffmpeg's encoder arguments for a severity.
+        group: of the rungs of a group each content gets only some (`DRAWN`); "" is for every content.
+        second_rating: "psnr_hvs" where VMAF is blind to the fault, "fresh_frames" where it sees it only through motion.
+    """
 
     name: str
     family: str
     span: tuple[float, float]
-    filters: Callable[[float], str]
-    encoder: Callable[[float], tuple[str, ...]]
+    filters: Callable[[float, str], str] = lambda severity, content: "null"
+    encoder: Callable[[float], tuple[str, ...]] = lambda severity: _TRANSPARENT
     whole_steps: bool = False
+    group: str = ""
+    second_rating: str = ""
 
 
-def _no_filter(_: float) -> str:
-    return "null"
-
-
-def _rescale(factor: float) -> str:
+def _rescale(factor: float, _: str = "") -> str:
     width, height = (round(side / factor / 2) * 2 for side in (WIDTH, HEIGHT))
     return f"scale={width}:{height}:flags=bicubic,scale={WIDTH}:{HEIGHT}:flags=bicubic"
 
@@ -59,39 +66,97 @@ def _x264(crf: float) -> tuple[str, ...]:
     return (*_X264, f"{crf:.1f}")
 
 
-def _hold(frames: float) -> str:
+def _x265(crf: float) -> tuple[str, ...]:
+    return ("-c:v", "libx265", "-preset", "fast", "-x265-params", "log-level=error:pools=1", "-tag:v", "hvc1", "-crf", f"{crf:.1f}")
+
+
+def _vp9(crf: float) -> tuple[str, ...]:
+    return ("-c:v", "libvpx-vp9", "-deadline", "good", "-cpu-used", "5", "-b:v", "0", "-crf", f"{crf:.0f}")
+
+
+def _av1(crf: float) -> tuple[str, ...]:
+    return ("-c:v", "libsvtav1", "-preset", "9", "-svtav1-params", "lp=1", "-crf", f"{crf:.0f}")
+
+
+def _mpeg4(quantizer: float) -> tuple[str, ...]:
+    return ("-c:v", "mpeg4", "-qscale:v", f"{quantizer:.0f}", "-g", "25")
+
+
+def _noise(strength: float, content: str) -> str:
+    return f"noise=alls={strength:.0f}:allf=t:all_seed={int(_draw(content, 'noise') * 1e6)}"
+
+
+def _banding(step: float, _: str) -> str:
+    quantized = f"floor(val/{step:.1f})*{step:.1f}+{step / 2:.1f}"
+    return f"lutyuv=y='{quantized}':u='{quantized}':v='{quantized}'"
+
+
+def _hold(frames: float, _: str = "") -> str:
     """Show every n-th frame only, each for the time of n frames: what a starved player or camera does."""
     return "shuffleframes=" + " ".join(["0"] * int(frames))
 
 
+def _leave_out(lost: Iterable[int]) -> str:
+    """The frames of these numbers are lost; the one before stays on the screen for their time."""
+    return "select='not(" + "+".join(f"eq(n,{frame})" for frame in lost) + ")',fps=source_fps"
+
+
+def _drop(share: float, content: str) -> str:
+    return _leave_out([frame for frame in range(1, 30 * SECONDS) if _draw(content, "drop", str(frame)) < share] or [1])
+
+
+def _freeze(seconds: float, content: str) -> str:
+    start = 0.2 + (SECONDS - 0.4 - seconds) * _draw(content, "freeze")
+    return f"select='not(between(t,{start:.3f},{start + seconds:.3f}))',fps=source_fps"
+
+
+def _flicker(amplitude: float, content: str) -> str:
+    return f"eq=brightness='{amplitude:.3f}*sin({2 * 3.14159 * (4 + 6 * _draw(content, 'flicker')):.3f}*t)':eval=frame"
+
+
 RUNGS = (
-    Rung("near_lossless", "codec", (12, 12), _no_filter, _x264),
-    Rung("x264_light", "codec", (23, 29), _no_filter, _x264),
-    Rung("x264_medium", "codec", (30, 36), _no_filter, _x264),
-    Rung("x264_strong", "codec", (37, 43), _no_filter, _x264),
-    Rung("x264_extreme", "codec", (44, 50), _no_filter, _x264),
-    Rung("vp9", "codec", (50, 220), _no_filter,
-         lambda kbps: ("-c:v", "libvpx-vp9", "-deadline", "good", "-cpu-used", "5", "-b:v", f"{kbps:.0f}k")),
-    Rung("rescale_light", "spatial", (1.5, 2.5), _rescale, lambda _: _TRANSPARENT),
-    Rung("rescale_strong", "spatial", (3, 6), _rescale, lambda _: _TRANSPARENT),
-    Rung("blur", "spatial", (0.8, 4), lambda sigma: f"gblur=sigma={sigma:.2f}", lambda _: _TRANSPARENT),
-    Rung("stutter_light", "temporal", (2, 3), _hold, lambda _: _TRANSPARENT, whole_steps=True),
-    Rung("stutter_strong", "temporal", (4, 8), _hold, lambda _: _TRANSPARENT, whole_steps=True),
-    Rung("rescale_x264", "pair", (30, 40), lambda _: _rescale(2), _x264),
+    Rung("near_lossless", "codec", (12, 12), encoder=_x264),
+    Rung("x264_light", "codec", (24, 30), encoder=_x264),
+    Rung("x264_medium", "codec", (31, 37), encoder=_x264),
+    Rung("x264_strong", "codec", (38, 44), encoder=_x264),
+    Rung("x264_extreme", "codec", (45, 51), encoder=_x264),
+    Rung("x265_light", "codec", (28, 39), encoder=_x265, group="codec light"),
+    Rung("vp9_light", "codec", (36, 52), encoder=_vp9, group="codec light"),
+    Rung("av1_light", "codec", (38, 53), encoder=_av1, group="codec light"),
+    Rung("x265_strong", "codec", (40, 51), encoder=_x265, group="codec strong"),
+    Rung("vp9_strong", "codec", (53, 63), encoder=_vp9, group="codec strong"),
+    Rung("av1_strong", "codec", (54, 63), encoder=_av1, group="codec strong"),
+    Rung("rescale_light", "spatial", (1.5, 2.5), _rescale, group="sharpness"),
+    Rung("rescale_strong", "spatial", (3, 6), _rescale, group="sharpness"),
+    Rung("blur", "spatial", (0.8, 4), lambda sigma, _: f"gblur=sigma={sigma:.2f}", group="sharpness"),
+    Rung("noise", "spatial", (8, 45), _noise, group="artefact", second_rating="psnr_hvs"),
+    Rung("banding", "spatial", (16, 64), _banding, group="artefact", second_rating="psnr_hvs"),
+    Rung("blocking", "spatial", (6, 31), encoder=_mpeg4, group="artefact"),
+    Rung("dark", "spatial", (20, 90), lambda d, _: f"lutyuv=y='clip(val-{d:.0f},16,235)'", group="exposure", second_rating="psnr_hvs"),
+    Rung("bright", "spatial", (20, 90), lambda d, _: f"lutyuv=y='clip(val+{d:.0f},16,235)'", group="exposure", second_rating="psnr_hvs"),
+    Rung("flat", "spatial", (0.4, 0.85), lambda c, _: f"lutyuv=y='(val-128)*{c:.2f}+128'", group="exposure", second_rating="psnr_hvs"),
+    Rung("stutter_light", "temporal", (2, 3), _hold, whole_steps=True, group="stutter", second_rating="fresh_frames"),
+    Rung("stutter_strong", "temporal", (4, 8), _hold, whole_steps=True, group="stutter", second_rating="fresh_frames"),
+    Rung("drop", "temporal", (0.1, 0.6), _drop, group="fault", second_rating="fresh_frames"),
+    Rung("freeze", "temporal", (0.3, 1.4), _freeze, group="fault", second_rating="fresh_frames"),
+    Rung("flicker", "temporal", (0.03, 0.2), _flicker, group="fault", second_rating="psnr_hvs"),
+    Rung("rescale_x264", "pair", (30, 40), lambda _, __: _rescale(2), _x264, group="pair"),
+    Rung("noise_x264", "pair", (26, 40), lambda _, content: _noise(20, content), _x264, group="pair"),
+    Rung("stutter_x264", "pair", (30, 42), lambda _, __: _hold(3), _x264, group="pair"),
 )
+# How many rungs of a group a content gets, drawn by its name.
+DRAWN = {"codec light": 1, "codec strong": 1, "sharpness": 2, "artefact": 2, "exposure": 1, "stutter": 1, "fault": 2, "pair": 2}
 
 
 @dataclass(frozen=True)
 class Content:
-    """A clean source: a real video, or a photograph that becomes a slow pan."""
+    """A clean source: a real video, or a photograph that becomes a slow pan or zoom."""
 
     path: Path
 
     @property
     def name(self) -> str:
-        # Wallpaper packages keep every picture as <title>/contents/images/<size>.<suffix>.
-        parts = self.path.parts
-        return parts[parts.index("contents") - 1] if "contents" in parts else self.path.stem
+        return self.path.stem
 
     @property
     def kind(self) -> str:
@@ -108,28 +173,30 @@ def build_ladder(sources: Iterable[Path], output: Path, *, workers: int = 2) -> 
         workers: copies made at once, each on one core.
 
     Returns:
-        The path of `ratings.csv`. A quarter of the videos and a quarter of the photographs, drawn by a hash of
-        their names, have the split "test"; all copies of one content are in one split.
+        The path of `ratings.csv`. Videos and photographs are dealt to `NUM_FOLDS` folds each, by a hash of their names;
+        fold 0 has the split "test". All copies of one content are in one fold.
 
     Raises:
         FileNotFoundError: there is no content in `sources`.
+        RuntimeError: some contents could not be made into copies; all others are in `ratings.csv`.
     """
     contents = sorted(_find_contents(sources), key=lambda content: content.name)
     if not contents:
         raise FileNotFoundError(f"No video or photograph found in {', '.join(map(str, sources))}.")
-    splits = _split(contents)
+    folds = _folds(contents)
     output.mkdir(parents=True, exist_ok=True)
     with ThreadPoolExecutor(workers) as pool:
-        # References first: every rung of a content reads its reference.
-        list(pool.map(lambda content: _make_reference(content, output), contents))
-        jobs = [(content, rung) for content in contents for rung in RUNGS]
-        rows = list(pool.map(lambda job: _make_rung(*job, output), jobs))
+        outcomes = list(pool.map(lambda content: _make_content(content, output), contents))
     ratings = output / "ratings.csv"
     with ratings.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
-        writer.writerows({**row, "split": splits[row["content"]]} for row in rows)
-    logger.info("%d copies of %d contents in %s", len(rows), len(contents), ratings)
+        for content, (rows, _) in zip(contents, outcomes, strict=True):
+            fold = folds[content.name]
+            writer.writerows({**row, "split": "train" if fold else "test", "fold": fold} for row in rows)
+    if failures := [f"{content.path}: {error}" for content, (_, error) in zip(contents, outcomes, strict=True) if error]:
+        raise RuntimeError(f"{len(failures)} of {len(contents)} contents failed, the others are in {ratings}:\n" + "\n".join(failures))
+    logger.info("%d copies of %d contents in %s", sum(len(rows) for rows, _ in outcomes), len(contents), ratings)
     return ratings
 
 
@@ -144,12 +211,34 @@ def _draw(*key: str) -> float:
     return int.from_bytes(hashlib.sha256("/".join(key).encode()).digest()[:8], "big") / 2**64
 
 
-def _split(contents: list[Content]) -> dict[str, str]:
-    splits = {}
+def _folds(contents: list[Content]) -> dict[str, int]:
+    folds = {}
     for kind in ("video", "photograph"):
         names = sorted((content.name for content in contents if content.kind == kind), key=lambda n: _draw("split", n))
-        splits |= {name: "test" if i < TEST_SHARE * len(names) else "train" for i, name in enumerate(names)}
-    return splits
+        folds |= {name: i % NUM_FOLDS for i, name in enumerate(names)}
+    return folds
+
+
+def _rungs(content: Content) -> list[Rung]:
+    """The rungs that this content gets."""
+    rungs = [rung for rung in RUNGS if not rung.group]
+    for group, count in DRAWN.items():
+        candidates = [rung for rung in RUNGS if rung.group == group]
+        rungs += sorted(candidates, key=lambda rung: _draw("rung", content.name, rung.name))[:count]
+    return rungs
+
+
+def _make_content(content: Content, output: Path) -> tuple[list[dict[str, str]], str]:
+    """All copies of a content; those that could be made, and what went wrong."""
+    rows: list[dict[str, str]] = []
+    try:
+        _make_reference(content, output)
+        for rung in _rungs(content):
+            rows.append(_make_rung(content, rung, output))
+    except (RuntimeError, OSError) as error:
+        return rows, str(error)
+    logger.info("%s: VMAF %s", content.name, " ".join(f"{row['rung']} {float(row['mos']):.0f}" for row in rows))
+    return rows, ""
 
 
 def _ffmpeg(*arguments: str) -> str:
@@ -176,20 +265,35 @@ def _make_reference(content: Content, output: Path) -> None:
         return
     reference.parent.mkdir(exist_ok=True)
     if content.kind == "photograph":
-        # The window moves over a canvas of twice the final size, so that the pan is smooth to half a pixel.
-        x, y = ("t" if _draw(axis, content.name) < 0.5 else f"({SECONDS}-t)" for axis in "xy")
-        pan = f"x='(iw-ow)*{x}/{SECONDS}':y='(ih-oh)*{y}/{SECONDS}'"
-        cut = ("-loop", "1", "-framerate", str(PHOTOGRAPH_FPS), "-t", str(SECONDS), "-i", str(content.path))
+        cut = ("-i", str(content.path))
+        # The window moves over a canvas of twice the final size, so that motion is smooth to half a pixel.
         frame = (f"scale={3 * WIDTH}:{3 * HEIGHT}:force_original_aspect_ratio=increase:flags=lanczos,"
-                 f"crop={3 * WIDTH}:{3 * HEIGHT},crop={2 * WIDTH}:{2 * HEIGHT}:{pan},scale={WIDTH}:{HEIGHT}:flags=lanczos")
+                 f"crop={3 * WIDTH}:{3 * HEIGHT},format=yuv420p,loop=loop={PHOTOGRAPH_FPS * SECONDS - 1}:size=1,"
+                 f"setpts=N/{PHOTOGRAPH_FPS}/TB,{_camera(content.name)},scale={WIDTH}:{HEIGHT}:flags=lanczos")
+        rate = ("-r", str(PHOTOGRAPH_FPS))
     else:
         start = max(0.0, (_duration(content.path) - SECONDS) / 2)
         cut = ("-ss", f"{start:.3f}", "-t", str(SECONDS), "-i", str(content.path))
-        frame = (f"scale={WIDTH}:{HEIGHT}:force_original_aspect_ratio=increase:flags=lanczos,crop={WIDTH}:{HEIGHT}")
+        frame = f"scale={WIDTH}:{HEIGHT}:force_original_aspect_ratio=increase:flags=lanczos,crop={WIDTH}:{HEIGHT}"
+        rate = ()
     partial = reference.with_suffix(".partial.mkv")
-    _ffmpeg(*cut, "-an", "-vf", f"{frame},setsar=1,format=yuv420p", "-fps_mode", "cfr", "-threads", "1",
+    _ffmpeg(*cut, "-an", "-vf", f"{frame},setsar=1,format=yuv420p", "-fps_mode", "cfr", *rate, "-threads", "1",
             "-c:v", "libx264", "-preset", "ultrafast", "-qp", "0", str(partial))
     partial.rename(reference)
+
+
+def _camera(name: str) -> str:
+    """A slow pan or zoom that ends in a window of twice the final size."""
+    width, height = 2 * WIDTH, 2 * HEIGHT
+    if _draw("zoom", name) < 1 / 3:
+        progress = f"t/{SECONDS}" if _draw("inwards", name) < 0.5 else f"(1-t/{SECONDS})"
+        factor = f"(0.7+{0.05 + 0.25 * _draw('speed', name):.3f}*{progress})"
+        return f"scale=w='2*trunc(iw*{factor}/2)':h='2*trunc(ih*{factor}/2)':eval=frame:flags=bicubic,crop={width}:{height}"
+    places = []
+    for axis in "xy":
+        travel = (0.1 + 0.6 * _draw("travel", axis, name)) * (1 if _draw("direction", axis, name) < 0.5 else -1)
+        places.append(f"{(1 - travel) / 2:.3f}+({travel:.3f})*t/{SECONDS}")
+    return f"crop={width}:{height}:x='(iw-ow)*({places[0]})':y='(ih-oh)*({places[1]})'"
 
 
 def _make_rung(content: Content, rung: Rung, output: Path) -> dict[str, str]:
@@ -202,29 +306,45 @@ def _make_rung(content: Content, rung: Rung, output: Path) -> dict[str, str]:
     if rung.whole_steps:
         severity = low + int((high - low + 1) * _draw(content.name, rung.name))
     reference, copy = folder / "reference.mkv", folder / f"{rung.name}.mp4"
-    _ffmpeg("-i", str(reference), "-vf", rung.filters(severity), "-fps_mode", "cfr", "-threads", "1",
+    _ffmpeg("-i", str(reference), "-vf", rung.filters(severity, content.name), "-fps_mode", "cfr", "-threads", "1",
             "-pix_fmt", "yuv420p", *rung.encoder(severity), str(copy))
+    metrics = compare(copy, reference, features=("psnr_hvs",) if rung.second_rating == "psnr_hvs" else ())
+    second = {"": "", "fresh_frames": fresh_frames(copy), "psnr_hvs": metrics.get("psnr_hvs", "")}[rung.second_rating]
     row = {
         "video": f"{content.name}/{rung.name}.mp4",
-        "mos": f"{rate_with_vmaf(copy, reference):.3f}",
+        "mos": f"{metrics['vmaf']:.3f}",
         "content": content.name,
         "kind": content.kind,
         "family": rung.family,
         "rung": rung.name,
         "severity": f"{severity:.3f}",
+        "second_rating": f"{second:.3f}" if second != "" else "",
+        "second_rating_kind": rung.second_rating,
     }
     record.write_text(json.dumps(row))
-    logger.info("%s VMAF %s", row["video"], row["mos"])
     return row
 
 
-def rate_with_vmaf(copy: Path, reference: Path) -> float:
-    """Mean VMAF (0 to 100) of a copy against its reference: same size, frame rate and first frame."""
+def compare(copy: Path, reference: Path, features: Iterable[str] = ()) -> dict[str, float]:
+    """Means over the frames of a copy against its reference: "vmaf" (0 to 100) and the `features` of libvmaf that are asked for,
+    such as "psnr_hvs" (dB). Both videos must have the same size, frame rate and first frame."""
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "vmaf.json"
+        wanted = ":feature=" + "|".join(f"name={feature}" for feature in features) if features else ""
         # Frames are paired by number: containers round time stamps differently, and a pair off by one frame looks
         # like a distortion.
         _ffmpeg("-i", str(copy), "-i", str(reference), "-lavfi",
                 f"[0:v]settb=1/25,setpts=N[a];[1:v]settb=1/25,setpts=N[b];"
-                f"[a][b]libvmaf=log_fmt=json:log_path={log}:n_threads=1:shortest=1", "-f", "null", "-")
-        return json.loads(log.read_text())["pooled_metrics"]["vmaf"]["mean"]
+                f"[a][b]libvmaf=log_fmt=json:log_path={log}:n_threads=1:shortest=1{wanted}", "-f", "null", "-")
+        return {name: pooled["mean"] for name, pooled in json.loads(log.read_text())["pooled_metrics"].items()}
+
+
+def fresh_frames(copy: Path) -> float:
+    """Percentage of frames that show another picture than the frame before (mean luma difference above 0.2 of 255)."""
+    import av
+    import numpy as np
+
+    with av.open(str(copy)) as container:
+        luma = [frame.to_ndarray(format="gray")[::2, ::2].astype(np.int16) for frame in container.decode(video=0)]
+    moved = [np.abs(after - before).mean() > 0.2 for before, after in pairwise(luma)]
+    return 100 * sum(moved) / max(1, len(moved))

@@ -1,14 +1,17 @@
-"""Trains a small temporal tower to see what no single frame shows: how long each picture is held.
+"""Trains a small temporal tower to see what no single frame shows: stutter, drops, freezes and flicker.
 
 The paper's tower comes from action recognition. Where its weights can't be had, a narrow SlowFast learns from the ladder of
-distortions: for each chunk the number of frames for which a picture stands still, and what that costs. Half of the
-chunks are held anew at training time, so that every content is seen smooth and stuttering.
+distortions. Most faults are made at training time, from copies that move as they should, so that every content is seen
+smooth and with each fault, and what is true of a chunk is known exactly; what a fault costs is learned from the rated
+copies.
 """
 
 from __future__ import annotations
 
 import csv
 import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,87 +28,148 @@ from processing.video_reader import open_video
 
 logger = logging.getLogger(__name__)
 
-# 0.9 million parameters. It sees differences of frames, so it needs few channels.
-SMALL_TOWER = LmmVqaTemporalConfig(slow_channels=8, fast_channels=8, depth=18, image_size=64)
-HOLDS = (2, 3, 4, 6, 8)
-HOLD_SHARE = 0.5
+# 0.9 million parameters. It sees differences of frames, so it needs few channels; 24 frames, so that a video of 25 frames a
+# second shows no frame twice.
+SMALL_TOWER = LmmVqaTemporalConfig(slow_channels=8, fast_channels=8, depth=18, image_size=64, num_frames=24)
+MOTIONS = ("smooth", "stutter", "drop", "freeze", "flicker")
+# How often a chunk that moves smoothly is shown to the tower with each motion.
+MOTION_SHARES = (0.3, 0.25, 0.15, 0.15, 0.15)
+_UNKNOWN = -100
+
+
+@dataclass
+class RatedChunks:
+    """All chunks of one copy of the ladder: `frames` (chunks, num_frames, 3, size, size) uint8."""
+
+    content: str
+    fold: int
+    family: str
+    rung: str
+    rating: float
+    frames: torch.Tensor
+
+    @property
+    def motion(self) -> str:
+        """The fault that the ladder put in; "smooth" where it put none."""
+        return {"stutter_light": "stutter", "stutter_strong": "stutter", "stutter_x264": "stutter"}.get(
+            self.rung, self.rung if self.rung in MOTIONS else "smooth"
+        )
+
+
+def read_chunks(ratings: Path, config: LmmVqaTemporalConfig) -> list[RatedChunks]:
+    """The copies of a ladder, as small as the tower sees them."""
+    copies = []
+    with ratings.open(newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            size = (config.image_size, config.image_size)
+            with open_video(ratings.parent / row["video"], frames_per_chunk=config.num_frames, frame_size=size) as reader:
+                frames = torch.stack([chunk.frames for chunk in reader])
+            copies.append(
+                RatedChunks(row["content"], int(row["fold"]), row["family"], row["rung"], float(row["mos"]), frames)
+            )
+    return copies
 
 
 class ChunkDataset(Dataset):
-    """One chunk of every copy of a split; in training a random one, mirrored and held at random."""
+    """One chunk of every copy: for training a random one, mirrored at random and often with a fault made on the spot."""
 
-    def __init__(self, ratings: Path, split: str, config: LmmVqaTemporalConfig, *, augment: bool):
-        with ratings.open(newline="", encoding="utf-8") as file:
-            self.rows = [row for row in csv.DictReader(file) if row["split"] == split]
-        size = (config.image_size, config.image_size)
-        self.chunks: list[list[torch.Tensor]] = []
-        self.rates: list[int] = []
-        for row in self.rows:
-            with open_video(ratings.parent / row["video"], frames_per_chunk=config.num_frames, frame_size=size) as reader:
-                self.chunks.append([chunk.frames for chunk in reader])
-                self.rates.append(max(1, round(reader.info.fps)))
+    def __init__(self, copies: Sequence[RatedChunks], *, augment: bool, seed: int = 0):
+        self.copies = copies
         self.augment = augment
-        self.random = np.random.default_rng(0)
+        self.random = np.random.default_rng(seed)
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self.copies)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        row, chunks = self.rows[index], self.chunks[index]
-        hold = float(row["severity"]) if row["family"] == "temporal" else 1.0
+        copy = self.copies[index]
+        frames = copy.frames[self.random.integers(len(copy.frames)) if self.augment else 0].float() / 255
+        motion, fresh = copy.motion, _UNKNOWN
         # What a fault other than a temporal one costs is the spatial tower's business.
-        rating, rated = (float(row["mos"]) / 100 if hold > 1 else 1.0), True
-        frames = chunks[self.random.integers(len(chunks)) if self.augment else len(chunks) // 2]
+        rating = 1.0 if motion == "smooth" else copy.rating / 100 if copy.family == "temporal" else _UNKNOWN
         if self.augment:
-            if hold == 1 and self.random.random() < HOLD_SHARE:
-                hold, rated = float(self.random.choice(HOLDS)), False
-                frames = frames[self._held(len(frames), self.rates[index], int(hold))]
+            if motion == "smooth":
+                motion = self.random.choice(MOTIONS, p=MOTION_SHARES)
+                frames, fresh = self._disturb(frames, motion)
+                rating = 1.0 if motion == "smooth" else _UNKNOWN
+            elif motion in ("drop", "freeze"):
+                # The ladder's fault may lie in the other chunk.
+                motion = None
             if self.random.random() < 0.5:
                 frames = frames.flip(-1)
-        return {"frames": frames, "rating": rating, "rated": float(rated), "hold": np.log2(hold)}
+        return {
+            "frames": frames,
+            "motion": _UNKNOWN if motion is None else MOTIONS.index(motion),
+            "fresh": float(fresh),
+            "rating": float(rating),
+        }
 
-    def _held(self, num_frames: int, rate: int, hold: int) -> torch.Tensor:
-        """Which of the evenly spaced frames to show in place of each, if the source shows every `hold`-th frame only."""
-        source = np.rint(np.linspace(0, rate - 1, num_frames)).astype(int)
-        phase = int(self.random.integers(hold))
-        shown = np.maximum((source + phase) // hold * hold - phase, 0)
-        return torch.from_numpy(np.searchsorted(source, shown).clip(max=num_frames - 1))
+    def _disturb(self, frames: torch.Tensor, motion: str) -> tuple[torch.Tensor, float]:
+        """(num_frames, 3, size, size) with a fault; and the share of frames that are still shown at their own time."""
+        count = len(frames)
+        shown = np.arange(count)
+        if motion == "stutter":
+            hold = int(self.random.choice((2, 3, 4, 5, 6, 8)))
+            phase = int(self.random.integers(hold))
+            shown = np.maximum((shown + phase) // hold * hold - phase, 0)
+        elif motion == "drop":
+            kept = self.random.random(count) > self.random.uniform(0.1, 0.6)
+            kept[0] = True
+            kept[self.random.integers(1, count)] = False
+            shown = np.maximum.accumulate(np.where(kept, shown, 0))
+        elif motion == "freeze":
+            length = int(self.random.integers(6, count))
+            start = int(self.random.integers(0, count - length + 1))
+            shown[start : start + length] = start
+        elif motion == "flicker":
+            amplitude, rate, phase = self.random.uniform(0.03, 0.2), self.random.uniform(3, 11), self.random.uniform(0, 2 * np.pi)
+            wave = torch.from_numpy(amplitude * np.sin(2 * np.pi * rate * shown / count + phase)).float()
+            frames = (frames + wave[:, None, None, None]).clamp(0, 1)
+        return frames[shown], float(np.mean(shown == np.arange(count)))
 
 
 class TemporalTowerWithHeads(nn.Module):
-    """The tower and two linear heads on the mean of its maps; the heads are left behind after training."""
+    """The tower and linear heads on the mean of its maps: which motion, how many fresh frames, what it costs. The heads are left
+    behind after training."""
 
     def __init__(self, tower: LmmVqaTemporalModel, mean: float, std: float):
         super().__init__()
         self.tower = tower
-        self.head = nn.Linear(tower.config.feature_size, 2)
+        self.head = nn.Linear(tower.config.feature_size, len(MOTIONS) + 2)
         self.mean, self.std = mean, std
 
     def forward(
-        self, frames: torch.Tensor, rating: torch.Tensor, rated: torch.Tensor, hold: torch.Tensor
+        self, frames: torch.Tensor, motion: torch.Tensor, fresh: torch.Tensor, rating: torch.Tensor
     ) -> dict[str, torch.Tensor]:
-        maps = self.tower(differences((frames.float() / 255 - self.mean) / self.std))
+        maps = self.tower(differences((frames - self.mean) / self.std))
         predictions = self.head(torch.cat([feature_map.mean((2, 3, 4)) for feature_map in maps], dim=1))
-        rating_loss = (rated * nn.functional.smooth_l1_loss(predictions[:, 0], rating.float(), reduction="none")).mean()
-        hold_loss = nn.functional.smooth_l1_loss(predictions[:, 1], hold.float())
-        return {"loss": 4 * rating_loss + hold_loss, "logits": predictions}
+        loss = nn.functional.cross_entropy(predictions[:, :-2], motion, ignore_index=_UNKNOWN)
+        for column, target in ((-2, fresh), (-1, rating)):
+            known = target != _UNKNOWN
+            loss = loss + 4 * (known * nn.functional.smooth_l1_loss(predictions[:, column], target.float(), reduction="none")).mean()
+        return {"loss": loss, "logits": predictions}
 
 
 def train_temporal_tower(
-    ratings: Path, output: Path, config: LmmVqaTemporalConfig, *, epochs: int = 16, seed: int = 0
+    copies: Sequence[RatedChunks],
+    held_out: Sequence[RatedChunks],
+    output: Path,
+    config: LmmVqaTemporalConfig,
+    *,
+    epochs: int = 12,
+    seed: int = 0,
 ) -> dict[str, float]:
-    """Train on the split "train" of a ladder, report on "test".
+    """Train on `copies`, report on `held_out`, which should be of other contents.
 
     Args:
-        ratings: `ratings.csv` of `lmmvqa ladder`.
         output: folder for the tower, as `LmmVqaTemporalModel.from_pretrained` loads it.
 
     Returns:
-        On contents not seen: SRCC of the hold head with the true hold over temporal copies and all others
-        ("hold_srcc"), and of the rating head with the rating over the temporal family ("temporal_rating_srcc").
+        On `held_out`: "motion_accuracy" over all copies whose first chunk shows what the ladder did (all but drops and
+        freezes), "balanced_motion_accuracy" (mean over the motions, faults made on the spot), "temporal_rating_srcc" of
+        the rating head with the rating over the temporal family.
     """
     torch.manual_seed(seed)
-    train, test = (ChunkDataset(ratings, split, config, augment=split == "train") for split in ("train", "test"))
     model = TemporalTowerWithHeads(
         LmmVqaTemporalModel(config), LmmVqaVideoProcessor.temporal_mean[0], LmmVqaVideoProcessor.temporal_std[0]
     )
@@ -124,20 +188,26 @@ def train_temporal_tower(
             logging_steps=20,
             save_strategy="no",
             report_to=[],
-            label_names=["rating", "hold"],
+            label_names=["motion", "fresh", "rating"],
             remove_unused_columns=False,
+            disable_tqdm=True,
             seed=seed,
         ),
-        train_dataset=train,
-        eval_dataset=test,
+        train_dataset=ChunkDataset(copies, augment=True, seed=seed),
     )
     trainer.train()
-    predictions = trainer.predict(test).predictions
-    rating, hold = (np.array([test[i][key] for i in range(len(test))]) for key in ("rating", "hold"))
-    temporal = hold > 0
-    metrics = {
-        "hold_srcc": spearmanr(predictions[:, 1], hold).statistic,
-        "temporal_rating_srcc": spearmanr(predictions[temporal, 0], rating[temporal]).statistic,
-    }
     model.tower.save_pretrained(output)
+
+    rated = trainer.predict(ChunkDataset(held_out, augment=False))
+    motions, _, ratings = rated.label_ids
+    found = rated.predictions[:, :-2].argmax(1)
+    clear = ~np.isin(motions, [MOTIONS.index("drop"), MOTIONS.index("freeze")])
+    temporal = np.array([copy.family == "temporal" for copy in held_out])
+    disturbed = trainer.predict(ChunkDataset([copy for copy in held_out if copy.motion == "smooth"], augment=True, seed=1))
+    truth, answer = disturbed.label_ids[0], disturbed.predictions[:, :-2].argmax(1)
+    metrics = {
+        "motion_accuracy": np.mean(found[clear] == motions[clear]),
+        "balanced_motion_accuracy": np.mean([np.mean(answer[truth == m] == m) for m in np.unique(truth)]),
+        "temporal_rating_srcc": spearmanr(rated.predictions[temporal, -1], ratings[temporal]).statistic,
+    }
     return {name: float(value) for name, value in metrics.items()}
