@@ -1,5 +1,6 @@
 """Configuration of the LMM-VQA network: two frozen towers, two projectors, a language model."""
 
+from itertools import pairwise
 from math import isqrt
 from typing import Literal
 
@@ -85,6 +86,9 @@ class LmmVqaConfig(PreTrainedConfig):
         projector_num_heads: attention heads of the "vit" and "perceiver" projectors.
         projector_dropout: dropout on the features that enter a projector and inside an MLP.
         levels: the level words, worst first.
+        score_calibration: pairs (expected answer, score), both rising: the expectation of an uncertain answer shrinks
+            towards the middle of the scale, and this piecewise linear map undoes it. None leaves it as it is.
+        interval_scale: by how much the 90 % interval is wider than the quantiles of the answer's distribution.
 
     Raises:
         ValueError: a value out of range; the message shows it and what is allowed.
@@ -139,6 +143,8 @@ class LmmVqaConfig(PreTrainedConfig):
     projector_num_heads: int = 16
     projector_dropout: float = 0.0
     levels: list[str] | tuple[str, ...] = ("poor", "fair", "good")
+    score_calibration: list[list[float]] | None = None
+    interval_scale: float = 1.0
     tie_word_embeddings: bool = False
 
     def __post_init__(self, **kwargs):
@@ -159,6 +165,12 @@ class LmmVqaConfig(PreTrainedConfig):
             raise ValueError(f"projector_dropout={self.projector_dropout} must be at least 0 and below 1.")
         if len(self.levels) < 2 or len(set(self.levels)) != len(self.levels) or not all(self.levels):
             raise ValueError(f"levels={self.levels} must be at least two different words, worst first.")
+        if self.score_calibration is not None:
+            rising = all(before < after for column in zip(*self.score_calibration, strict=True) for before, after in pairwise(column))
+            if len(self.score_calibration) < 2 or not rising:
+                raise ValueError(f"score_calibration={self.score_calibration} must be at least two pairs of rising numbers.")
+        if self.interval_scale <= 0:
+            raise ValueError(f"interval_scale={self.interval_scale} must be above 0.")
         if self.spatial_projector_type != "mlp" and self.spatial_hidden_size % self.projector_num_heads:
             raise ValueError(
                 f"projector_num_heads={self.projector_num_heads} does not divide the width {self.spatial_hidden_size} of "

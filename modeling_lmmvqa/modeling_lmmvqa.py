@@ -437,7 +437,12 @@ class LmmVqaForConditionalGeneration(LmmVqaPreTrainedModel, GenerationMixin):
         if mode != "distribution":
             raise ValueError(f"mode={mode!r} is not a read-out: choose 'distribution' or 'generate'.")
         tries = [AnswerTrie(_rows(answers)) for answers in (score_answer_ids, level_answer_ids)]
-        return read_out(*self._answer_log_probabilities(prefix, questions, tries), self.config.levels)
+        return read_out(
+            *self._answer_log_probabilities(prefix, questions, tries),
+            self.config.levels,
+            self.config.score_calibration,
+            self.config.interval_scale,
+        )
 
     def _answer_log_probabilities(
         self, prefix: dict[str, Any], questions: Sequence[Sequence[int]], tries: Sequence[AnswerTrie]

@@ -22,12 +22,12 @@ class QualityOutput(ModelOutput):
     """What the model thinks of each video of a batch.
 
     Args:
-        score: (videos,), 0 to 100, higher is better: the expected score.
+        score: (videos,), 0 to 100, higher is better: the expected score, calibrated as the model's config says.
         score_std: (videos,), its standard deviation in points; None where the answer was generated.
         score_interval: (videos, 2), central 90 % interval of the score; None where the answer was generated.
         level: the most probable level word of each video.
         level_probabilities: (videos, levels), worst level first; None where the answer was generated.
-        score_probabilities: (videos, 101), probability of each whole score; None where the answer was generated.
+        score_probabilities: (videos, 101), probability of each whole score as an answer, before calibration; None where the answer was generated.
     """
 
     score: torch.Tensor | None = None
@@ -145,27 +145,48 @@ def lay_out_branches(questions: Sequence[Sequence[int]], tries: Sequence[AnswerT
     return Branches(torch.tensor(token_ids), depths, visible, nodes)
 
 
-def read_out(score_log_probabilities: torch.Tensor, level_log_probabilities: torch.Tensor, levels: Sequence[str]) -> QualityOutput:
+def read_out(
+    score_log_probabilities: torch.Tensor,
+    level_log_probabilities: torch.Tensor,
+    levels: Sequence[str],
+    calibration: Sequence[Sequence[float]] | None = None,
+    interval_scale: float = 1.0,
+) -> QualityOutput:
     """Moments, interval and level from the two answer distributions.
 
     Args:
         score_log_probabilities: (videos, 101), for the scores 0 to 100.
         level_log_probabilities: (videos, levels), worst level first.
+        calibration: pairs (expected answer, score); the identity by default.
+        interval_scale: factor on the distances between the score and the quantiles of the answer.
     """
     # Double precision: a second moment in single precision loses the small deviations.
     probabilities = score_log_probabilities.double().exp()
-    values = torch.arange(probabilities.shape[1], dtype=torch.float64, device=probabilities.device)
-    score = probabilities @ values
+    answers = torch.arange(probabilities.shape[1], dtype=torch.float64, device=probabilities.device)
+    interval = _central_interval(probabilities)
+    score, values = probabilities @ answers, answers
+    if calibration is not None:
+        score, values, interval = (_interpolate(x, calibration) for x in (score, values, interval))
     variance = (probabilities * (values - score[:, None]) ** 2).sum(1)
+    interval = (score[:, None] + interval_scale * (interval - score[:, None])).clamp(0, probabilities.shape[1] - 1)
     level_probabilities = level_log_probabilities.exp()
     return QualityOutput(
         score=score.float(),
         score_std=variance.sqrt().float(),
-        score_interval=_central_interval(probabilities).float(),
+        score_interval=interval.float(),
         level=[levels[index] for index in level_probabilities.argmax(1).tolist()],
         level_probabilities=level_probabilities,
         score_probabilities=probabilities.float(),
     )
+
+
+def _interpolate(x: torch.Tensor, pairs: Sequence[Sequence[float]]) -> torch.Tensor:
+    """The piecewise linear map through `pairs`, constant beyond the first and the last."""
+    xs, ys = torch.tensor(pairs, dtype=x.dtype, device=x.device).T.contiguous()
+    x = x.clamp(xs[0], xs[-1])
+    right = torch.searchsorted(xs, x.contiguous()).clamp(1, len(xs) - 1)
+    share = (x - xs[right - 1]) / (xs[right] - xs[right - 1])
+    return ys[right - 1] + share * (ys[right] - ys[right - 1])
 
 
 def _central_interval(probabilities: torch.Tensor) -> torch.Tensor:
