@@ -8,6 +8,7 @@ from transformers import (
     AutoProcessor,
     AutoVideoProcessor,
 )
+from transformers.pipelines import PIPELINE_REGISTRY
 
 from modeling_lmmvqa import (
     LmmVqaConfig,
@@ -17,6 +18,7 @@ from modeling_lmmvqa import (
     LmmVqaTemporalModel,
     QualityOutput,
 )
+from modeling_lmmvqa.pipeline_lmmvqa import LmmVqaPipeline
 from processing.processing_lmmvqa import LmmVqaProcessor
 from processing.quality_prompts import AnswerError
 from processing.video_processing_lmmvqa import LmmVqaVideoProcessor
@@ -31,11 +33,16 @@ AutoModelForMultimodalLM.register(LmmVqaConfig, LmmVqaForConditionalGeneration, 
 AutoProcessor.register(LmmVqaConfig, LmmVqaProcessor, exist_ok=True)
 AutoVideoProcessor.register(LmmVqaConfig, LmmVqaVideoProcessor, exist_ok=True)
 
+PIPELINE_REGISTRY.register_pipeline(
+    "video-quality-assessment", LmmVqaPipeline, pt_model=AutoModelForImageTextToText, type="multimodal"
+)
+
 __all__ = [
     "AnswerError",
     "LmmVqaConfig",
     "LmmVqaForConditionalGeneration",
     "LmmVqaModel",
+    "LmmVqaPipeline",
     "LmmVqaProcessor",
     "LmmVqaTemporalConfig",
     "LmmVqaTemporalModel",

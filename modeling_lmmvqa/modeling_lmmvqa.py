@@ -395,8 +395,8 @@ class LmmVqaForConditionalGeneration(LmmVqaPreTrainedModel, GenerationMixin):
         attention_mask: torch.Tensor,
         score_question_ids: torch.LongTensor,
         score_answer_ids: torch.LongTensor,
-        level_question_ids: torch.LongTensor,
-        level_answer_ids: torch.LongTensor,
+        level_question_ids: torch.LongTensor | None = None,
+        level_answer_ids: torch.LongTensor | None = None,
         *,
         mode: Literal["distribution", "generate"] = "distribution",
         processor: Any = None,
@@ -406,7 +406,8 @@ class LmmVqaForConditionalGeneration(LmmVqaPreTrainedModel, GenerationMixin):
 
         Args:
             input_ids, attention_mask: (videos, length), the prefix up to the last visual token, padded on the left.
-            score_question_ids, level_question_ids: (length,), what follows the prefix, up to the answer.
+            score_question_ids, level_question_ids: (length,), what follows the prefix, up to the answer. Without the question
+                for the level only the score is asked for, which is cheaper.
             score_answer_ids, level_answer_ids: (answers, length), the allowed answers in the order of their values, filled
                 up with -1.
             mode: "distribution" reads the probability of every allowed answer; one pass over the prefix serves both
@@ -415,13 +416,13 @@ class LmmVqaForConditionalGeneration(LmmVqaPreTrainedModel, GenerationMixin):
             video_inputs: the videos or their features, as `forward` takes them.
 
         Returns:
-            `QualityOutput`; in mode "generate" only `score` and `level` are set.
+            `QualityOutput`; in mode "generate" only `score` and `level` are set; without the question for the level, no level.
 
         Raises:
             ValueError: the inputs don't fit the model, or its attention can't be masked (flash attention).
             AnswerError: in mode "generate", an answer that doesn't parse.
         """
-        if len(level_answer_ids) != len(self.config.levels):
+        if level_answer_ids is not None and len(level_answer_ids) != len(self.config.levels):
             raise ValueError(
                 f"The processor knows {len(level_answer_ids)} levels, the model {len(self.config.levels)} ({self.config.levels}): "
                 "use the processor that is saved with this model."
@@ -431,17 +432,17 @@ class LmmVqaForConditionalGeneration(LmmVqaPreTrainedModel, GenerationMixin):
         else:
             encoded = BaseModelOutputWithPooling(pooler_output=self.model.project_features(**video_inputs))
         prefix = {"input_ids": input_ids, "attention_mask": attention_mask, "mm_encoder_outputs": {"video": encoded}}
-        questions = [score_question_ids.tolist(), level_question_ids.tolist()]
+        questions = [ids.tolist() for ids in (score_question_ids, level_question_ids) if ids is not None]
         if mode == "generate":
             return self._generate_quality(prefix, questions, processor)
         if mode != "distribution":
             raise ValueError(f"mode={mode!r} is not a read-out: choose 'distribution' or 'generate'.")
-        tries = [AnswerTrie(_rows(answers)) for answers in (score_answer_ids, level_answer_ids)]
+        tries = [AnswerTrie(_rows(ids)) for ids in (score_answer_ids, level_answer_ids) if ids is not None]
         return read_out(
             *self._answer_log_probabilities(prefix, questions, tries),
-            self.config.levels,
-            self.config.score_calibration,
-            self.config.interval_scale,
+            levels=self.config.levels,
+            calibration=self.config.score_calibration,
+            interval_scale=self.config.interval_scale,
         )
 
     def _answer_log_probabilities(
@@ -504,10 +505,10 @@ class LmmVqaForConditionalGeneration(LmmVqaPreTrainedModel, GenerationMixin):
                 max_new_tokens=8,
             )
             texts.append(processor.batch_decode(generated[:, input_ids.shape[1] :], skip_special_tokens=True))
-        scores, levels = texts
+        scores, *levels = texts
         return QualityOutput(
             score=torch.tensor([processor.parse_score(answer) for answer in scores], device=self.device),
-            level=[processor.parse_level(answer) for answer in levels],
+            level=[processor.parse_level(answer) for answer in levels[0]] if levels else None,
         )
 
 

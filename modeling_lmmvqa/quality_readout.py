@@ -147,8 +147,8 @@ def lay_out_branches(questions: Sequence[Sequence[int]], tries: Sequence[AnswerT
 
 def read_out(
     score_log_probabilities: torch.Tensor,
-    level_log_probabilities: torch.Tensor,
-    levels: Sequence[str],
+    level_log_probabilities: torch.Tensor | None = None,
+    levels: Sequence[str] = (),
     calibration: Sequence[Sequence[float]] | None = None,
     interval_scale: float = 1.0,
 ) -> QualityOutput:
@@ -156,7 +156,7 @@ def read_out(
 
     Args:
         score_log_probabilities: (videos, 101), for the scores 0 to 100.
-        level_log_probabilities: (videos, levels), worst level first.
+        level_log_probabilities: (videos, levels), worst level first; None where the level was not asked for.
         calibration: pairs (expected answer, score); the identity by default.
         interval_scale: factor on the distances between the score and the quantiles of the answer.
     """
@@ -169,15 +169,16 @@ def read_out(
         score, values, interval = (_interpolate(x, calibration) for x in (score, values, interval))
     variance = (probabilities * (values - score[:, None]) ** 2).sum(1)
     interval = (score[:, None] + interval_scale * (interval - score[:, None])).clamp(0, probabilities.shape[1] - 1)
-    level_probabilities = level_log_probabilities.exp()
-    return QualityOutput(
+    quality = QualityOutput(
         score=score.float(),
         score_std=variance.sqrt().float(),
         score_interval=interval.float(),
-        level=[levels[index] for index in level_probabilities.argmax(1).tolist()],
-        level_probabilities=level_probabilities,
         score_probabilities=probabilities.float(),
     )
+    if level_log_probabilities is not None:
+        quality.level_probabilities = level_log_probabilities.exp()
+        quality.level = [levels[index] for index in quality.level_probabilities.argmax(1).tolist()]
+    return quality
 
 
 def _interpolate(x: torch.Tensor, pairs: Sequence[Sequence[float]]) -> torch.Tensor:

@@ -1,7 +1,8 @@
 """Video processor: a video of any length in, key frames and chunks as tensors out."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,7 +12,31 @@ from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 from transformers.processing_utils import VideosKwargs
 from transformers.video_processing_utils import BaseVideoProcessor
 
-from .video_reader import VideoInfo, open_video
+from .video_reader import VideoInfo, evenly_spaced, open_video
+
+
+@dataclass
+class PreparedChunk:
+    """One second of a video, ready for the towers.
+
+    Args:
+        start_s: where it starts, in seconds.
+        key_frame: uint8 RGB (3, height, width) at full size, a view of the decoder's memory.
+        pixel_values: (3, height, width) float32, the key frame as the spatial tower takes it.
+        temporal_values: (temporal_num_frames, 3, height, width) float32; None where `temporal_size` is None.
+        info: what is known of the whole video.
+    """
+
+    start_s: float
+    key_frame: torch.Tensor
+    pixel_values: torch.Tensor
+    temporal_values: torch.Tensor | None
+    info: VideoInfo
+
+    def as_batch(self) -> dict[str, torch.Tensor]:
+        """The tensors of `preprocess` for a video of this one chunk."""
+        streams = {"pixel_values_videos": self.pixel_values, "temporal_values": self.temporal_values}
+        return {name: stream[None, None] for name, stream in streams.items() if stream is not None}
 
 
 class LmmVqaVideosKwargs(VideosKwargs, total=False):
@@ -85,11 +110,7 @@ class LmmVqaVideoProcessor(BaseVideoProcessor):
         Raises:
             VideoError: a video can't be read; the message names it and the remedy.
         """
-        unknown = set(kwargs) - set(self.valid_kwargs.__annotations__)
-        if unknown:
-            raise TypeError(f"Unknown video setting {', '.join(sorted(unknown))}.")
-        settings = {name: getattr(self, name, None) for name in self.valid_kwargs.__annotations__}
-        settings |= {name: value for name, value in kwargs.items() if value is not None}
+        settings = self._settings(kwargs)
         prepared = [self._prepare(video, settings, index) for index, video in enumerate(as_video_list(videos))]
         key_frames, chunks, infos = zip(*prepared, strict=True)
         data: dict[str, Any] = {"pixel_values_videos": _pad(key_frames)}
@@ -101,14 +122,41 @@ class LmmVqaVideoProcessor(BaseVideoProcessor):
             batch["video_metadata"] = list(infos)
         return batch
 
+    def stream(self, video: Any, **kwargs: Any) -> Iterator[PreparedChunk]:
+        """Every second of one video as it is decoded, in memory that does not grow with its length.
+
+        `video` and `kwargs` are those of `preprocess`, but for `max_chunks`: without it all chunks come.
+        """
+        yield from self._chunks(video, self._settings(kwargs) | {"max_chunks": kwargs.get("max_chunks")})
+
+    def choose(self, num_chunks: int) -> list[int]:
+        """Which chunks of a video of so many `preprocess` takes."""
+        return evenly_spaced(num_chunks, self.max_chunks).tolist()
+
+    def _settings(self, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        if unknown := set(kwargs) - set(self.valid_kwargs.__annotations__):
+            raise TypeError(f"Unknown video setting {', '.join(sorted(unknown))}.")
+        settings = {name: getattr(self, name, None) for name in self.valid_kwargs.__annotations__}
+        return settings | {name: value for name, value in kwargs.items() if value is not None}
+
     def _prepare(
         self, video: Any, settings: Mapping[str, Any], index: int
-    ) -> tuple[torch.Tensor, torch.Tensor | None, VideoInfo]:
+    ) -> tuple[list[torch.Tensor], list[torch.Tensor], VideoInfo]:
+        key_frames, chunks = [], []
+        # The key frames at full size are not kept: ten of a 4K video would take 250 MB.
+        for chunk in self._chunks(video, settings, index):
+            key_frames.append(chunk.pixel_values)
+            chunks.append(chunk.temporal_values)
+            info = chunk.info
+        return key_frames, chunks, info
+
+    def _chunks(self, video: Any, settings: Mapping[str, Any], index: int = 0) -> Iterator[PreparedChunk]:
         temporal_size = settings["temporal_size"]
+        mean, std = (
+            (settings["image_mean"], settings["image_std"]) if settings["do_normalize"] else ((0.0,) * 3, (1.0,) * 3)
+        )
         # A file tells its own rate.
         fps = self._array_fps(settings, index) if hasattr(video, "ndim") else None
-        key_frames: list[torch.Tensor] = []
-        chunks: list[torch.Tensor] = []
         with open_video(
             video,
             backend=settings["decoder"],
@@ -118,15 +166,14 @@ class LmmVqaVideoProcessor(BaseVideoProcessor):
             frame_size=None if temporal_size is None else (temporal_size["height"], temporal_size["width"]),
         ) as reader:
             for chunk in reader:
-                key_frames.append(_resize(chunk.key_frame, settings["size"], settings["do_center_crop"]))
+                temporal_values = None
                 if chunk.frames is not None:
-                    frames = _normalize(chunk.frames, settings["temporal_mean"], settings["temporal_std"])
-                    chunks.append(differences(frames) if settings["temporal_differences"] else frames)
-            info = reader.info
-        mean, std = (
-            (settings["image_mean"], settings["image_std"]) if settings["do_normalize"] else ((0.0,) * 3, (1.0,) * 3)
-        )
-        return _normalize(torch.stack(key_frames), mean, std), torch.stack(chunks) if chunks else None, info
+                    temporal_values = _normalize(chunk.frames, settings["temporal_mean"], settings["temporal_std"])
+                    if settings["temporal_differences"]:
+                        temporal_values = differences(temporal_values)
+                resized = _resize(chunk.key_frame, settings["size"], settings["do_center_crop"])
+                pixel_values = _normalize(resized, mean, std)
+                yield PreparedChunk(chunk.start_s, chunk.key_frame, pixel_values, temporal_values, reader.info)
 
     @staticmethod
     def _array_fps(settings: Mapping[str, Any], index: int) -> float | None:
@@ -166,9 +213,9 @@ def differences(frames: torch.Tensor) -> torch.Tensor:
     return frames.diff(dim=-4, prepend=frames.narrow(-4, 0, 1))
 
 
-def _pad(videos: tuple[torch.Tensor, ...]) -> torch.Tensor:
+def _pad(videos: tuple[list[torch.Tensor], ...]) -> torch.Tensor:
     """(videos, most chunks, ...); zeros behind the shorter videos."""
-    return torch.nn.utils.rnn.pad_sequence(list(videos), batch_first=True)
+    return torch.nn.utils.rnn.pad_sequence([torch.stack(chunks) for chunks in videos], batch_first=True)
 
 
 __all__ = ["LmmVqaVideoProcessor"]

@@ -185,9 +185,7 @@ class VideoReader:
             present = np.minimum(chunk_length, decoder.num_frames - first)
             full = np.full_like(first, chunk_length)
             starts = first / rate
-        chosen = np.arange(len(first))
-        if max_chunks is not None and len(first) > max_chunks:
-            chosen = _round(np.linspace(0, len(first) - 1, max_chunks))
+        chosen = evenly_spaced(len(first), max_chunks)
         # For each chunk that will be read: its number, its start, and the positions of its frames in the video.
         self._plan = [
             (
@@ -252,6 +250,13 @@ class VideoReader:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def evenly_spaced(num_chunks: int, max_chunks: int | None) -> np.ndarray:
+    """Numbers of the chunks that stand for a video of `num_chunks`: all, or `max_chunks` from the first to the last."""
+    if max_chunks is None or num_chunks <= max_chunks:
+        return np.arange(num_chunks)
+    return _round(np.linspace(0, num_chunks - 1, max_chunks))
 
 
 class _Screen:

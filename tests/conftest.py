@@ -1,13 +1,16 @@
 """Tiny networks with random weights, for shapes and contracts; real weights and clips where behaviour counts."""
 
+import subprocess
 from pathlib import Path
 
+import imageio_ffmpeg
 import pytest
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import CLIPVisionConfig, CLIPVisionModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from lmmvqa.composing import compose
+from lmmvqa.scoring import load_checkpoint
 from modeling_lmmvqa import LmmVqaTemporalConfig, LmmVqaTemporalModel
 
 DATA = Path(__file__).parent / "data"
@@ -85,6 +88,16 @@ def make_tiny(digits_per_token: int = 1, decoder_config: dict | None = None, tem
 def clip() -> Path:
     """A real clip: 5 s, 960 x 540, 29.97 frames/s, CC0."""
     return DATA / "flower.mp4"
+
+
+def ffmpeg(*arguments: object) -> None:
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-y", "-nostdin", *map(str, arguments)]
+    subprocess.run(command, check=True, capture_output=True)
+
+
+@pytest.fixture(scope="session")
+def default_model():
+    return load_checkpoint()
 
 
 @pytest.fixture(scope="session")

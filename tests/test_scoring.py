@@ -2,12 +2,10 @@
 
 import json
 import shutil
-import subprocess
 from pathlib import Path
 
-import imageio_ffmpeg
 import pytest
-from conftest import DATA
+from conftest import DATA, ffmpeg
 from typer.testing import CliRunner
 
 from lmmvqa import scoring
@@ -15,16 +13,6 @@ from lmmvqa.cli import app
 from lmmvqa.default_checkpoint import DECODER, Part, PartError, default_checkpoint, fetch
 
 SCORED, ERROR = "scored", "error"
-
-
-@pytest.fixture(scope="session")
-def default_model():
-    return scoring.load_checkpoint()
-
-
-def ffmpeg(*arguments: object) -> None:
-    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-y", "-nostdin", *map(str, arguments)]
-    subprocess.run(command, check=True, capture_output=True)
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,117 @@
+"""Quality over time: a window slides over a video whose tower features are computed once."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from .feature_batches import Features, assessment_inputs, encode_video
+
+WINDOW_S = 4
+STEP_S = 1
+# Windows are short prompts; this many at once keep two cores or a GPU busy.
+WINDOWS_AT_ONCE = 16
+
+
+@dataclass
+class EncodedVideo:
+    """The features of every second of a video.
+
+    Args:
+        features: of all chunks, as `encode_video` gives them.
+        starts_s: where each chunk starts, in seconds.
+        info: what the reader knows of the video.
+    """
+
+    features: Features
+    starts_s: list[float]
+    info: Any
+
+    def part(self, chunks: Sequence[int]) -> Features:
+        """The features of some of the chunks."""
+        return {name: stream[list(chunks)] for name, stream in self.features.items()}
+
+
+def encode_stream(model: Any, stream: Iterable[Any]) -> EncodedVideo:
+    """Features of a whole video, second by second as `video_processor.stream` gives it: only features are kept, so memory
+    does not grow with what a frame takes."""
+    features, starts_s = [], []
+    for chunk in stream:
+        features.append(encode_video(model.base_model, chunk.as_batch()))
+        starts_s.append(chunk.start_s)
+    joined = {name: torch.cat([second[name] for second in features]) for name in features[0]}
+    return EncodedVideo(joined, starts_s, chunk.info)
+
+
+def cut_windows(num_chunks: int, window: int = WINDOW_S, step: int = STEP_S) -> list[range]:
+    """Chunks of each window. The last window ends with the video; a video shorter than a window is one.
+
+    Raises:
+        ValueError: `window` or `step` is not a whole number of seconds from 1 on.
+    """
+    for name, value in (("window", window), ("step", step)):
+        if value != int(value) or value < 1:
+            raise ValueError(f"{name}={value} is not possible: choose whole seconds, 1 or more.")
+    window, step = min(int(window), num_chunks), int(step)
+    starts = list(range(0, num_chunks - window + 1, step))
+    if starts[-1] + window < num_chunks:
+        starts.append(num_chunks - window)
+    return [range(start, start + window) for start in starts]
+
+
+def assess_timeline(
+    model: Any, processor: Any, video: EncodedVideo, *, window: int = WINDOW_S, step: int = STEP_S
+) -> dict[str, Any]:
+    """The score of every window, and the worst and the best second.
+
+    Windows tell where quality falls; which second it is, the seconds of the lowest (the highest) window tell, each
+    assessed by itself.
+
+    Args:
+        window, step: in seconds, whole.
+
+    Returns:
+        window_s, step_s; `windows`: start_s, end_s, score (0 to 100) and score_std of each; `worst`, `best`: start_s,
+        end_s and score of one second.
+    """
+    windows = cut_windows(len(video.starts_s), window, step)
+    scores = _scores(model, processor, video, windows)
+    order = sorted(range(len(windows)), key=lambda i: scores[i][0])
+    worst, best = windows[order[0]], windows[order[-1]]
+    seconds = sorted({*worst, *best})
+    # A window of one second was assessed already; the same numbers come out again.
+    by_second = dict(zip(seconds, _scores(model, processor, video, [range(i, i + 1) for i in seconds]), strict=True))
+    edges = [*video.starts_s, max(video.info.duration_s, video.starts_s[-1])]
+
+    def row(chunks: range, score: tuple[float, float]) -> dict[str, float]:
+        return {
+            "start_s": round(edges[chunks[0]], 3),
+            "end_s": round(edges[chunks[-1] + 1], 3),
+            "score": round(score[0], 4),
+            "score_std": round(score[1], 4),
+        }
+
+    def second(chunks: range, choose: Any) -> dict[str, float]:
+        chosen = choose(chunks, key=lambda i: by_second[i][0])
+        return row(range(chosen, chosen + 1), by_second[chosen])
+
+    return {
+        "window_s": len(windows[0]),
+        "step_s": step,
+        "windows": [row(chunks, score) for chunks, score in zip(windows, scores, strict=True)],
+        "worst": second(worst, min),
+        "best": second(best, max),
+    }
+
+
+def _scores(model: Any, processor: Any, video: EncodedVideo, windows: Sequence[range]) -> list[tuple[float, float]]:
+    """Expected score and standard deviation of each window."""
+    scores: list[tuple[float, float]] = []
+    for first in range(0, len(windows), WINDOWS_AT_ONCE):
+        parts = [video.part(chunks) for chunks in windows[first : first + WINDOWS_AT_ONCE]]
+        inputs = assessment_inputs(processor, parts)
+        asked = {name: tensor.to(model.device) for name, tensor in inputs.items() if not name.startswith("level_")}
+        quality = model.assess(**asked)
+        scores += zip(quality.score.tolist(), quality.score_std.tolist(), strict=True)
+    return scores
