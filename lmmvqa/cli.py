@@ -20,12 +20,14 @@ from rich.table import Table
 
 from lmmvqa.console import clear_errors, messages, show_error
 from lmmvqa.data_commands import app as data_app
+from lmmvqa.release_commands import app as release_app
 
 if TYPE_CHECKING:
     from lmmvqa.scoring import VideoScore
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]})
 app.add_typer(data_app, name="data")
+app.add_typer(release_app)
 
 
 @app.callback()
@@ -119,6 +121,7 @@ def compose_command(
     with clear_errors():
         import lmmvqa.registration  # noqa: F401
         from lmmvqa import composing
+        from lmmvqa.remote_code import add_remote_code
 
         config = dict(_parse_setting(text) for text in setting or [])
         language_model, tokenizer = composing.load_decoder(decoder, dtype=dtype)
@@ -131,6 +134,7 @@ def compose_command(
         )
         network.save_pretrained(output)
         processor.save_pretrained(output)
+        add_remote_code(output)
         messages.print(f"Checkpoint with untrained projectors in {output}. Next: lmmvqa train.")
 
 

@@ -26,6 +26,8 @@ CHECKPOINT_FOLDER = Path(__file__).parent / "checkpoint"
 # What the model is (fields of LmmVqaConfig and of the video processor), and what we trained.
 RECIPE = CHECKPOINT_FOLDER / "recipe.json"
 TEMPORAL_TOWER = CHECKPOINT_FOLDER / "temporal_tower"
+# Clips and their scores, to check an installation with; what the model is does not depend on them.
+REFERENCE = CHECKPOINT_FOLDER / "reference"
 
 
 class PartError(RuntimeError):
@@ -76,6 +78,7 @@ def default_checkpoint() -> Path:
     if (folder / "config.json").is_file():
         return folder
     logger.info("Assembling the default checkpoint in %s (once).", folder)
+    from lmmvqa.remote_code import add_remote_code
     from lmmvqa.training.trainer import load_trained_state
 
     model, processor = compose_default()
@@ -86,7 +89,9 @@ def default_checkpoint() -> Path:
         checkpoint = Path(assembling) / "checkpoint"
         model.save_pretrained(checkpoint)
         processor.save_pretrained(checkpoint)
+        add_remote_code(checkpoint)
         shutil.copy(CHECKPOINT_FOLDER / "README.md", checkpoint)
+        shutil.copytree(REFERENCE, checkpoint / REFERENCE.name)
         try:
             checkpoint.rename(folder)
         except OSError:
@@ -191,6 +196,8 @@ def _version() -> str:
     for part in (DECODER, VISION_TOWER):
         digest.update(part.sha256.encode())
     for file in sorted(path for path in CHECKPOINT_FOLDER.rglob("*") if path.suffix in (".json", ".safetensors")):
+        if file.is_relative_to(REFERENCE):
+            continue
         digest.update(file.relative_to(CHECKPOINT_FOLDER).as_posix().encode())
         digest.update(file.read_bytes())
     return digest.hexdigest()[:12]

@@ -1,0 +1,115 @@
+"""A saved checkpoint in a process that has the public dependencies and not our package."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import pytest
+from loopback_hub import LoopbackHub
+from transformers import pipeline
+
+from lmmvqa.default_checkpoint import default_checkpoint
+from lmmvqa.remote_code import add_remote_code
+
+STRANGER = """
+import json, sys
+import importlib.util
+for name in ("lmmvqa", "modeling_lmmvqa", "processing", "dataset_builders", "hub_cards"):
+    assert importlib.util.find_spec(name) is None, name
+from transformers import AutoModel, AutoModelForImageTextToText, AutoModelForMultimodalLM, AutoProcessor, pipeline
+
+repo, *videos = sys.argv[1:]
+model = AutoModelForImageTextToText.from_pretrained(repo, trust_remote_code=True).eval()
+processor = AutoProcessor.from_pretrained(repo, trust_remote_code=True)
+quality = model.assess(**processor(videos=videos, return_tensors="pt"))
+pipe = pipeline(model=repo, trust_remote_code=True)
+assert pipe.task == "video-quality-assessment"
+rows = pipe(videos, batch_size=len(videos), timeline=True)
+others = [auto.from_pretrained(repo, trust_remote_code=True).config.model_type for auto in (AutoModel, AutoModelForMultimodalLM)]
+assert others == ["lmmvqa"] * 2
+broken = pipe("missing.mp4")
+print(json.dumps({"scores": quality.score.tolist(), "levels": quality.level, "rows": rows, "broken": broken}))
+"""
+
+
+@pytest.fixture(scope="session")
+def bare_packages(tmp_path_factory) -> Path:
+    """Every installed package but ours, as links in a folder: what a clean environment with the dependencies holds."""
+    folder = tmp_path_factory.mktemp("bare")
+    ours = ("lmmvqa", "__editable__", "modeling_lmmvqa", "processing", "dataset_builders", "hub_cards")
+    for entry in Path(sysconfig.get_path("purelib")).iterdir():
+        if not entry.name.startswith(ours) and entry.suffix != ".pth":
+            (folder / entry.name).symlink_to(entry)
+    return folder
+
+
+def ask_a_stranger(repo, videos, packages, folder, **environment):
+    # -S leaves out the installed packages, so that only `packages` are there.
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", STRANGER, str(repo), *map(str, videos)], capture_output=True, text=True, check=False, cwd=folder,
+        env={**os.environ, "HF_HOME": str(folder / "home"), **environment, "PYTHONPATH": str(packages)},
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tiny, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tiny") / "checkpoint"
+    for part in tiny:
+        part.save_pretrained(folder)
+    add_remote_code(folder)
+    return folder
+
+
+def link_weights(source: str, target: str) -> None:
+    if source.endswith(".safetensors"):
+        Path(target).symlink_to(source)
+    else:
+        shutil.copy(source, target)
+
+
+def test_a_folder_works_without_our_package(default_model, clip, bare_packages, tmp_path):
+    """The default checkpoint, as it is assembled."""
+    model, processor = default_model
+    folder = tmp_path / "checkpoint"
+    # The cache may have been assembled by an older release.
+    shutil.copytree(default_checkpoint(), folder, copy_function=link_weights)
+    add_remote_code(folder)
+    found = ask_a_stranger(folder, [clip], bare_packages, tmp_path)
+    ours = model.assess(**processor(videos=str(clip)))
+    assert found["scores"] == pytest.approx(ours.score.tolist(), abs=1e-5)
+    assert found["levels"] == ours.level
+    pipe = pipeline("video-quality-assessment", model=model, processor=processor)
+    assert found["rows"] == json.loads(json.dumps([pipe(str(clip), timeline=True)]))
+
+
+def test_a_repository_works_without_our_package(tiny, tiny_checkpoint, clip, bare_packages, tmp_path):
+    model, processor = tiny
+    with LoopbackHub() as hub:
+        hub.upload("user/tiny", tiny_checkpoint)
+        found = ask_a_stranger("user/tiny", [clip, clip], bare_packages, tmp_path, **hub.environment(tmp_path / "home"))
+    ours = model.assess(**processor(videos=[str(clip)] * 2))
+    assert found["scores"] == pytest.approx(ours.score.tolist(), abs=1e-5)
+    assert [row["score"] for row in found["rows"]] == pytest.approx(ours.score.tolist(), abs=1e-3)
+    assert "missing.mp4 does not exist" in found["broken"]["error"]
+
+
+def test_our_own_classes_win_where_they_are_registered(tiny_checkpoint):
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    import modeling_lmmvqa
+    from processing.processing_lmmvqa import LmmVqaProcessor
+
+    model = AutoModelForImageTextToText.from_pretrained(tiny_checkpoint)
+    assert type(model) is modeling_lmmvqa.LmmVqaForConditionalGeneration
+    assert type(AutoProcessor.from_pretrained(tiny_checkpoint)) is LmmVqaProcessor
+
+
+def test_a_folder_that_is_no_checkpoint_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"has no config\.json"):
+        add_remote_code(tmp_path)
