@@ -12,7 +12,7 @@ setup(
     python_requires=">=3.11",
     packages=find_packages(include=["lmmvqa*", "modeling_lmmvqa*", "processing*", "dataset_builders*", "hub_cards*"]),
     package_data={
-        "lmmvqa": ["checkpoint/**/*", "training/recipes/*.yaml"],
+        "lmmvqa": ["checkpoint/**/*", "training/recipes/*.yaml", "training/accelerate/*.yaml"],
         "hub_cards": ["*.md", "*.jinja"],
     },
     entry_points={"console_scripts": ["lmmvqa = lmmvqa.cli:app"]},
@@ -30,6 +30,7 @@ setup(
         "openpyxl>=3.1",
         "pandas>=2.2",
         "peft>=0.21",
+        "pillow>=10.0",
         "pyarrow>=21.0",
         "pytorchvideo>=0.1.5",
         "pyyaml>=6.0",
@@ -44,6 +45,6 @@ setup(
     extras_require={
         "plots": ["matplotlib>=3.8"],
         "ladder": ["imageio-ffmpeg>=0.6"],
-        "dev": ["imageio-ffmpeg>=0.6", "matplotlib>=3.8", "optimum-quanto>=0.2.7", "pytest>=8.0", "ruff>=0.9"],
+        "dev": ["imageio-ffmpeg>=0.6", "matplotlib>=3.8", "optimum-quanto>=0.2.7", "pytest>=8.0", "ruff>=0.9", "tensorboard>=2.16"],
     },
 )

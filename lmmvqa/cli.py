@@ -10,7 +10,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -21,6 +21,7 @@ from rich.table import Table
 from lmmvqa.console import clear_errors, messages, show_error
 from lmmvqa.data_commands import app as data_app
 from lmmvqa.release_commands import app as release_app
+from lmmvqa.training_commands import features, memory, merge, parse_settings, train
 
 if TYPE_CHECKING:
     from lmmvqa.scoring import VideoScore
@@ -123,7 +124,7 @@ def compose_command(
         from lmmvqa import composing
         from lmmvqa.remote_code import add_remote_code
 
-        config = dict(_parse_setting(text) for text in setting or [])
+        config = parse_settings(setting)
         language_model, tokenizer = composing.load_decoder(decoder, dtype=dtype)
         network, processor = composing.compose(
             vision_tower=composing.load_vision_tower(vision_tower, dtype=dtype),
@@ -180,25 +181,8 @@ def train_tower(
         typer.echo(json.dumps(train_temporal_tower(train, held_out, output, SMALL_TOWER, epochs=epochs)))
 
 
-@app.command()
-def train(
-    config: Annotated[Path, typer.Argument(help="YAML file, as in lmmvqa/training/recipes.")],
-    override: Annotated[list[str] | None, typer.Argument(help="key=value pairs that replace its settings.")] = None,
-) -> None:
-    """Train the projectors on rated videos."""
-    with clear_errors():
-        from lmmvqa.training.run import run_training
-
-        run_training(config, dict(_parse_setting(text) for text in override or []))
-
-
-def _parse_setting(text: str) -> tuple[str, Any]:
-    import yaml
-
-    key, found, value = text.partition("=")
-    if not found:
-        raise ValueError(f"{text!r} is not a setting: write key=value.")
-    return key, yaml.safe_load(value)
+for command in (train, features, merge, memory):
+    app.command()(command)
 
 
 def _watched(scores: Iterator[VideoScore], count: int) -> Iterator[VideoScore]:

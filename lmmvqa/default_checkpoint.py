@@ -79,7 +79,7 @@ def default_checkpoint() -> Path:
         return folder
     logger.info("Assembling the default checkpoint in %s (once).", folder)
     from lmmvqa.remote_code import add_remote_code
-    from lmmvqa.training.trainer import load_trained_state
+    from lmmvqa.training.adapters import load_trained_state
 
     model, processor = compose_default()
     load_trained_state(model, CHECKPOINT_FOLDER)

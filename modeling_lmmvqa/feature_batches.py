@@ -21,15 +21,20 @@ def stack_features(features: Sequence[Features]) -> dict[str, torch.Tensor]:
     return {**streams, "chunk_counts": torch.tensor([len(video["spatial_features"]) for video in features])}
 
 
-def assessment_inputs(processor: Any, features: Sequence[Features]) -> dict[str, torch.Tensor]:
-    """What `assess` takes, for videos whose features are at hand."""
-    prefixes = [torch.tensor(processor.assessment_prefix_ids(len(video["spatial_features"]))) for video in features]
+def assessment_prompts(processor: Any, chunk_counts: torch.Tensor) -> dict[str, torch.Tensor]:
+    """What `assess` takes beside the videos, for videos of `chunk_counts` (videos,) chunks."""
+    prefixes = [torch.tensor(processor.assessment_prefix_ids(count)) for count in chunk_counts.tolist()]
     return {
         "input_ids": pad_left(prefixes, processor.tokenizer.pad_token_id),
         "attention_mask": pad_left([torch.ones_like(prefix) for prefix in prefixes], 0),
         **processor.assessment_questions,
-        **stack_features(features),
     }
+
+
+def assessment_inputs(processor: Any, features: Sequence[Features]) -> dict[str, torch.Tensor]:
+    """What `assess` takes, for videos whose features are at hand."""
+    streams = stack_features(features)
+    return assessment_prompts(processor, streams["chunk_counts"]) | streams
 
 
 @torch.no_grad()

@@ -1,21 +1,30 @@
 """From a folder of rated clips to trained projectors, with a tiny network and real clips."""
 
+import itertools
+import json
 import shutil
 
+import numpy as np
 import pytest
 import torch
+import yaml
 from conftest import DATA, make_tiny
-from datasets import load_dataset
+from transformers import AutoModelForImageTextToText, AutoProcessor
+from typer.testing import CliRunner
 
-import dataset_builders
+from lmmvqa.cli import app
+from lmmvqa.scoring import load_checkpoint
+from lmmvqa.training.adapters import load_trained_state, merge, trained_state
+from lmmvqa.training.arguments import LmmVqaTrainingArguments, read_arguments
 from lmmvqa.training.feature_cache import FeatureCache
-from lmmvqa.training.run import LmmVqaTrainingArguments, read_arguments, run_training
-from lmmvqa.training.trainer import (
-    AnswerCollator,
-    LmmVqaTrainer,
-    freeze_all_but_projectors,
-    load_trained_state,
-    trained_state,
+from lmmvqa.training.run import build_trainer, encode, run_training
+from lmmvqa.training.trainer import AnswerCollator, rated_videos
+from lmmvqa.training.training_data import load_training_data
+from lmmvqa.training.watching import DivergedError, LossWatch
+
+TINY_SETTINGS = dict(
+    dataset="rated_videos", per_device_train_batch_size=4, per_device_eval_batch_size=2, learning_rate=1e-2, warmup_steps=0,
+    save_steps=2, logging_steps=1, use_cpu=True, lr_scheduler_type="constant", standardize_features=True,
 )
 
 
@@ -23,112 +32,280 @@ from lmmvqa.training.trainer import (
 def rated(tmp_path_factory):
     """Two real clips under several names, rated, in the form of `rated_videos`."""
     folder = tmp_path_factory.mktemp("rated")
-    rows = ["video,mos,split"]
+    rows = ["video,mos,split,fold"]
     for number, mos in enumerate((90, 70, 40, 20, 80, 30)):
         name = f"{number}.mp4"
         shutil.copy(DATA / ("flower.mp4" if number % 2 else "toy_monster.mp4"), folder / name)
-        rows.append(f"{name},{mos},{'train' if number < 4 else 'test'}")
+        rows.append(f"{name},{mos},{'train' if number < 4 else 'test'},{number % 5}")
     (folder / "ratings.csv").write_text("\n".join(rows))
     return folder
 
 
 @pytest.fixture(scope="module")
-def data(rated):
-    dataset_builders.register()
-    return load_dataset("rated_videos", "score_and_level", data_dir=str(rated))
-
-
-def make_trainer(data, folder, steps, cache_folder):
-    model, processor = make_tiny(projector_dropout=0.1)
-    freeze_all_but_projectors(model)
-    cache = FeatureCache(cache_folder, model, processor)
-    arguments = LmmVqaTrainingArguments(
-        output_dir=str(folder), max_steps=steps, per_device_train_batch_size=4, per_device_eval_batch_size=2,
-        learning_rate=1e-2, warmup_steps=0, save_steps=2, logging_steps=1, use_cpu=True, disable_tqdm=True,
-        lr_scheduler_type="constant",
-    )
-    trainer = LmmVqaTrainer(
-        model=model, args=arguments, data_collator=AnswerCollator(cache, processor), train_dataset=data["train"],
-        eval_dataset=data["test"], processing_class=processor, cache=cache,
-    )
-    trainer.fit_standardizers()
-    return trainer
+def base(tmp_path_factory):
+    """A tiny checkpoint on disk, with dropout in its projectors."""
+    folder = tmp_path_factory.mktemp("base")
+    for part in make_tiny(projector_dropout=0.1):
+        part.save_pretrained(folder)
+    return folder
 
 
 @pytest.fixture(scope="module")
-def cache_folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("features")
+def settings(rated, base, tmp_path_factory):
+    """Settings of a short run; features are encoded once for all tests."""
+    cache = str(tmp_path_factory.mktemp("features"))
+    return TINY_SETTINGS | dict(model=str(base), data_dir=str(rated), feature_cache=cache)
 
 
-def test_training_moves_the_projectors_alone_and_lowers_the_loss(data, tmp_path, cache_folder):
-    trainer = make_trainer(data, tmp_path, 24, cache_folder)
+def make_trainer(settings, folder, **changed):
+    return build_trainer(LmmVqaTrainingArguments(output_dir=str(folder), **{**settings, **changed}))
+
+
+def write_config(folder, settings, **changed):
+    config = folder / "config.yaml"
+    config.write_text(yaml.safe_dump({**settings, "output_dir": str(folder / "run"), **changed}))
+    return config
+
+
+def adapter_state(folder):
+    from safetensors.torch import load_file
+
+    return load_file(folder / "adapter_model.safetensors")
+
+
+def same_weights(first, second):
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_training_moves_the_projectors_alone_and_lowers_the_loss(settings, tmp_path):
+    trainer = make_trainer(settings, tmp_path, max_steps=24)
     before = {name: tensor.clone() for name, tensor in trainer.model.state_dict().items()}
     trainer.train()
     changed = {name for name, tensor in trainer.model.state_dict().items() if not torch.equal(tensor, before[name])}
-    trained = set(trained_state(trainer.model))
-    assert changed and changed <= trained and not any("standardizer" in name for name in changed)
-    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    assert changed and all("projector.modules_to_save" in name and "standardizer" not in name for name in changed)
+    entries = [entry for entry in trainer.state.log_history if "loss" in entry]
+    losses = [entry["loss"] for entry in entries]
     assert sum(losses[-4:]) < 0.95 * sum(losses[:4])
-    metrics = trainer.evaluate()
-    assert {"eval_srcc", "eval_plcc", "eval_level_accuracy"} <= set(metrics)
+    # What is reported of a step: its rate, and the loss of each task; their mean over the tokens is the loss.
+    assert all(entry["videos_per_second"] > 0 and entry["tokens_per_second"] > entry["videos_per_second"] for entry in entries)
+    assert all(min(e["loss_score"], e["loss_level"]) <= e["loss"] * 1.001 <= 1.01 * max(e["loss_score"], e["loss_level"]) for e in entries
+               if {"loss_score", "loss_level"} <= set(e))
+    metrics = trainer.evaluate(trainer.tests["test"])
+    assert {"eval_loss", "eval_srcc", "eval_plcc", "eval_level_accuracy"} <= set(metrics)
 
 
-def test_resuming_ends_with_the_same_weights(data, tmp_path, cache_folder):
-    whole = make_trainer(data, tmp_path / "whole", 4, cache_folder)
-    whole.train()
-    make_trainer(data, tmp_path / "parts", 2, cache_folder).train()
-    rest = make_trainer(data, tmp_path / "parts", 4, cache_folder)
-    rest.train(resume_from_checkpoint=True)
-    found, expected = trained_state(rest.model), trained_state(whole.model)
-    assert all(torch.equal(found[name], expected[name]) for name in expected)
+@pytest.mark.parametrize("trains", ["projectors", "projectors+lora", "projectors+decoder"])
+def test_what_trains_is_saved_and_loads_with_its_base(settings, base, tmp_path, trains):
+    metrics = run_training(write_config(tmp_path, settings, max_steps=2, trains=trains))
+    assert {"test_srcc", "test_loss"} <= set(metrics)
+    run = tmp_path / "run"
+    size, whole = (sum(file.stat().st_size for file in folder.glob("*.safetensors")) for folder in (run, base))
+    assert (size < whole / 2) == (trains != "projectors+decoder")
+    loaded, processor = AutoModelForImageTextToText.from_pretrained(run).eval(), AutoProcessor.from_pretrained(run)
+    clip = str(DATA / "flower.mp4")
+    found = loaded.assess(**processor(videos=[clip])).score
+    assert not torch.equal(found, AutoModelForImageTextToText.from_pretrained(base).eval().assess(**processor(videos=[clip])).score)
+    ours, _ = load_checkpoint(str(run))
+    torch.testing.assert_close(ours.assess(**processor(videos=[clip])).score, found)
+    if trains == "projectors+decoder":
+        with pytest.raises(FileNotFoundError, match="full checkpoint already"):
+            merge(run, tmp_path / "merged")
+        return
+    done = CliRunner().invoke(app, ["merge", str(run), str(tmp_path / "merged")])
+    assert done.exit_code == 0, done.output
+    merged = AutoModelForImageTextToText.from_pretrained(tmp_path / "merged").eval()
+    assert not hasattr(merged, "peft_config")
+    torch.testing.assert_close(merged.assess(**processor(videos=[clip])).score, found, atol=1e-2, rtol=0)
+    with pytest.raises(FileExistsError, match="not an empty folder"):
+        merge(run, tmp_path / "merged")
 
 
-def test_cached_features_give_the_loss_of_the_videos_themselves(data, cache_folder):
+def test_the_best_checkpoint_by_validation_srcc_is_kept(settings, tmp_path):
+    trainer = make_trainer(
+        settings, tmp_path, max_steps=6, validation_fraction=0.5, eval_strategy="steps", eval_steps=2, metric_for_best_model="srcc",
+        load_best_model_at_end=True,
+    )
+    assert not set(trainer.train_dataset["id"]) & set(trainer.eval_dataset["id"])
+    trainer.train()
+    evaluations = [entry["eval_srcc"] for entry in trainer.state.log_history if "eval_srcc" in entry]
+    assert len(evaluations) == 3 and trainer.state.best_metric == max(evaluations)
+    trainer.save_model()
+    assert same_weights(adapter_state(tmp_path), adapter_state(tmp_path / trainer.state.best_model_checkpoint.rpartition("/")[2]))
+
+
+def test_folds_give_each_its_metrics_and_their_mean(settings, tmp_path):
+    mean = run_training(write_config(tmp_path, settings, max_steps=1, folds=[0, 3], save_strategy="no"))
+    results = json.loads((tmp_path / "run" / "all_results.json").read_text())
+    assert set(results) == {"mean", "fold_0", "fold_3"}
+    assert mean["test_loss"] == pytest.approx((results["fold_0"]["test_loss"] + results["fold_3"]["test_loss"]) / 2)
+
+
+def test_sources_are_mixed_and_shares_nest(settings, rated, tmp_path):
+    exported = tmp_path / "exported"
+    done = CliRunner().invoke(app, ["data", "build", "rated_videos", "--root", str(rated), "--out", str(exported), "--embed-videos"])
+    assert done.exit_code == 0, done.output
+    sources = [{"dataset": "rated_videos", "data_dir": str(rated), "levels": "authors"}, str(exported)]
+    arguments = LmmVqaTrainingArguments(output_dir=str(tmp_path), dataset=sources)
+    data = load_training_data(arguments)
+    assert len(data.train) == 16 and set(data.train["source"]) == {"rated_videos", "exported"}
+    assert set(data.tests) == {"rated_videos_test", "exported_test"}
+    # The embedded copy of a video has the features of the file.
     model, processor = make_tiny()
-    cache = FeatureCache(cache_folder, model, processor)
-    rows = [data["train"][0], data["train"][3]]
-    batch = AnswerCollator(cache, processor)(rows)
-    with torch.no_grad():
-        cached = model(**batch).loss
-        videos = processor.video_processor([row["video"]["path"] for row in rows], return_tensors="pt")
-        fresh = {name: batch[name] for name in ("input_ids", "attention_mask", "labels", "logits_to_keep")}
-        encoded = model(**fresh, **videos).loss
+    encoded, failures = encode(data, FeatureCache(settings["feature_cache"], model, processor), 1)
+    assert failures == {} and len(set(encoded.train["features"])) == 2
+    smaller = [set(load_training_data(LmmVqaTrainingArguments(output_dir=str(tmp_path), data_dir=str(rated), data_fraction=share)).train["id"])
+               for share in (0.25, 0.5, 0.75, 1)]
+    assert [len(ids) for ids in smaller] == [1, 2, 3, 4] and all(a < b for a, b in itertools.pairwise(smaller))
+
+
+def test_a_video_that_cannot_be_read_is_left_out(settings, rated, tmp_path, caplog):
+    mine = tmp_path / "mine"
+    shutil.copytree(rated, mine)
+    (mine / "0.mp4").write_bytes(b"no video")
+    config = write_config(tmp_path, settings, data_dir=str(mine), feature_cache=str(tmp_path / "cache"), max_steps=1)
+    done = CliRunner().invoke(app, ["features", str(config)])
+    assert done.exit_code == 1 and "0.mp4" in done.output, done.output
+    trainer = build_trainer(read_arguments(config))
+    assert sorted(set(trainer.train_dataset["id"])) == ["1", "2", "3"]
+    for number in range(6):
+        (mine / f"{number}.mp4").write_bytes(b"no video")
+    with pytest.raises(ValueError, match="None of the training videos"):
+        build_trainer(read_arguments(config))
+
+
+def test_training_without_a_cache_gives_the_same_loss(settings, tmp_path):
+    losses = {}
+    for cached in (True, False):
+        trainer = make_trainer(settings, tmp_path / str(cached), max_steps=1, cache_features=cached, save_strategy="no")
+        assert ("features" in trainer.train_dataset.column_names) == cached
+        losses[cached] = trainer.evaluate(trainer.tests["test"])
     # The cache holds half precision.
-    torch.testing.assert_close(cached, encoded, atol=1e-2, rtol=1e-2)
+    for name in ("eval_loss", "eval_srcc"):
+        assert losses[True][name] == pytest.approx(losses[False][name], rel=2e-3)
 
 
-def test_the_cache_is_used_and_never_stale(data, tmp_path):
+def test_a_cache_that_does_not_fit_the_disk_is_refused(settings, tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)._replace(free=1000)
+    monkeypatch.setattr("lmmvqa.training.feature_cache.shutil.disk_usage", lambda _: usage)
+    with pytest.raises(OSError, match="cache_features=false"):
+        make_trainer(settings, tmp_path, feature_cache=str(tmp_path / "cache"))
+
+
+def test_the_size_that_is_told_is_the_size_that_is_taken(settings, tmp_path):
     model, processor = make_tiny()
-    video = data["train"][0]["video"]["path"]
-    first = FeatureCache(tmp_path, model, processor).load(video)
-    assert len(list(tmp_path.iterdir())) == 1
+    cache = FeatureCache(tmp_path, model, processor)
+    videos = [str(DATA / "flower.mp4"), str(DATA / "toy_monster.mp4")]
+    told = cache.check_space(videos, 2)
+    list(cache.fill(zip(cache.keys(videos), videos, strict=True), workers=2))
+    taken = sum(file.stat().st_size for file in tmp_path.iterdir())
+    assert told < taken < told + 2 * 300
+
+
+def test_the_cache_is_used_and_never_stale(rated, tmp_path):
+    model, processor = make_tiny()
+    video = str(rated / "0.mp4")
+
+    def load(path):
+        cache = FeatureCache(tmp_path / "cache", model, processor)
+        key = cache.key(path)
+        assert [error for _, error in cache.fill([(key, path)])] == [None]
+        return cache.load(key)
+
+    first = load(video)
+    assert len(list((tmp_path / "cache").iterdir())) == 1
     # The same content under another name is the same entry; another weight or setting is another one.
-    copy = tmp_path.parent / "copy.mp4"
-    shutil.copy(video, copy)
-    FeatureCache(tmp_path, model, processor).load(str(copy))
-    assert len(list(tmp_path.iterdir())) == 1
+    shutil.copy(video, tmp_path / "copy.mp4")
+    load(str(tmp_path / "copy.mp4"))
+    assert len(list((tmp_path / "cache").iterdir())) == 1
     with torch.no_grad():
         model.model.vision_tower.embeddings.position_embedding.weight.mul_(2)
-    second = FeatureCache(tmp_path, model, processor).load(video)
-    assert not torch.equal(first["spatial_features"], second["spatial_features"])
+    assert not torch.equal(first["spatial_features"], load(video)["spatial_features"])
     processor.video_processor.max_chunks = 2
-    assert len(FeatureCache(tmp_path, model, processor).load(video)["spatial_features"]) == 2
-    assert len(list(tmp_path.iterdir())) == 3
+    assert len(load(video)["spatial_features"]) == 2
+    assert len(list((tmp_path / "cache").iterdir())) == 3
 
 
-def test_labels_are_the_answer_alone(data, cache_folder):
-    model, processor = make_tiny()
-    rows = [data["train"][index] for index in range(4)]
-    batch = AnswerCollator(FeatureCache(cache_folder, model, processor), processor)(rows)
+def test_labels_are_the_answers_alone(settings, tmp_path):
+    trainer = make_trainer(settings, tmp_path)
+    rows = [trainer.train_dataset[index] for index in range(4)]
+    processor = trainer.processing_class
+    batch = trainer.data_collator(rows)
     for row, labels, input_ids in zip(rows, batch["labels"], batch["input_ids"], strict=True):
         answer = labels[labels >= 0]
-        assert answer.tolist() == processor.answer_ids(row["answer"])
+        text = row["messages"][-1]["content"][0]["text"]
+        assert answer.tolist() == processor.answer_ids(text)
         assert torch.equal(answer, input_ids[-len(answer) :])
+        prompt = row["messages"][:-1]
+        whole = processor.prefix_ids(prompt, 4) + processor.question_ids(prompt) + answer.tolist()
+        assert input_ids[-len(whole) :].tolist() == whole
 
 
-def test_trained_weights_of_another_model_are_refused(tmp_path, data, cache_folder):
-    trainer = make_trainer(data, tmp_path, 1, cache_folder)
-    trainer.save_model()
+def test_every_answer_of_a_conversation_is_learned(tiny):
+    _, processor = tiny
+    text = lambda role, content: {"role": role, "content": [{"type": "text", "text": content}]}  # noqa: E731
+    question = {"role": "user", "content": [{"type": "video", "text": None}, {"type": "text", "text": "What is it?"}]}
+    messages = [question, text("assistant", "A flower."), text("user", "Which colour?"), text("assistant", "Red.")]
+    ids, labels = AnswerCollator(None, processor)._tokens(messages, 2)
+    learned = [token for token, label in zip(ids, labels, strict=True) if label != -100]
+    assert learned == processor.answer_ids("A flower.") + processor.answer_ids("Red.")
+    assert ids.count(processor.video_token_id) == 2 * processor.tokens_per_chunk
+    rendered = processor.tokenizer.decode(ids)
+    assert rendered.count("A flower.") == 1 and rendered.endswith("Red." + processor.tokenizer.eos_token)
+    with pytest.raises(ValueError, match="no answer"):
+        AnswerCollator(None, processor)._tokens(messages[:1], 2)
+
+
+def test_resuming_ends_with_the_same_weights(settings, tmp_path):
+    make_trainer(settings, tmp_path / "whole", max_steps=4).train()
+    make_trainer(settings, tmp_path / "parts", max_steps=2).train()
+    make_trainer(settings, tmp_path / "parts", max_steps=4).train(resume_from_checkpoint=True)
+    assert same_weights(*(adapter_state(tmp_path / name / "checkpoint-4") for name in ("whole", "parts")))
+
+
+def test_a_folder_with_another_run_is_not_gone_on_with(settings, tmp_path):
+    config = write_config(tmp_path, settings, max_steps=2)
+    run_training(config)
+    # A checkpoint that a kill cut off is passed over.
+    (tmp_path / "run" / "checkpoint-9").mkdir()
+    (tmp_path / "run" / "checkpoint-9" / "trainer_state.json").write_text('{"epoch"')
+    run_training(config, {"logging_steps": 2})
+    with pytest.raises(ValueError, match=r"learning_rate \(0.01 before, 0.02 now\)"):
+        run_training(config, {"learning_rate": 0.02})
+
+
+def test_divergence_stops_the_run_and_keeps_the_last_checkpoint(settings, tmp_path):
+    trainer = make_trainer(settings, tmp_path, max_steps=8)
+    step = trainer.training_step
+
+    def poisoned(*args, **kwargs):
+        if trainer.state.global_step == 5:
+            for weight in trainer.model.parameters():
+                if weight.requires_grad:
+                    weight.data.fill_(float("inf"))
+        return step(*args, **kwargs)
+
+    trainer.training_step = poisoned
+    with pytest.raises(DivergedError, match=r"loss of step 6 is nan.*checkpoint-4"):
+        trainer.train()
+    state = adapter_state(tmp_path / "checkpoint-4")
+    assert all(tensor.isfinite().all() for tensor in state.values()) and not (tmp_path / "checkpoint-6").exists()
+
+
+def test_a_growing_loss_is_divergence():
+    watch = LossWatch()
+    for step, loss in enumerate(np.linspace(5, 2, 100)):
+        watch.check(loss, step, None)
+    with pytest.raises(DivergedError, match="No checkpoint was written"):
+        for step in range(100):
+            watch.check(30.0, step, None)
+
+
+def test_trained_weights_of_another_model_are_refused(settings, tmp_path):
+    make_trainer(settings, tmp_path).save_model()
+    same, _ = make_tiny()
+    before = trained_state(same)["model.spatial_projector.standardizer.mean"].clone()
+    load_trained_state(same, tmp_path)
+    assert not torch.equal(trained_state(same)["model.spatial_projector.standardizer.mean"], before)
     other, _ = make_tiny(spatial_projector_type="mlp")
     with pytest.raises(RuntimeError, match="other projectors"):
         load_trained_state(other, tmp_path)
@@ -136,14 +313,57 @@ def test_trained_weights_of_another_model_are_refused(tmp_path, data, cache_fold
         load_trained_state(other, tmp_path / "nowhere")
 
 
-def test_bad_settings_are_named_before_anything_is_loaded(tmp_path):
-    config = tmp_path / "config.yaml"
-    with pytest.raises(FileNotFoundError, match=r"config\.yaml does not exist"):
-        read_arguments(config)
-    config.write_text(f"output_dir: {tmp_path}\n")
-    with pytest.raises(ValueError, match="learning_rat"):
-        read_arguments(config, {"learning_rat": 1})
-    with pytest.raises(ValueError, match="tasks='both'"):
-        read_arguments(config, {"tasks": "both"})
-    with pytest.raises(FileNotFoundError, match="data_dir"):
-        run_training(config, {"data_dir": str(tmp_path / "missing")})
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"learning_rat": 1}, "learning_rat .did you mean learning_rate"),
+        ({"tasks": "both"}, "tasks='both'"),
+        ({"trains": "all"}, "trains='all'"),
+        ({"data_fraction": 0}, "data_fraction=0"),
+        ({"data_dir": "missing"}, "data_dir=missing does not exist"),
+        ({"dataset": "konvid"}, "did you mean konvid_1k"),
+        ({"dataset": [{"data_dir": "x"}]}, "is no data set"),
+        ({"model": "/missing/model"}, "does not exist"),
+        ({"model": "DATA"}, "holds no config.json"),
+        ({"data_options": {"levles": "authors"}}, "levles"),
+        ({"eval_strategy": "steps", "eval_steps": 1}, "validation_fraction=0.1"),
+        ({"push_to_hub": True, "model": None}, "push the base first"),
+        ({"folds": [0], "data_options": {"fold": 1}}, "not both"),
+    ],
+)
+def test_bad_settings_are_named_before_anything_is_loaded(settings, tmp_path, monkeypatch, changed, message):
+    monkeypatch.setattr("lmmvqa.training.run.load_base", lambda *_, **__: pytest.fail("the model was loaded"))
+    changed = {key: str(DATA) if value == "DATA" else value for key, value in changed.items()}
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        run_training(write_config(tmp_path, settings, **changed))
+
+
+def test_a_model_and_data_that_do_not_fit_are_named(settings, base, tmp_path):
+    for file in base.iterdir():
+        shutil.copy(file, tmp_path)
+    config = json.loads((base / "config.json").read_text())
+    for change, message in (({"levels": ["bad", "good"]}, "the model knows bad, good"), ({"model_type": "clip_vision_model"}, "not an LMM-VQA")):
+        (tmp_path / "config.json").write_text(json.dumps(config | change))
+        with pytest.raises(ValueError, match=message):
+            make_trainer(settings, tmp_path / "run", model=str(tmp_path))
+    text = config["text_config"] | {"max_position_embeddings": 64}
+    (tmp_path / "config.json").write_text(json.dumps(config | {"text_config": text}))
+    with pytest.raises(ValueError, match="the decoder reads 64"):
+        make_trainer(settings, tmp_path / "run", model=str(tmp_path))
+
+
+def test_a_config_that_is_not_there_or_no_yaml(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"config\.yaml does not exist.*default_checkpoint"):
+        read_arguments(tmp_path / "config.yaml")
+    (tmp_path / "config.yaml").write_text("a: [")
+    with pytest.raises(ValueError, match="no YAML file"):
+        read_arguments(tmp_path / "config.yaml")
+    (tmp_path / "config.yaml").write_text("just text")
+    with pytest.raises(ValueError, match="holds no settings"):
+        read_arguments(tmp_path / "config.yaml")
+    assert read_arguments("default_checkpoint").learning_rate == 1.5e-3
+
+
+def test_rated_videos_gives_each_video_once(settings, tmp_path):
+    trainer = make_trainer(settings, tmp_path)
+    assert len(trainer.train_dataset) == 8 and len(rated_videos(trainer.train_dataset)) == 4

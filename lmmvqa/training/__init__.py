@@ -1,0 +1,1 @@
+"""Training: `run_training(config)` for a YAML file; `build_trainer(LmmVqaTrainingArguments(...))` from Python."""

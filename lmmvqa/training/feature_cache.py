@@ -8,26 +8,41 @@ be found.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import logging
 import os
-from collections.abc import Iterable
+import shutil
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
-from transformers.utils.logging import tqdm
 
 from modeling_lmmvqa.feature_batches import Features, encode_video
+from processing.video_reader import VideoError, open_video
 
 logger = logging.getLogger(__name__)
+
+_IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+# Videos whose length is looked up for an estimate of the cache's size.
+PROBED = 64
 
 
 class FeatureCache:
     """A folder of safetensors files, one a video: `spatial_features` (chunks, tokens, channels) and, with a temporal tower,
-    `temporal_features` (chunks, tokens, channels), in half precision."""
+    `temporal_features` (chunks, tokens, channels), in half precision; read through a memory map.
+
+    A video is a path, or a mapping with "path" and "bytes" as a row of a data set has it.
+    """
 
     def __init__(self, folder: str | os.PathLike, model: PreTrainedModel, processor: Any):
         self.folder = Path(folder)
@@ -35,42 +50,133 @@ class FeatureCache:
         self.model = model.base_model
         self.processor = processor
         self._fingerprint = _fingerprint(self.model, processor)
-        self._entries: dict[str, Path] = {}
 
-    def fill(self, videos: Iterable[str]) -> None:
-        """Encode every video that has no entry yet. Stopped and started again, it goes on where it was.
+    def keys(self, videos: Iterable[Any], workers: int = 1) -> list[str]:
+        """The name of each video's entry: a hash of what it holds and of all that its features depend on. Files are hashed
+        `workers` at once, each once."""
+        with ThreadPoolExecutor(workers) as pool:
+            jobs: dict[str, Future] = {}
+            keys = []
+            for video in videos:
+                path, content = _path_and_bytes(video)
+                if content is not None:
+                    keys.append(self.key(video))
+                else:
+                    keys.append(jobs[path] if path in jobs else jobs.setdefault(path, pool.submit(self.key, video)))
+            return [key.result() if isinstance(key, Future) else key for key in keys]
+
+    def key(self, video: Any) -> str:
+        """The name of a video's entry. A file that can't be read has one too; encoding it will say why it can't."""
+        path, content = _path_and_bytes(video)
+        try:
+            if content is None:
+                with open(path, "rb") as file:
+                    digest = hashlib.file_digest(file, "sha256").hexdigest()
+            else:
+                digest = hashlib.sha256(content).hexdigest()
+        except OSError:
+            digest = f"unreadable/{path}"
+        return hashlib.sha256(f"{digest}/{self._fingerprint}".encode()).hexdigest()[:32]
+
+    def fill(self, videos: Iterable[tuple[str, Any]], workers: int = 1) -> Iterator[tuple[str, str | None]]:
+        """Encode every video that has no entry yet, decoding `workers` at once. Stopped and started again, it goes on.
+
+        Args:
+            videos: with their keys.
+
+        Yields:
+            Each key with the reason why the video has no features, or None, as soon as that is known.
+        """
+        with ThreadPoolExecutor(workers) as pool:
+            jobs = ((key, pool.submit(self._read, key, video)) for key, video in videos)
+            # Decoded frames are large: no more of them than are being worked on.
+            waiting = deque(islice(jobs, workers))
+            while waiting:
+                key, job = waiting.popleft()
+                error = None
+                try:
+                    if (inputs := job.result()) is not None:
+                        self._write(key, encode_video(self.model, inputs))
+                except (VideoError, OSError) as fault:
+                    error = str(fault)
+                yield key, error
+                waiting.extend(islice(jobs, 1))
+
+    def load(self, key: str) -> Features:
+        """Features of an entry, in float32."""
+        return {name: features.float() for name, features in load_file(self._entry(key)).items()}
+
+    def missing(self, keys: Iterable[str]) -> list[str]:
+        return [key for key in keys if not self._entry(key).exists()]
+
+    def check_space(self, sample: list[Any], count: int) -> int:
+        """Bytes that the features of `count` videos will take, if they are as long as those of the sample.
 
         Raises:
-            VideoError: a video can't be read.
+            OSError: the disk has less room.
         """
-        missing = [video for video in dict.fromkeys(videos) if not self._entry(video).exists()]
-        for video in tqdm(missing, desc="Encoding videos", disable=not missing):
-            self._encode(video)
+        config = self.model.config
+        spatial_tokens = config.num_spatial_tokens
+        if config.spatial_projector_type == "perceiver":
+            # It reads every place of the tower's map.
+            spatial_tokens = (self.processor.video_processor.size["height"] // getattr(config.vision_config, "patch_size", 32)) ** 2
+        values = spatial_tokens * config.spatial_feature_size
+        if config.num_temporal_tokens:
+            values += config.num_temporal_tokens * config.temporal_config.feature_size
+        needed = round(2 * values * count * fmean(map(self._num_chunks, sample)))
+        free = shutil.disk_usage(self.folder).free
+        logger.info("The features of %d videos that are not encoded yet will take about %s in %s.", count, _size(needed), self.folder)
+        if needed > free:
+            raise OSError(
+                f"The features of {count} videos need about {_size(needed)}, but {self.folder} has {_size(free)} left: name "
+                "another feature_cache, or set cache_features=false (each epoch then encodes)."
+            )
+        return needed
 
-    def load(self, video: str) -> Features:
-        """Features of a video in float32, encoded now if need be."""
-        entry = self._entry(video)
-        if not entry.exists():
-            self._encode(video)
-        return {name: features.float() for name, features in load_file(entry).items()}
+    def _num_chunks(self, video: Any) -> int:
+        limit = self.processor.video_processor.max_chunks
+        try:
+            with open_video(video) as reader:
+                return min(reader.info.num_chunks, limit)
+        # Not a video at all: an image, or a file that will be reported when it is encoded.
+        except (VideoError, OSError):
+            return 1
 
-    def _encode(self, video: str) -> None:
-        features = encode_video(self.model, self.processor.video_processor(video, return_tensors="pt"))
+    def _read(self, key: str, video: Any) -> dict[str, torch.Tensor] | None:
+        return None if self._entry(key).exists() else decode(self.processor.video_processor, video)
+
+    def _write(self, key: str, features: Features) -> None:
         tensors = {name: stream.half().contiguous() for name, stream in features.items()}
-        entry = self._entry(video)
+        entry = self._entry(key)
         # A run that is killed must not leave half a file under the final name.
         partial = entry.with_suffix(f".{os.getpid()}.partial")
         save_file(tensors, partial)
         partial.replace(entry)
 
-    def _entry(self, video: str) -> Path:
-        # Hashed once a run: an epoch must not read all videos again.
-        if video not in self._entries:
-            with open(video, "rb") as file:
-                content = hashlib.file_digest(file, "sha256").hexdigest()
-            name = hashlib.sha256(f"{content}/{self._fingerprint}".encode()).hexdigest()[:32]
-            self._entries[video] = self.folder / f"{name}.safetensors"
-        return self._entries[video]
+    def _entry(self, key: str) -> Path:
+        return self.folder / f"{key}.safetensors"
+
+
+def decode(video_processor: Any, video: Any) -> dict[str, torch.Tensor]:
+    """What the towers take, for one video or one image; an image is a second that stands still.
+
+    Raises:
+        VideoError: the video can't be read.
+        OSError: the image can't be read.
+    """
+    path, content = _path_and_bytes(video)
+    if not path.lower().endswith(_IMAGE_SUFFIXES):
+        return video_processor(video, return_tensors="pt")
+    with Image.open(path if content is None else io.BytesIO(content)) as image:
+        return video_processor(np.asarray(image.convert("RGB"))[None], fps=1, return_tensors="pt")
+
+
+def _path_and_bytes(video: Any) -> tuple[str, bytes | None]:
+    return (video["path"] or "", video.get("bytes")) if isinstance(video, Mapping) else (str(video), None)
+
+
+def _size(count: int) -> str:
+    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{max(count, 1) / 2**20:.1f} MiB"
 
 
 def _fingerprint(model: PreTrainedModel, processor: Any) -> str:

@@ -1,125 +1,243 @@
-"""A YAML file to a trained checkpoint."""
+"""From a YAML file to a trained checkpoint: settings -> rows -> base -> features -> training -> evaluation."""
 
 from __future__ import annotations
 
+import json
 import logging
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
+import torch
 import yaml
-from transformers import TrainingArguments
+from accelerate import PartialState
+from accelerate.utils import gather_object
+from rich.progress import track
+from transformers import AutoConfig, AutoProcessor, set_seed
+
+import lmmvqa.registration  # noqa: F401 - makes the Auto classes know ours
+from lmmvqa.console import messages
+from lmmvqa.default_checkpoint import compose_default, default_checkpoint
+from lmmvqa.scoring import load_checkpoint
+from lmmvqa.training.adapters import make_trainable
+from lmmvqa.training.arguments import FRESH_DEFAULT, LmmVqaTrainingArguments, make_arguments, read_settings
+from lmmvqa.training.feature_cache import PROBED, FeatureCache
+from lmmvqa.training.trainer import AnswerCollator, LmmVqaTrainer, last_checkpoint
+from lmmvqa.training.training_data import TrainingData, check_fit, load_training_data
+from modeling_lmmvqa import LmmVqaConfig
+from modeling_lmmvqa.feature_batches import encode_video
 
 logger = logging.getLogger(__name__)
 
-FRESH_DEFAULT = "default"
+SETTINGS_FILE = "settings.yaml"
+# Settings that may differ when a run goes on: they change what is said and kept, not what is learned.
+_MAY_CHANGE = ("logging", "report_to", "push_to_hub", "hub_", "save_", "disable_tqdm", "run_name", "encoding_workers", "dataloader_num_workers")
+# Videos on which the standardisers are measured at most.
+_MEASURED = 2000
 
 
-@dataclass
-class LmmVqaTrainingArguments(TrainingArguments):
-    """`TrainingArguments` and what is ours; the defaults of the optimiser are the paper's recipe.
+def run_training(config: str | os.PathLike, overrides: Mapping[str, Any] | None = None) -> dict[str, float]:
+    """Encode what is not in the cache, train, save, and evaluate on every test split.
+
+    Stopped and started again, it goes on from the last checkpoint in `output_dir`. With `folds` it does so for each fold, in
+    `output_dir/fold_N`, and gives the mean over them.
 
     Args:
-        model: folder or Hub id of a checkpoint; "default" for the parts of the default checkpoint with fresh projectors.
-        dataset: one of our data set builders.
-        data_dir: the folder that the builder reads.
-        tasks: "score" or "score_and_level" (the paper's wo/ and w/ multi-task).
-        feature_cache: folder for the features of the frozen towers; by default inside `output_dir`.
-    """
-
-    model: str = field(default=FRESH_DEFAULT)
-    dataset: str = field(default="rated_videos")
-    data_dir: str | None = field(default=None)
-    tasks: str = field(default="score_and_level")
-    feature_cache: str | None = field(default=None)
-
-    learning_rate: float = field(default=1e-3)
-    lr_scheduler_type: str = field(default="cosine")
-    warmup_steps: float = field(default=0.1)
-    adam_beta2: float = field(default=0.95)
-    max_grad_norm: float = field(default=1.0)
-    logging_steps: float = field(default=10)
-    # The collator needs every column, and the labels are in no column.
-    remove_unused_columns: bool | None = field(default=False)
-    label_names: list[str] | None = field(default_factory=lambda: ["labels"])
-    report_to: str | list[str] = field(default="none")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.tasks not in ("score", "level", "score_and_level"):
-            raise ValueError(f"tasks={self.tasks!r} is unknown: choose score, level or score_and_level.")
-
-
-def read_arguments(config: Path, overrides: Mapping[str, Any] | None = None) -> LmmVqaTrainingArguments:
-    """Settings of a YAML file, some of them replaced.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: a key is unknown or a value is not allowed; the message shows it.
-    """
-    if not config.is_file():
-        raise FileNotFoundError(f"{config} does not exist: name a YAML file, such as one of lmmvqa/training/recipes.")
-    settings = yaml.safe_load(config.read_text(encoding="utf-8")) | dict(overrides or {})
-    known = {item.name for item in fields(LmmVqaTrainingArguments) if item.init}
-    if unknown := sorted(set(settings) - known):
-        raise ValueError(f"{config}: unknown setting {', '.join(unknown)}. Known are those of transformers' TrainingArguments and "
-                         f"{', '.join(item for item in LmmVqaTrainingArguments.__annotations__ if item in known)}.")
-    try:
-        return LmmVqaTrainingArguments(**settings)
-    except TypeError as error:
-        raise ValueError(f"{config}: {error}") from error
-
-
-def run_training(config: Path, overrides: Mapping[str, Any] | None = None) -> dict[str, float]:
-    """Encode what is not in the cache, train the projectors, save them, and evaluate on the split "test" if there is one.
-
-    Stopped and started again, it goes on from the last checkpoint in `output_dir`.
+        config: a YAML file, or the name of one of our recipes.
+        overrides: settings that replace those of the file.
 
     Returns:
-        The metrics of the evaluation, as `LmmVqaTrainer.evaluate` names them.
+        The metrics of the test splits, such as "test_srcc"; also in `all_results.json`.
+
+    Raises:
+        FileNotFoundError, ValueError: a setting is wrong or names what isn't there; before anything is loaded.
+        DivergedError: the loss is no number any more, or has grown far beyond its beginning.
     """
-    arguments = read_arguments(config, overrides)
-    if arguments.data_dir is None or not Path(arguments.data_dir).exists():
-        raise FileNotFoundError(f"data_dir={arguments.data_dir} does not exist: name the folder of the data set {arguments.dataset!r}.")
+    settings = read_settings(config, overrides)
+    arguments = make_arguments(settings, str(config))
+    arguments.check()
+    _check_same_run(settings, Path(arguments.output_dir))
+    if arguments.folds:
+        return _run_folds(settings, arguments, str(config))
+    return train(arguments)
 
-    from datasets import load_dataset
-    from transformers import set_seed
-    from transformers.trainer_utils import get_last_checkpoint
 
-    import dataset_builders
-    from lmmvqa.default_checkpoint import compose_default
-    from lmmvqa.scoring import load_checkpoint
-    from lmmvqa.training.feature_cache import FeatureCache
-    from lmmvqa.training.trainer import AnswerCollator, LmmVqaTrainer, freeze_all_but_projectors, video_path
+def train(arguments: LmmVqaTrainingArguments) -> dict[str, float]:
+    """`run_training` for arguments."""
+    trainer = build_trainer(arguments)
+    trainer.train(resume_from_checkpoint=last_checkpoint(arguments.output_dir))
+    trainer.save_model()
+    trainer.save_state()
+    metrics: dict[str, float] = {}
+    for name, rows in trainer.tests.items():
+        metrics |= trainer.evaluate(rows, metric_key_prefix=name)
+        trainer.save_metrics(name, metrics)
+    if arguments.push_to_hub:
+        trainer.push_to_hub()
+    return metrics
 
-    dataset_builders.register()
-    data = load_dataset(arguments.dataset, arguments.tasks, data_dir=arguments.data_dir)
+
+def build_trainer(arguments: LmmVqaTrainingArguments) -> LmmVqaTrainer:
+    """Everything that training needs, loaded, checked and encoded; `train()` is next.
+
+    Raises:
+        FileNotFoundError, ValueError: a setting is wrong, or model and data don't go together.
+    """
+    arguments.check()
+    with arguments.main_process_first(desc="reading the labels"):
+        data = load_training_data(arguments)
+    if arguments.model is not None and arguments.model != FRESH_DEFAULT:
+        check_fit(_our_config(arguments.model), AutoProcessor.from_pretrained(arguments.model), data)
     # Before the projectors are drawn.
     set_seed(arguments.seed)
+    with arguments.main_process_first(desc="loading the base"):
+        model, processor = load_base(arguments.model, device=str(arguments.device))
+    check_fit(model.config, processor, data)
+    cache = None
+    if arguments.cache_features:
+        cache = open_cache(arguments, model, processor)
+        data, _ = encode(data, cache, arguments.encoding_workers)
     fresh = arguments.model == FRESH_DEFAULT
-    model, processor = compose_default() if fresh else load_checkpoint(arguments.model)
-    freeze_all_but_projectors(model)
-    cache = FeatureCache(arguments.feature_cache or Path(arguments.output_dir) / "features", model, processor)
+    if fresh if arguments.standardize_features is None else arguments.standardize_features:
+        fit_standardizers(model, AnswerCollator(cache, processor), data)
+    model = make_trainable(
+        model, arguments.trains, rank=arguments.lora_rank, alpha=arguments.lora_alpha, dropout=arguments.lora_dropout, seed=arguments.seed
+    )
     trainer = LmmVqaTrainer(
         model=model,
         args=arguments,
         data_collator=AnswerCollator(cache, processor),
-        train_dataset=data["train"],
-        eval_dataset=data.get("validation", data.get("test")),
+        train_dataset=data.train,
+        eval_dataset=data.validation,
         processing_class=processor,
         cache=cache,
     )
-    cache.fill(video_path(row) for split in data.values() for row in split.select_columns("video"))
-    if fresh:
-        trainer.fit_standardizers()
-    last = get_last_checkpoint(arguments.output_dir) if Path(arguments.output_dir).is_dir() else None
-    trainer.train(resume_from_checkpoint=last)
-    trainer.save_model()
-    trainer.save_state()
-    if "test" not in data:
-        return {}
-    metrics = trainer.evaluate(data["test"])
-    trainer.save_metrics("test", metrics)
-    logger.info("On the split test: %s", {name: round(value, 4) for name, value in metrics.items()})
-    return metrics
+    trainer.tests = data.tests
+    return trainer
+
+
+def load_base(name: str | None, device: str | None = None) -> tuple[Any, Any]:
+    """Model and processor that a setting `model` means."""
+    if name == FRESH_DEFAULT:
+        model, processor = compose_default()
+        model.config.name_or_path = model.name_or_path = FRESH_DEFAULT
+        return model.to(device or "cpu"), processor
+    return load_checkpoint(name or str(default_checkpoint()), device)
+
+
+def open_cache(arguments: LmmVqaTrainingArguments, model: Any, processor: Any) -> FeatureCache:
+    """The cache of a run."""
+    return FeatureCache(arguments.feature_cache or Path(arguments.output_dir) / "features", model, processor)
+
+
+def encode(data: TrainingData, cache: FeatureCache, workers: int) -> tuple[TrainingData, dict[str, str]]:
+    """Fill the cache with the videos of all rows, shared out among the processes.
+
+    Returns:
+        The rows with the column `features` in the place of `video`, those that can't be encoded left out; and why, by
+        the path of the video.
+
+    Raises:
+        ValueError: no training video could be encoded.
+        OSError: the disk has no room for the features.
+    """
+    data = data.map(lambda rows: rows.add_column("features", _shared(list(range(len(rows))), lambda share: cache.keys((rows[i]["video"] for i in share), workers))))
+    where = {key: (rows, index) for rows in data.splits() for index, key in enumerate(rows["features"])}
+    missing = cache.missing(where)
+    if missing:
+        cache.check_space([rows[index]["video"] for rows, index in map(where.get, missing[:: 1 + len(missing) // PROBED])], len(missing))
+
+    def fill(share: list[str]) -> list[tuple[str, str]]:
+        videos = ((key, where[key][0][where[key][1]]["video"]) for key in share)
+        watched = track(
+            cache.fill(videos, workers), "Encoding videos", len(share), console=messages, disable=not messages.is_terminal, transient=True
+        )
+        return [(key, error) for key, error in watched if error is not None]
+
+    errors = dict(_shared(missing, fill))
+    failures = {where[key][0][where[key][1]]["video"]["path"]: error for key, error in errors.items()}
+    for path, error in failures.items():
+        logger.warning("Left out: %s", error if path in error else f"{path}: {error}")
+    data = data.map(
+        lambda rows: rows.select([i for i, key in enumerate(rows["features"]) if key not in errors]).remove_columns("video")
+    )
+    if not len(data.train):
+        raise ValueError(f"None of the training videos can be encoded; the first error: {next(iter(errors.values()))}")
+    return data, failures
+
+
+def _shared(items: list[Any], work: Callable[[list[Any]], list[Any]]) -> list[Any]:
+    """`work` on a share of the items in each process, and the results of all."""
+    state = PartialState()
+    with state.split_between_processes(items) as share:
+        results = work(share) if share else []
+    return gather_object(results) if state.num_processes > 1 else results
+
+
+def fit_standardizers(model: Any, collator: AnswerCollator, data: TrainingData) -> None:
+    """Measure the statistics of the features on the training set (on at most 2,000 of its videos, evenly spread)."""
+    rows = data.train
+    column = "features" if collator.cache is not None else "id"
+    firsts = list({name: index for index, name in reversed(list(enumerate(rows[column])))}.values())
+    firsts = sorted(firsts)[:: 1 + len(firsts) // _MEASURED]
+    streams: dict[str, list[torch.Tensor]] = {}
+    for index in firsts:
+        inputs = collator.video_inputs([rows[index]])
+        if collator.cache is None:
+            inputs = encode_video(model.model, inputs)
+        for name in ("spatial_features", "temporal_features"):
+            if name in inputs:
+                streams.setdefault(name, []).append(inputs[name].reshape(-1, inputs[name].shape[-1]))
+    for name, features in streams.items():
+        projector = getattr(model.model, name.replace("features", "projector"))
+        projector.standardizer.fit(torch.cat(features))
+
+
+def _our_config(name: str) -> LmmVqaConfig:
+    config = AutoConfig.from_pretrained(name)
+    if not isinstance(config, LmmVqaConfig):
+        raise ValueError(f"model={name} is a {config.model_type!r} model and not an LMM-VQA checkpoint: make one with lmmvqa compose.")
+    return config
+
+
+def _check_same_run(settings: dict[str, Any], output_dir: Path) -> None:
+    """A folder holds one run: one with other settings must not go on from its checkpoints.
+
+    Raises:
+        ValueError: the folder holds a run with other settings.
+    """
+    file = output_dir / SETTINGS_FILE
+    if last_checkpoint(output_dir) and file.is_file():
+        before = yaml.safe_load(file.read_text(encoding="utf-8"))
+        changed = [
+            f"{key} ({before.get(key)} before, {settings.get(key)} now)"
+            for key in sorted({*before, *settings})
+            if before.get(key) != settings.get(key) and not key.startswith(_MAY_CHANGE)
+        ]
+        if changed:
+            raise ValueError(f"{output_dir} holds a run with other settings: {', '.join(changed)}. Name another output_dir, or remove that folder.")
+    if PartialState().is_main_process:
+        output_dir.mkdir(parents=True, exist_ok=True)
+        file.write_text(yaml.safe_dump(settings), encoding="utf-8")
+
+
+def _run_folds(settings: dict[str, Any], arguments: LmmVqaTrainingArguments, origin: str) -> dict[str, float]:
+    """Each fold as a run of its own, from the same base and the same cache."""
+    results = []
+    for fold in arguments.folds:
+        logger.info("Fold %d", fold)
+        changed = {
+            "folds": None,
+            "output_dir": str(Path(arguments.output_dir) / f"fold_{fold}"),
+            "feature_cache": arguments.feature_cache or str(Path(arguments.output_dir) / "features"),
+            "data_options": {**arguments.data_options, "fold": fold},
+        }
+        results.append(train(make_arguments({**settings, **changed}, origin)))
+    names = sorted(set.intersection(*(set(result) for result in results)))
+    mean = {name: fmean(result[name] for result in results) for name in names}
+    if PartialState().is_main_process:
+        folds = {f"fold_{fold}": result for fold, result in zip(arguments.folds, results, strict=True)}
+        (Path(arguments.output_dir) / "all_results.json").write_text(json.dumps({"mean": mean, **folds}, indent=2))
+    return mean

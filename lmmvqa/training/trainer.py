@@ -1,52 +1,23 @@
-"""The trainer: cross-entropy on the answer, projectors only (paper, section III), on features that are encoded once."""
+"""The trainer: cross-entropy on the answer (paper, section III), on features that are encoded once."""
 
 from __future__ import annotations
 
-import os
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from accelerate.utils import gather_object
+from datasets import Dataset
 from scipy.stats import pearsonr, spearmanr
-from transformers import Trainer
+from torch.distributed.fsdp import register_fsdp_forward_method
+from transformers import PrinterCallback, ProgressCallback, Trainer
 
-from lmmvqa.training.feature_cache import FeatureCache
-from modeling_lmmvqa.feature_batches import assessment_inputs, pad_left, stack_features
-
-TRAINED_WEIGHTS = "trained.safetensors"
-PROJECTORS = ("spatial_projector", "temporal_projector")
-
-
-def freeze_all_but_projectors(model: torch.nn.Module) -> None:
-    """What trains in the paper."""
-    model.requires_grad_(False)
-    for name in PROJECTORS:
-        getattr(model.model, name, torch.nn.Module()).requires_grad_(True)
-
-
-def trained_state(model: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """Parameters and buffers of what is ours in a checkpoint: the projectors."""
-    prefixes = tuple(f"model.{name}." for name in PROJECTORS)
-    return {name: tensor.contiguous() for name, tensor in model.state_dict().items() if name.startswith(prefixes)}
-
-
-def load_trained_state(model: torch.nn.Module, folder: str | os.PathLike) -> None:
-    """Put weights that `trained_state` gave back into a model.
-
-    Raises:
-        FileNotFoundError: the folder holds none.
-        RuntimeError: they belong to a model of another shape.
-    """
-    path = Path(folder) / TRAINED_WEIGHTS
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist: {folder} is not an output of `lmmvqa train`.")
-    state = load_file(path)
-    expected = trained_state(model)
-    if {name: tensor.shape for name, tensor in state.items()} != {name: tensor.shape for name, tensor in expected.items()}:
-        raise RuntimeError(f"{path} belongs to a model with other projectors: check the model and its configuration.")
-    model.load_state_dict(state, strict=False)
+from hub_cards.training_card import training_card
+from lmmvqa.training.feature_cache import FeatureCache, decode
+from lmmvqa.training.watching import LOSS_NAMES, DivergedError, LossWatch, ProgressDisplay, Throughput
+from modeling_lmmvqa.feature_batches import assessment_prompts, pad_left, stack_features
 
 
 @dataclass
@@ -55,96 +26,216 @@ class AnswerCollator:
 
     Sequences are padded on the left, so that all answers end together and logits are needed for the last few positions
     only: with a large vocabulary and a short answer this saves a fifth of a step.
+
+    Args:
+        cache: where the features of a row's video are, named in its column `features`; without it the batch holds the videos
+            of the column `video`, for the towers to encode.
+        processor: a `LmmVqaProcessor`.
     """
 
-    cache: FeatureCache
+    cache: FeatureCache | None
     processor: Any
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor | int]:
-        features = [self.cache.load(video_path(row)) for row in rows]
-        sequences, answers = [], []
-        for row, feature in zip(rows, features, strict=True):
-            prompt = [message for message in row["messages"] if message["role"] != "assistant"]
-            answer = self.processor.answer_ids(row["answer"])
-            prefix = self.processor.prefix_ids(prompt, len(feature["spatial_features"]))
-            sequences.append(torch.tensor(prefix + self.processor.question_ids(prompt) + answer))
-            answers.append(torch.tensor(answer))
-        input_ids = pad_left(sequences, self.processor.tokenizer.pad_token_id)
-        labels = pad_left(answers, -100)
-        # One position more than the longest answer: the first token is predicted from the one before it.
-        labels = torch.nn.functional.pad(labels, (1, 0), value=-100)
+        videos = self.video_inputs(rows)
+        sequences, labels = zip(
+            *(self._tokens(row["messages"], chunks) for row, chunks in zip(rows, videos["chunk_counts"].tolist(), strict=True)),
+            strict=True,
+        )
+        # From one position before the first answer: its first token is predicted there.
+        kept = max(len(row) - next(i for i, label in enumerate(row) if label != -100) for row in labels) + 1
+        input_ids = [torch.tensor(sequence) for sequence in sequences]
         return {
-            "input_ids": input_ids,
-            "attention_mask": pad_left([torch.ones_like(sequence) for sequence in sequences], 0),
-            "labels": labels,
-            "logits_to_keep": labels.shape[1],
-            **stack_features(features),
+            "input_ids": pad_left(input_ids, self.processor.tokenizer.pad_token_id),
+            "attention_mask": pad_left([torch.ones_like(sequence) for sequence in input_ids], 0),
+            "labels": pad_left([torch.tensor(row[-kept:]) for row in labels], -100),
+            "logits_to_keep": kept,
+            "tasks": torch.tensor([LOSS_NAMES.index(row["task"]) for row in rows]),
+            **videos,
         }
+
+    def video_inputs(self, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        """What `forward` takes for the videos of these rows: features, or without a cache the videos themselves."""
+        if self.cache is not None:
+            return stack_features([self.cache.load(row["features"]) for row in rows])
+        decoded = [decode(self.processor.video_processor, row["video"]) for row in rows]
+        batch = {
+            name: torch.nn.utils.rnn.pad_sequence([video[name][0] for video in decoded], batch_first=True)
+            for name in decoded[0]
+            if name != "chunk_counts"
+        }
+        return {**batch, "chunk_counts": torch.cat([video["chunk_counts"] for video in decoded])}
+
+    def _tokens(self, messages: list[dict[str, Any]], num_chunks: int) -> tuple[list[int], list[int]]:
+        """Token ids of a conversation, and its labels: each answer with the end of its turn.
+
+        Raises:
+            ValueError: there is no answer, not exactly one video, or the chat template rewrites earlier turns.
+        """
+        processor, placeholders = self.processor, self.processor.video_placeholders(num_chunks)
+        ids: list[int] = []
+        labels: list[int] = []
+        done = ""
+        for turn, message in enumerate(messages):
+            if message["role"] != "assistant":
+                continue
+            chat = processor.apply_chat_template(messages[:turn], tokenize=False, add_generation_prompt=True)
+            if not chat.startswith(done) or chat.count(processor.video_token) != 1:
+                raise ValueError(f"This conversation can't be trained on, because it has not exactly one video or its template rewrites it: {messages}")
+            question = chat[len(done) :].replace(processor.video_token, placeholders)
+            question_ids = processor.tokenizer(question, add_special_tokens=False)["input_ids"]
+            answer = "".join(block["text"] for block in message["content"]).strip()
+            answer_ids = processor.answer_ids(answer)
+            ids += question_ids + answer_ids
+            labels += [-100] * len(question_ids) + answer_ids
+            done = chat + answer + processor.tokenizer.eos_token
+        if not done:
+            raise ValueError(f"This conversation has no answer to learn: {messages}")
+        return ids, labels
 
 
 class LmmVqaTrainer(Trainer):
-    """`Trainer` that saves what was trained and nothing else, and evaluates with the quality read-out.
+    """`Trainer` that reports losses by task, stops when it diverges, and evaluates with the quality read-out.
 
-    Evaluation scores every video of the evaluation set once and reports `eval_srcc` and `eval_plcc` with the ratings and
-    `eval_level_accuracy`, so `metric_for_best_model="srcc"` chooses by what the model is for.
+    Evaluation adds `eval_srcc` and `eval_plcc` with the ratings and `eval_level_accuracy` to the loss, so
+    `metric_for_best_model: srcc` chooses by what the model is for. `lmmvqa.training.run.build_trainer` makes one from arguments.
+
+    Args:
+        cache: features of all rows; None to encode the videos of every batch.
     """
 
-    def __init__(self, *args: Any, cache: FeatureCache, **kwargs: Any):
-        self.cache = cache
+    def __init__(self, *args: Any, cache: FeatureCache | None, **kwargs: Any):
         super().__init__(*args, **kwargs)
+        self.cache = cache
+        self.throughput, self.loss_watch = Throughput(), LossWatch()
+        # The library's own displays write to standard output, or count what means nothing to a user.
+        for display in (PrinterCallback, ProgressCallback):
+            self.remove_callback(display)
+        self.add_callback(ProgressDisplay())
 
-    def fit_standardizers(self) -> None:
-        """Measure the statistics of the features on the training set; done once, before the first step."""
-        videos = sorted({video_path(row) for row in self.train_dataset})
-        features = [self.cache.load(video) for video in videos]
-        for name in PROJECTORS:
-            if (projector := getattr(self.model.model, name, None)) is not None:
-                stream = name.replace("projector", "features")
-                projector.standardizer.fit(torch.cat([feature[stream].flatten(0, 1) for feature in features]))
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """Cross-entropy on the answers: mean over all of their tokens in the global batch."""
+        inputs = dict(inputs)
+        tasks = inputs.pop("tasks")
+        loss, outputs = super().compute_loss(model, inputs, return_outputs=True, num_items_in_batch=num_items_in_batch)
+        if model.training:
+            self.throughput.count(outputs.logits, inputs["labels"], tasks, inputs["attention_mask"])
+        return (loss, outputs) if return_outputs else loss
 
-    def evaluate(self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval") -> dict[str, float]:
-        rows = {row["id"]: row for row in (eval_dataset if eval_dataset is not None else self.eval_dataset)}
-        predictions = self.assess(list(rows.values()))
-        scores, ratings = [p["score"] for p in predictions], [row["score"] for row in rows.values()]
-        right = [p["level"] == row["level"] for p, row in zip(predictions, rows.values(), strict=True)]
-        metrics = {
-            f"{metric_key_prefix}_srcc": float(spearmanr(scores, ratings).statistic),
-            f"{metric_key_prefix}_plcc": float(pearsonr(scores, ratings).statistic),
-            f"{metric_key_prefix}_level_accuracy": sum(right) / len(right),
-        }
-        self.log(metrics)
-        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
-        return metrics
+    def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """
+        Raises:
+            DivergedError: the loss is no number, or far above where it began.
+        """
+        loss = super().training_step(*args, **kwargs)
+        # Of an accumulated batch this is a part, so it is made whole again.
+        whole = loss.item() * self.current_gradient_accumulation_steps
+        self.loss_watch.check(whole, self.state.global_step, self._last_checkpoint())
+        return loss
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        if "loss" in logs:
+            logs |= self.throughput.report(self.accelerator)
+        super().log(logs, start_time)
+
+    def evaluation_loop(self, dataloader: Any, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> Any:
+        """The library's, for the loss, and then the read-out on every rated video of the set, each once."""
+        output = super().evaluation_loop(dataloader, *args, metric_key_prefix=metric_key_prefix, **kwargs)
+        rows = rated_videos(dataloader.dataset)
+        if rows:
+            predictions = self.assess(rows)
+            metrics = quality_metrics(predictions, rows)
+            output.metrics.update({f"{metric_key_prefix}_{name}": value for name, value in metrics.items()})
+        return output
 
     def assess(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Score and level of every row's video, by the read-out."""
+        """Score and level of every row's video, by the read-out; the rows are shared out among the processes."""
         model, size = self.accelerator.unwrap_model(self.model), self.args.per_device_eval_batch_size
+        register_fsdp_forward_method(model, "assess")
         model.eval()
         predictions = []
-        for start in range(0, len(rows), size):
-            features = [self.cache.load(video_path(row)) for row in rows[start : start + size]]
-            inputs = assessment_inputs(self.processing_class, features)
-            quality = model.assess(**{name: tensor.to(model.device) for name, tensor in inputs.items()})
-            predictions += [
-                {"score": score, "level": level}
-                for score, level in zip(quality.score.tolist(), quality.level, strict=True)
-            ]
-        return predictions
+        # Every process runs the model equally often, because a sharded model's parts come from all of them.
+        with self.accelerator.split_between_processes(rows, apply_padding=True) as share:
+            for start in range(0, len(share), size):
+                videos = self.data_collator.video_inputs(share[start : start + size])
+                inputs = assessment_prompts(self.processing_class, videos["chunk_counts"]) | videos
+                quality = model.assess(**{name: tensor.to(self.args.device) for name, tensor in inputs.items()})
+                predictions += [
+                    {"score": score, "level": level}
+                    for score, level in zip(quality.score.tolist(), quality.level, strict=True)
+                ]
+        return gather_object(predictions)[: len(rows)] if self.accelerator.num_processes > 1 else predictions
 
-    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-        output = Path(output_dir or self.args.output_dir)
-        output.mkdir(parents=True, exist_ok=True)
-        save_file(trained_state(self.accelerator.unwrap_model(self.model)), output / TRAINED_WEIGHTS)
-        torch.save(self.args, output / "training_args.bin")
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        broken = [name for name, weight in model.named_parameters() if weight.requires_grad and not weight.isfinite().all()]
+        if broken:
+            raise DivergedError(
+                f"Training diverged: {broken[0]} is not finite after step {self.state.global_step}, so no checkpoint is written. Last "
+                f"good checkpoint: {self._last_checkpoint()}. Start again with a lower learning_rate."
+            )
+        super()._save_checkpoint(model, trial)
 
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        load_trained_state(model or self.model, resume_from_checkpoint)
+    def create_model_card(self, **_: Any) -> None:
+        """Write `README.md` of the output: what was trained from what, on what, and how well it does."""
+        if not self.is_world_process_zero():
+            return
+        arguments, adapter = self.args, self.args.trains != "projectors+decoder"
+        config = self.accelerator.unwrap_model(self.model).config
+        shown = ("trains", "tasks", "data_fraction", "num_train_epochs", "learning_rate", "weight_decay", "warmup_steps", "seed")
+        training_card(
+            repository=self.hub_model_id or arguments.output_dir,
+            base=arguments.model or config.name_or_path,
+            data=[source.dataset for source in arguments.sources],
+            results=self._last_results(),
+            adapter=adapter,
+            what=f"with its {arguments.trains.replace('projectors+', 'projectors and ').replace('lora', 'low-rank updates of its decoder')} trained",
+            settings={name: getattr(arguments, name) for name in shown} | {"global batch": arguments.train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size},
+        ).save(Path(arguments.output_dir) / "README.md")
 
-    def _load_best_model(self) -> None:
-        load_trained_state(self.model, self.state.best_model_checkpoint)
+    def _last_results(self) -> dict[str, dict[str, float]]:
+        """Read-out metrics of each split, as last measured."""
+        results: dict[str, dict[str, float]] = {}
+        for entry in self.state.log_history:
+            for name, value in entry.items():
+                for metric in ("srcc", "plcc", "level_accuracy"):
+                    if name.endswith(f"_{metric}"):
+                        results.setdefault(name.removesuffix(f"_{metric}"), {})[metric] = value
+        return {"validation" if split == "eval" else split: result for split, result in results.items()}
+
+    def _last_checkpoint(self) -> str | None:
+        return last_checkpoint(self.args.output_dir)
 
 
-def video_path(row: dict[str, Any]) -> str:
-    """The file of a row; its `video` is a path or an undecoded `datasets` video."""
-    video = row["video"]
-    return video if isinstance(video, str) else video["path"]
+def last_checkpoint(output_dir: str | Path) -> str | None:
+    """The newest checkpoint of a run that was written to its end; its state is the last file to be written."""
+    written = [path.parent for path in Path(output_dir).glob("checkpoint-*/trainer_state.json") if _is_json(path)]
+    return str(max(written, key=lambda path: int(path.name.rpartition("-")[2]))) if written else None
+
+
+def rated_videos(rows: Dataset) -> list[dict[str, Any]]:
+    """One row of each video that has a score."""
+    first: dict[tuple[str, str], int] = {}
+    for index, (source, name, score) in enumerate(zip(rows["source"], rows["id"], rows["score"], strict=True)):
+        if score is not None:
+            first.setdefault((source, name), index)
+    return [rows[index] for index in first.values()]
+
+
+def quality_metrics(predictions: list[dict[str, Any]], rows: list[dict[str, Any]]) -> dict[str, float]:
+    """SRCC and PLCC (raw) of the scores with the ratings, and the share of right levels."""
+    scores, ratings = [p["score"] for p in predictions], [row["score"] for row in rows]
+    right = [p["level"] == row["level"] for p, row in zip(predictions, rows, strict=True)]
+    metrics = {"level_accuracy": sum(right) / len(right)}
+    if len(set(ratings)) > 1:
+        metrics |= {"srcc": float(spearmanr(scores, ratings).statistic), "plcc": float(pearsonr(scores, ratings).statistic)}
+    return metrics
+
+
+def _is_json(path: Path) -> bool:
+    try:
+        json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        return False
+    return True

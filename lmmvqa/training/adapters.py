@@ -1,0 +1,113 @@
+"""What trains, and what a checkpoint of it holds: an adapter in peft's form, small, loaded together with its base."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from transformers.pytorch_utils import Conv1D
+
+PROJECTORS = ("spatial_projector", "temporal_projector")
+TOWERS = ("vision_tower", "temporal_tower")
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+# The trained part of the default checkpoint, as it is kept in this package.
+TRAINED_WEIGHTS = "trained.safetensors"
+_PEFT_PREFIX = "base_model.model."
+
+
+def make_trainable(model: Any, trains: str, *, rank: int = 16, alpha: int = 32, dropout: float = 0.05, seed: int = 0) -> Any:
+    """Freeze everything but what trains.
+
+    Args:
+        model: a `LmmVqaForConditionalGeneration`.
+        trains: "projectors", "projectors+lora" or "projectors+decoder".
+        rank, alpha, dropout: of the low-rank updates.
+
+    Returns:
+        For the first two a `PeftModel` around the model, whose `save_pretrained` writes what trains and no more; for
+        the last the model itself. What trains is in float32, whatever the precision of the rest.
+    """
+    from peft import LoraConfig, get_peft_model
+    from peft.utils.constants import DUMMY_TARGET_MODULES
+
+    model.requires_grad_(False)
+    projectors = [name for name in PROJECTORS if hasattr(model.model, name)]
+    for name in projectors:
+        getattr(model.model, name).float()
+    if trains == "projectors+decoder":
+        for module in (*(getattr(model.model, name) for name in projectors), model.model.language_model, model.lm_head):
+            module.float().requires_grad_(True)
+        return model
+    config = LoraConfig(
+        r=rank,
+        lora_alpha=alpha,
+        lora_dropout=dropout,
+        # peft's name for "no low-rank updates": only the whole modules below are trained.
+        target_modules=_decoder_layers(model) if trains == "projectors+lora" else DUMMY_TARGET_MODULES,
+        modules_to_save=projectors,
+    )
+    torch.manual_seed(seed)
+    return get_peft_model(model, config)
+
+
+def _decoder_layers(model: Any) -> str:
+    """A pattern of the linear layers of the decoder; a bare list of their names would also find layers of the towers."""
+    linear = (torch.nn.Linear, Conv1D)
+    names = {name.rpartition(".")[2] for name, module in model.model.language_model.named_modules() if isinstance(module, linear)}
+    return rf"model\.language_model\..*\.({'|'.join(sorted(names))})"
+
+
+def trained_state(model: Any) -> dict[str, torch.Tensor]:
+    """Parameters and buffers of the projectors."""
+    prefixes = tuple(f"model.{name}." for name in PROJECTORS)
+    return {name: tensor.contiguous() for name, tensor in model.state_dict().items() if name.startswith(prefixes)}
+
+
+def load_trained_state(model: Any, folder: str | os.PathLike) -> None:
+    """Put trained projectors into a model without changing anything else of it.
+
+    Args:
+        folder: an output of `lmmvqa train` with `trains: projectors`, or the folder of the default checkpoint's trained part.
+
+    Raises:
+        FileNotFoundError: the folder holds none.
+        RuntimeError: they belong to a model of another shape.
+    """
+    files = [Path(folder) / name for name in (ADAPTER_WEIGHTS, TRAINED_WEIGHTS)]
+    path = next((file for file in files if file.is_file()), None)
+    if path is None:
+        raise FileNotFoundError(f"{folder} holds no {ADAPTER_WEIGHTS}: it is not an output of `lmmvqa train`.")
+    state = {name.removeprefix(_PEFT_PREFIX): tensor for name, tensor in load_file(path).items()}
+    expected = trained_state(model)
+    if {name: tensor.shape for name, tensor in state.items()} != {name: tensor.shape for name, tensor in expected.items()}:
+        raise RuntimeError(f"{path} belongs to a model with other projectors: check the model and its configuration.")
+    model.load_state_dict(state, strict=False)
+
+
+def merge(adapter: str | os.PathLike, output: str | os.PathLike) -> None:
+    """An output of `lmmvqa train` and its base, as one full checkpoint.
+
+    Raises:
+        FileNotFoundError: `adapter` is no such output, or its base is gone.
+        FileExistsError: `output` holds something.
+    """
+    from peft import PeftConfig, PeftModel
+    from transformers import AutoProcessor
+
+    from lmmvqa.training.run import load_base
+
+    if not (Path(adapter) / "adapter_config.json").is_file():
+        raise FileNotFoundError(f"{adapter} holds no adapter_config.json: name an output of `lmmvqa train`; one with trains: "
+                                "projectors+decoder is a full checkpoint already.")
+    if Path(output).exists() and any(Path(output).iterdir()):
+        raise FileExistsError(f"{output} is not an empty folder: name a new one.")
+    base = PeftConfig.from_pretrained(adapter).base_model_name_or_path
+    if os.path.isabs(base) and not os.path.isdir(base):
+        raise FileNotFoundError(f"{adapter} was trained on {base}, which is gone: put it back, or name its place in adapter_config.json.")
+    model, _ = load_base(base)
+    merged = PeftModel.from_pretrained(model, adapter).merge_and_unload()
+    merged.save_pretrained(output)
+    AutoProcessor.from_pretrained(adapter).save_pretrained(output)

@@ -1,0 +1,243 @@
+"""The settings of a training run: a YAML file to checked arguments, before anything heavy is loaded."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+from transformers import TrainingArguments
+
+from dataset_builders import GENERAL_SETS, RATED_SETS
+
+FRESH_DEFAULT = "default"
+RECIPES = Path(__file__).parent / "recipes"
+TRAINS = ("projectors", "projectors+lora", "projectors+decoder")
+TASKS = ("score", "level", "score_and_level")
+
+
+class DataSource(NamedTuple):
+    """One data set of a run: a builder with the folder that it reads, or an exported folder or Hub id; `options` go to
+    `load_dataset`."""
+
+    dataset: str
+    data_dir: str | None
+    options: dict[str, Any]
+
+
+@dataclass
+class LmmVqaTrainingArguments(TrainingArguments):
+    """`TrainingArguments` and what is ours; the defaults of the optimiser are the paper's recipe.
+
+    Args:
+        model: folder or Hub id of a checkpoint; without it the default checkpoint as it comes. "default" stands for the
+            parts of the default checkpoint with fresh projectors.
+        trains: "projectors" (the paper), "projectors+lora" (and low-rank updates of the decoder) or "projectors+decoder"
+            (everything but the towers: the stage for general video of the paper's section IV-D).
+        dataset: one of our builders, an exported folder or a Hub id; or a list of several to mix, each a mapping with
+            `dataset`, `data_dir` and options.
+        data_dir: the folder that the builder reads.
+        data_options: keywords for the builder, such as {fold: 0, levels: authors, scale: [1, 5]}.
+        tasks: "score", "level" or "score_and_level" (the paper's wo/ and w/ multi-task) of the rated sets.
+        data_fraction: share of the training videos that is used, in (0, 1]; drawn by a hash of each id, so that a smaller
+            share lies within a larger one.
+        validation_fraction: share of the training videos kept for validation where a set has no validation split.
+        folds: train and test on each of these folds and give the mean, such as [0, 1, 2, 3, 4].
+        lora_rank, lora_alpha, lora_dropout: of "projectors+lora", on every linear layer of the decoder.
+        standardize_features: measure mean and deviation of the towers' features on the training set before the first step;
+            by default only for fresh parts of the default checkpoint.
+        cache_features: encode every video once and train on what the towers gave, instead of encoding in every epoch.
+        feature_cache: folder for that; by default `features` inside `output_dir`.
+        encoding_workers: videos decoded at once while the cache is filled.
+    """
+
+    model: str | None = field(default=None)
+    trains: str = field(default="projectors")
+    dataset: str | list[Any] = field(default="rated_videos")
+    data_dir: str | None = field(default=None)
+    data_options: dict[str, Any] = field(default_factory=dict)
+    tasks: str = field(default="score_and_level")
+    data_fraction: float = field(default=1.0)
+    validation_fraction: float = field(default=0.0)
+    folds: list[int] | None = field(default=None)
+    lora_rank: int = field(default=16)
+    lora_alpha: int = field(default=32)
+    lora_dropout: float = field(default=0.05)
+    standardize_features: bool | None = field(default=None)
+    cache_features: bool = field(default=True)
+    feature_cache: str | None = field(default=None)
+    encoding_workers: int = field(default=max(1, min(8, (os.cpu_count() or 1) - 1)))
+
+    learning_rate: float = field(default=1e-3)
+    lr_scheduler_type: str = field(default="cosine")
+    warmup_steps: float = field(default=0.1)
+    adam_beta2: float = field(default=0.95)
+    max_grad_norm: float = field(default=1.0)
+    logging_steps: float = field(default=10)
+    # The collator needs every column, and the labels are in no column.
+    remove_unused_columns: bool | None = field(default=False)
+    label_names: list[str] | None = field(default_factory=lambda: ["labels"])
+    report_to: str | list[str] = field(default="none")
+    # The library's filter would hide a loss that is no number behind the mean of earlier ones.
+    logging_nan_inf_filter: bool = field(default=False)
+    disable_tqdm: bool | None = field(default=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _one_of("trains", self.trains, TRAINS)
+        _one_of("tasks", self.tasks, TASKS)
+        if not 0 < self.data_fraction <= 1:
+            raise ValueError(f"data_fraction={self.data_fraction} must be above 0 and at most 1, such as 0.25.")
+        if not 0 <= self.validation_fraction < 1:
+            raise ValueError(f"validation_fraction={self.validation_fraction} must be at least 0 and below 1, such as 0.1.")
+        if self.lora_rank < 1 or self.encoding_workers < 1:
+            raise ValueError(f"lora_rank={self.lora_rank} and encoding_workers={self.encoding_workers} must be at least 1.")
+        if self.folds is not None and not (self.folds and all(isinstance(fold, int) for fold in self.folds)):
+            raise ValueError(f"folds={self.folds} must be a list of folds, such as [0, 1, 2, 3, 4].")
+        if self.folds and "fold" in self.data_options:
+            raise ValueError("Give folds or data_options.fold, not both: folds trains on each in turn.")
+
+    @property
+    def sources(self) -> list[DataSource]:
+        """The data sets of the run.
+
+        Raises:
+            ValueError: an entry of `dataset` is no data set.
+        """
+        entries = self.dataset if isinstance(self.dataset, list) else [{"dataset": self.dataset, "data_dir": self.data_dir}]
+        if not entries:
+            raise ValueError("dataset is an empty list: name at least one data set.")
+        sources = []
+        for entry in entries:
+            entry = {"dataset": entry} if isinstance(entry, str) else entry
+            if not isinstance(entry, Mapping) or not isinstance(entry.get("dataset"), str):
+                raise ValueError(f"dataset: {entry!r} is no data set: write {{dataset: konvid_1k, data_dir: KoNViD-1k}}.")
+            options = {key: value for key, value in entry.items() if key not in ("dataset", "data_dir")}
+            sources.append(DataSource(entry["dataset"], entry.get("data_dir"), {**self.data_options, **options}))
+        return sources
+
+    def check(self) -> None:
+        """What can be known to fail before anything is loaded.
+
+        Raises:
+            FileNotFoundError: a folder that is named does not exist.
+            ValueError: a setting that can't work; the message shows it and the remedy.
+        """
+        for source in self.sources:
+            _check_source(source)
+        _check_model(self.model)
+        if self.push_to_hub:
+            self._check_push()
+
+    def _check_push(self) -> None:
+        from huggingface_hub import HfApi
+
+        if self.trains != "projectors+decoder" and (self.model in (None, FRESH_DEFAULT) or os.path.isdir(self.model)):
+            raise ValueError(
+                f"push_to_hub pushes what was trained, to be loaded together with its base, but model={self.model} is on this "
+                "machine only: push the base first (lmmvqa push) and name its Hub id as model; or train without "
+                "push_to_hub, then lmmvqa merge and push the merged checkpoint."
+            )
+        try:
+            HfApi(token=self.hub_token).whoami()
+        # A missing token, a wrong one and a lost connection are errors of three unrelated kinds.
+        except Exception as error:
+            reason = str(error).strip().splitlines()[0]
+            raise ValueError(f"push_to_hub=true, but the Hub does not know you ({reason}): log in with `hf auth login`.") from error
+
+
+def read_arguments(config: str | os.PathLike, overrides: Mapping[str, Any] | None = None) -> LmmVqaTrainingArguments:
+    """Settings of a YAML file, or of one of our recipes by its name, some of them replaced.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: a key is unknown or a value is not allowed; the message shows it.
+    """
+    return make_arguments(read_settings(config, overrides), str(config))
+
+
+def read_settings(config: str | os.PathLike, overrides: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The settings of a file as a mapping, with `overrides`.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is no YAML file of settings.
+    """
+    path = Path(config)
+    if not path.is_file() and path.parent == Path() and (RECIPES / f"{path.stem}.yaml").is_file():
+        path = RECIPES / f"{path.stem}.yaml"
+    if not path.is_file():
+        recipes = ", ".join(sorted(recipe.stem for recipe in RECIPES.glob("*.yaml")))
+        raise FileNotFoundError(f"{config} does not exist: name a YAML file or one of the recipes {recipes}.")
+    try:
+        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is no YAML file: {error}") from error
+    if not isinstance(settings, dict):
+        raise ValueError(f"{path} holds no settings: write lines such as `learning_rate: 1e-3`.")
+    # YAML 1.1 takes 1e-3 for text; people and Python take it for a number.
+    return {key: _number(value) for key, value in {**settings, **(overrides or {})}.items()}
+
+
+def make_arguments(settings: Mapping[str, Any], origin: str) -> LmmVqaTrainingArguments:
+    """Arguments of a mapping; `origin` names it in errors.
+
+    Raises:
+        ValueError: a key is unknown or a value is not allowed.
+    """
+    known = {item.name for item in fields(LmmVqaTrainingArguments) if item.init}
+    if unknown := sorted(set(settings) - known):
+        hints = [f"{key} ({_meant(key, known)})" for key in unknown]
+        raise ValueError(
+            f"{origin}: unknown setting {', '.join(hints)}. Known are those of transformers' TrainingArguments and "
+            f"{', '.join(item for item in LmmVqaTrainingArguments.__annotations__ if item in known)}."
+        )
+    try:
+        return LmmVqaTrainingArguments(**settings)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{origin}: {error}") from error
+
+
+def _one_of(name: str, value: Any, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ValueError(f"{name}={value!r} is unknown: choose one of {', '.join(allowed)}.")
+
+
+def _meant(word: str, known: Any) -> str:
+    close = difflib.get_close_matches(word, known, n=1)
+    return f"did you mean {close[0]}?" if close else "nothing is named like it"
+
+
+def _number(value: Any) -> Any:
+    is_number = isinstance(value, str) and re.fullmatch(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+", value)
+    return float(value) if is_number else value
+
+
+def _check_source(source: DataSource) -> None:
+    builders = RATED_SETS + GENERAL_SETS
+    if source.dataset in builders:
+        if source.data_dir is None or not Path(source.data_dir).expanduser().exists():
+            raise FileNotFoundError(f"data_dir={source.data_dir} does not exist: name the folder of the data set {source.dataset!r}.")
+    elif not Path(source.dataset).is_dir() and source.dataset.count("/") != 1:
+        raise ValueError(
+            f"dataset={source.dataset} is no folder and none of our builders ({_meant(source.dataset, builders)}): name one of "
+            f"{', '.join(builders)}, a folder of `lmmvqa data build`, or a Hub id."
+        )
+
+
+def _check_model(model: str | None) -> None:
+    if model in (None, FRESH_DEFAULT):
+        return
+    folder = Path(model)
+    if not folder.is_dir():
+        if model.count("/") != 1 or folder.is_absolute() or model.startswith("."):
+            raise FileNotFoundError(f"model={model} does not exist: name a folder of `lmmvqa compose` or a Hub id.")
+    elif (folder / "adapter_config.json").is_file():
+        raise ValueError(f"model={model} holds what `lmmvqa train` trained, without its base: lmmvqa merge {model} FOLDER, then model=FOLDER.")
+    elif not (folder / "config.json").is_file():
+        raise FileNotFoundError(f"model={model} holds no config.json: name a folder of `lmmvqa compose` or `lmmvqa merge`.")

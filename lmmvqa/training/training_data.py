@@ -1,0 +1,177 @@
+"""Data sets to rows for the trainer: several sources mixed, split, and reduced to what training reads."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import datasets
+
+import dataset_builders
+from dataset_builders.release_builder import MESSAGES
+from lmmvqa.training.arguments import DataSource, LmmVqaTrainingArguments
+from processing.quality_prompts import TASKS
+
+logger = logging.getLogger(__name__)
+
+# Rows of general data (captions, instructions) belong to no task of quality.
+GENERAL = "general"
+FEATURES = datasets.Features(
+    {
+        "source": datasets.Value("string"),
+        "id": datasets.Value("string"),
+        "video": {"bytes": datasets.Value("binary"), "path": datasets.Value("string")},
+        "task": datasets.Value("string"),
+        "messages": MESSAGES,
+        "score": datasets.Value("float64"),
+        "level": datasets.Value("string"),
+    }
+)
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """Rows of `FEATURES`; `validation` is None and `tests` (by name, such as "test" or "konvid_1k_test") empty where the
+    sources have none."""
+
+    train: datasets.Dataset
+    validation: datasets.Dataset | None
+    tests: dict[str, datasets.Dataset]
+
+    def map(self, change: Callable[[datasets.Dataset], datasets.Dataset]) -> TrainingData:
+        """The same change to every split."""
+        validation = None if self.validation is None else change(self.validation)
+        tests = {name: change(rows) for name, rows in self.tests.items()}
+        return replace(self, train=change(self.train), validation=validation, tests=tests)
+
+    def splits(self) -> Iterable[datasets.Dataset]:
+        return (rows for rows in (self.train, self.validation, *self.tests.values()) if rows is not None)
+
+
+def load_training_data(arguments: LmmVqaTrainingArguments) -> TrainingData:
+    """The rows of all sources. Label files are read here, videos are not.
+
+    Raises:
+        ValueError: a source can't be read, has other columns, or gives no split to train on.
+    """
+    dataset_builders.register()
+    sources = arguments.sources
+    loaded = [_load(source, arguments.tasks) for source in sources]
+    names = _names(sources)
+    train, validation, tests = [], [], {}
+    for name, splits in zip(names, loaded, strict=True):
+        if "train" not in splits:
+            raise ValueError(f"{name} has no split train, only {', '.join(splits)}: there is nothing to train on.")
+        rows = {split: _common(part, name) for split, part in splits.items()}
+        kept = rows.pop("train")
+        if "validation" in rows:
+            validation.append(rows.pop("validation"))
+        elif arguments.validation_fraction:
+            held = _drawn(kept, "validation", arguments.validation_fraction)
+            validation.append(kept.select(held))
+            kept = kept.select(sorted(set(range(len(kept))) - set(held)))
+        train.append(kept.select(_drawn(kept, "data", arguments.data_fraction)) if arguments.data_fraction < 1 else kept)
+        tests |= {split if len(sources) == 1 else f"{name}_{split}": part for split, part in rows.items()}
+    data = TrainingData(
+        train=datasets.concatenate_datasets(train),
+        validation=datasets.concatenate_datasets(validation) if validation else None,
+        tests=tests,
+    )
+    if not len(data.train):
+        raise ValueError("No video is left to train on: raise data_fraction or lower validation_fraction.")
+    if arguments.eval_strategy != "no" and data.validation is None:
+        raise ValueError(
+            f"eval_strategy={arguments.eval_strategy.value} needs a validation split, and the data has none: set "
+            "validation_fraction=0.1, give your ratings a column split, or set eval_strategy=no."
+        )
+    correlates = arguments.metric_for_best_model in ("srcc", "plcc", "eval_srcc", "eval_plcc")
+    if correlates and data.validation is not None and len(set(data.validation["score"][:])) < 2:
+        raise ValueError(
+            f"metric_for_best_model={arguments.metric_for_best_model} needs two validation videos with different ratings, and there are "
+            "fewer: raise validation_fraction, or give more ratings the split validation."
+        )
+    return data
+
+
+def _load(source: DataSource, tasks: str) -> datasets.DatasetDict:
+    configuration = None if source.dataset in dataset_builders.GENERAL_SETS else tasks
+    options = {key: tuple(value) if isinstance(value, list) else value for key, value in source.options.items()}
+    try:
+        return datasets.load_dataset(source.dataset, configuration, data_dir=source.data_dir, **options)
+    # A missing configuration, an option that a builder doesn't have and a broken file are errors of unrelated kinds.
+    except Exception as error:
+        cause = error.__cause__ or error
+        raise ValueError(f"The data set {source.dataset} ({source.data_dir or source.dataset}) can't be loaded: {cause}") from error
+
+
+def _names(sources: list[DataSource]) -> list[str]:
+    """A short name for each source, numbered where two would be the same."""
+    short = [source.dataset.rstrip("/").rpartition("/")[2] for source in sources]
+    return [name if short.count(name) == 1 else f"{name}_{number}" for number, name in enumerate(short)]
+
+
+def _common(rows: datasets.Dataset, source: str) -> datasets.Dataset:
+    """Rows of any source with the columns of all."""
+    media = "image" if "image" in rows.column_names else "video"
+    if missing := {media, "messages"} - set(rows.column_names):
+        raise ValueError(f"{source} has no column {', '.join(sorted(missing))}: export it with `lmmvqa data build`.")
+    rows = rows.cast_column(media, datasets.Video(decode=False))
+
+    def common(row: dict[str, Any]) -> dict[str, Any]:
+        return {
+            "source": source,
+            "id": row["id"],
+            "video": row[media],
+            "task": row.get("task", GENERAL),
+            "messages": _as_video(row["messages"]),
+            "score": row.get("score"),
+            "level": row.get("level"),
+        }
+
+    return rows.map(common, remove_columns=rows.column_names, features=FEATURES)
+
+
+def _as_video(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """An image is a video of one frame: it stands where a video would."""
+    return [
+        {
+            "role": message["role"],
+            "content": [block | {"type": "video"} if block["type"] == "image" else block for block in message["content"]],
+        }
+        for message in messages
+    ]
+
+
+def _drawn(rows: datasets.Dataset, purpose: str, share: float) -> list[int]:
+    """Indices of the rows of a share of the videos: those with the lowest hashes, so that shares nest and all rows of a
+    video stay together."""
+    ids = rows["id"][:]
+    ordered = sorted(dict.fromkeys(ids), key=lambda name: hashlib.sha256(f"{purpose}/{name}".encode()).digest())
+    chosen = set(ordered[: max(1, round(share * len(ordered)))])
+    return [index for index, name in enumerate(ids) if name in chosen]
+
+
+def check_fit(config: Any, processor: Any, data: TrainingData) -> None:
+    """Whether a model and the data go together, by their configuration alone.
+
+    Raises:
+        ValueError: the data has level words that the model doesn't know, or a video's tokens don't fit the decoder.
+    """
+    levels = {level for rows in data.splits() for level in set(rows["level"][:]) if level is not None}
+    asks_levels = any(TASKS[1] in rows["task"][:] for rows in data.splits())
+    if asks_levels and (unknown := sorted(levels - set(config.levels))):
+        raise ValueError(
+            f"The data has the level {', '.join(unknown)}, the model knows {', '.join(config.levels)}: compose the model with "
+            "these level words (--set levels=...), or train with tasks=score."
+        )
+    limit = getattr(config.text_config, "max_position_embeddings", None)
+    chunks = 1 if config.frame_fusion == "mean" else processor.video_processor.max_chunks
+    # Questions and the words around them take at most about a hundred tokens.
+    if limit is not None and (need := config.tokens_per_chunk * chunks + 100) > limit:
+        raise ValueError(
+            f"A video of {chunks} seconds gives {need} tokens, the decoder reads {limit}: compose the model with fewer tokens "
+            "(--set num_spatial_tokens=64, num_temporal_tokens=16), or with max_chunks lowered in its processor."
+        )

@@ -1,0 +1,142 @@
+"""What a run says while it goes on, and when it must stop."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections import deque
+from typing import Any
+
+import torch
+from transformers import TrainerCallback
+
+from lmmvqa.console import messages
+from processing.quality_prompts import TASKS
+
+logger = logging.getLogger(__name__)
+
+# A run has diverged when its mean loss over this many steps is this many times that of its first steps.
+_WINDOW = 20
+_DIVERGED = 3.0
+LOSS_NAMES = (*TASKS, "general")
+
+
+class DivergedError(RuntimeError):
+    """Training can't go on. The message says since when, and from where to start again."""
+
+
+class LossWatch:
+    """Stops a run whose loss is no number, or grows far beyond where it began."""
+
+    def __init__(self) -> None:
+        self.first: deque[float] = deque(maxlen=_WINDOW)
+        self.last: deque[float] = deque(maxlen=_WINDOW)
+
+    def check(self, loss: float, step: int, last_checkpoint: str | None) -> None:
+        """
+        Raises:
+            DivergedError: `loss` is not finite, or the mean of the last losses is three times that of the first.
+        """
+        if len(self.first) < _WINDOW:
+            self.first.append(loss)
+        self.last.append(loss)
+        begin, now = (sum(losses) / len(losses) for losses in (self.first, self.last))
+        if not math.isfinite(loss):
+            what = f"the loss of step {step + 1} is {loss}"
+        elif now > _DIVERGED * begin:
+            what = f"the mean loss of the last {_WINDOW} steps is {now:.3g}, that of the first was {begin:.3g}"
+        else:
+            return
+        kept = f"The last good checkpoint is {last_checkpoint}." if last_checkpoint else "No checkpoint was written yet."
+        raise DivergedError(
+            f"Training diverged: {what}. {kept} Start again, in another output_dir, with a lower learning_rate, more warmup_steps or a "
+            "lower max_grad_norm."
+        )
+
+
+class Throughput:
+    """Videos, tokens and losses by task since the last report, on this process."""
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        self.start = time.perf_counter()
+        self.counts = torch.zeros(2 + 2 * len(LOSS_NAMES), dtype=torch.float64)
+
+    @torch.no_grad()
+    def count(self, logits: torch.Tensor, labels: torch.Tensor, tasks: torch.Tensor, attention_mask: torch.Tensor) -> None:
+        """Count a batch.
+
+        Args:
+            logits: (rows, positions, vocabulary), `labels` (rows, positions): those of the answers.
+            tasks: (rows,), indices into `LOSS_NAMES`.
+            attention_mask: (rows, length).
+        """
+        losses = torch.nn.functional.cross_entropy(
+            logits[:, :-1].flatten(0, 1).float(), labels[:, 1:].flatten(), ignore_index=-100, reduction="none"
+        ).view(len(labels), -1)
+        counts = self.counts.to(losses.device)
+        counts[0] += len(labels)
+        counts[1] += attention_mask.sum()
+        for index in range(len(LOSS_NAMES)):
+            of_task = tasks == index
+            counts[2 + 2 * index] += losses[of_task].sum()
+            counts[3 + 2 * index] += (labels[of_task, 1:] != -100).sum()
+        self.counts = counts
+
+    def report(self, accelerator: Any) -> dict[str, float]:
+        """Rates over all processes, and the mean loss of each task; begins anew."""
+        counts = accelerator.reduce(self.counts.to(accelerator.device, torch.float32), "sum").tolist()
+        seconds = time.perf_counter() - self.start
+        self.reset()
+        logs = {"videos_per_second": round(counts[0] / seconds, 3), "tokens_per_second": round(counts[1] / seconds, 1)}
+        for index, name in enumerate(LOSS_NAMES):
+            if tokens := counts[3 + 2 * index]:
+                logs[f"loss_{name}"] = counts[2 + 2 * index] / tokens
+        return logs
+
+
+class ProgressDisplay(TrainerCallback):
+    """A line on standard error: steps, time left, loss, videos a second. Where that is no terminal, a line for each report."""
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
+
+        self.start, self.start_step = time.perf_counter(), state.global_step
+        columns = ("Training", BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(), TextColumn("{task.description}"))
+        shown = messages.is_terminal and state.is_world_process_zero
+        self.progress = Progress(*columns, console=messages, disable=not shown)
+        self.task = self.progress.add_task("", total=state.max_steps, completed=state.global_step)
+        self.progress.start()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.progress.update(self.task, completed=state.global_step)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
+        if not state.is_world_process_zero or not logs:
+            return
+        if "loss" in logs:
+            text = f"loss {logs['loss']:.3f}, {logs['videos_per_second']:.1f} videos/s, {logs['tokens_per_second']:,.0f} tokens/s"
+            self.progress.update(self.task, description=text)
+            if not messages.is_terminal:
+                logger.info("Step %d of %d: %s, %s left", state.global_step, state.max_steps, text, self._time_left(state))
+        elif scores := {name: round(value, 4) for name, value in logs.items() if name.endswith(("srcc", "plcc", "accuracy"))}:
+            logger.info("Step %d: %s", state.global_step, ", ".join(f"{name} {value}" for name, value in scores.items()))
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.progress.stop()
+
+    def _time_left(self, state: Any) -> str:
+        done = max(1, state.global_step - self.start_step)
+        seconds = (time.perf_counter() - self.start) / done * (state.max_steps - state.global_step)
+        minutes, seconds = divmod(round(seconds), 60)
+        return f"{minutes // 60}:{minutes % 60:02}:{seconds:02}"

@@ -1,0 +1,108 @@
+"""The commands `lmmvqa train`, `features`, `merge` and `memory`. Thin over `lmmvqa.training`; heavy imports happen inside."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from lmmvqa.console import clear_errors, messages, show_error
+
+Config = Annotated[str, typer.Argument(help="YAML file, or the name of a recipe in lmmvqa/training/recipes.")]
+Override = Annotated[list[str] | None, typer.Argument(help="key=value pairs that replace its settings.")]
+
+
+def train(config: Config, override: Override = None) -> None:
+    """Train on rated videos. Stopped and started again, it goes on."""
+    with clear_errors():
+        from lmmvqa.training.run import run_training
+
+        for name, value in run_training(config, parse_settings(override)).items():
+            typer.echo(f"{name}: {value:.4f}")
+
+
+def features(config: Config, override: Override = None) -> None:
+    """Encode the videos of a training run into its feature cache, once; `train` then reads them.
+
+    Exit code 0: all are encoded. 1: some can't be read.
+    """
+    with clear_errors():
+        from lmmvqa.training.arguments import read_arguments
+        from lmmvqa.training.run import encode, load_base, open_cache
+        from lmmvqa.training.training_data import load_training_data
+
+        arguments = read_arguments(config, parse_settings(override))
+        arguments.check()
+        data = load_training_data(arguments)
+        cache = open_cache(arguments, *load_base(arguments.model, device=str(arguments.device)))
+        _, failures = encode(data, cache, arguments.encoding_workers)
+        for error in failures.values():
+            show_error(error)
+        typer.echo(f"{cache.folder}: {len(list(cache.folder.glob('*.safetensors')))} videos, {sum(f.stat().st_size for f in cache.folder.iterdir()) / 2**20:.1f} MiB")
+    raise typer.Exit(1 if failures else 0)
+
+
+def merge(
+    adapter: Annotated[Path, typer.Argument(help="Output of `lmmvqa train`.")],
+    output: Annotated[Path, typer.Argument(help="New or empty folder for the full checkpoint.")],
+) -> None:
+    """Make a full checkpoint of what was trained and its base."""
+    with clear_errors():
+        from lmmvqa.training.adapters import merge as merge_adapter
+
+        merge_adapter(adapter, output)
+        messages.print(f"Full checkpoint in {output}.")
+
+
+def memory(
+    config: Config,
+    override: Override = None,
+    gpus: Annotated[int, typer.Option(min=1, help="GPUs that share the model where a strategy shares it.")] = 8,
+) -> None:
+    """Estimate the memory of one GPU for a training run under DDP, FSDP and ZeRO-3, without loading anything.
+
+    The model is that of the settings, or the paper's where they name one that isn't there yet.
+    """
+    with clear_errors():
+        from rich.console import Console
+        from rich.table import Table
+        from transformers import AutoConfig
+
+        import lmmvqa.registration  # noqa: F401
+        from lmmvqa.training.arguments import read_settings
+        from lmmvqa.training.memory import STRATEGIES, estimate_memory
+        from modeling_lmmvqa import LmmVqaConfig
+
+        settings = read_settings(config, parse_settings(override))
+        model = settings.get("model") or ""
+        known = Path(model, "config.json").is_file()
+        network = AutoConfig.from_pretrained(model) if known else LmmVqaConfig()
+        trains, batch = settings.get("trains", "projectors"), settings.get("per_device_train_batch_size", 8)
+        title = f"GiB on one of {gpus} GPUs: {trains}, {batch} videos of 10 s each, {model if known else 'the paper'}'s model"
+        table = Table("strategy", "weights", "gradients", "AdamW", "gathered", "activations", "all", title=title)
+        for strategy in STRATEGIES:
+            estimate = estimate_memory(
+                network, trains=trains, strategy=strategy, gpus=gpus, batch_size=batch,
+                checkpointing=bool(settings.get("activation_checkpointing")), lora_rank=settings.get("lora_rank", 16),
+            )
+            parts = (estimate.weights, estimate.gradients, estimate.optimizer, estimate.gathered, estimate.activations, estimate.total)
+            table.add_row(strategy, *(f"{part / 2**30:.1f}" for part in parts))
+        Console().print(table)
+
+
+def parse_settings(texts: list[str] | None) -> dict[str, Any]:
+    """`key=value` pairs; values are read as YAML.
+
+    Raises:
+        ValueError: a text has no "=".
+    """
+    import yaml
+
+    settings = {}
+    for text in texts or []:
+        key, found, value = text.partition("=")
+        if not found:
+            raise ValueError(f"{text!r} is not a setting: write key=value.")
+        settings[key] = yaml.safe_load(value)
+    return settings
