@@ -173,8 +173,8 @@ def build_ladder(sources: Iterable[Path], output: Path, *, workers: int = 2) -> 
         workers: copies made at once, each on one core.
 
     Returns:
-        The path of `ratings.csv`. Videos and photographs are dealt to `NUM_FOLDS` folds each, by a hash of their names;
-        fold 0 has the split "test". All copies of one content are in one fold.
+        The path of `ratings.csv`. Contents are dealt to `NUM_FOLDS` folds by a hash of their names; fold 0 has the
+        split "test". All copies of one content are in one fold.
 
     Raises:
         FileNotFoundError: there is no content in `sources`.
@@ -183,7 +183,6 @@ def build_ladder(sources: Iterable[Path], output: Path, *, workers: int = 2) -> 
     contents = sorted(_find_contents(sources), key=lambda content: content.name)
     if not contents:
         raise FileNotFoundError(f"No video or photograph found in {', '.join(map(str, sources))}.")
-    folds = _folds(contents)
     output.mkdir(parents=True, exist_ok=True)
     with ThreadPoolExecutor(workers) as pool:
         outcomes = list(pool.map(lambda content: _make_content(content, output), contents))
@@ -192,7 +191,7 @@ def build_ladder(sources: Iterable[Path], output: Path, *, workers: int = 2) -> 
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
         for content, (rows, _) in zip(contents, outcomes, strict=True):
-            fold = folds[content.name]
+            fold = _fold(content)
             writer.writerows({**row, "split": "train" if fold else "test", "fold": fold} for row in rows)
     if failures := [f"{content.path}: {error}" for content, (_, error) in zip(contents, outcomes, strict=True) if error]:
         raise RuntimeError(f"{len(failures)} of {len(contents)} contents failed, the others are in {ratings}:\n" + "\n".join(failures))
@@ -211,12 +210,9 @@ def _draw(*key: str) -> float:
     return int.from_bytes(hashlib.sha256("/".join(key).encode()).digest()[:8], "big") / 2**64
 
 
-def _folds(contents: list[Content]) -> dict[str, int]:
-    folds = {}
-    for kind in ("video", "photograph"):
-        names = sorted((content.name for content in contents if content.kind == kind), key=lambda n: _draw("split", n))
-        folds |= {name: i % NUM_FOLDS for i, name in enumerate(names)}
-    return folds
+def _fold(content: Content) -> int:
+    """Depends on the name alone, so that no content changes its fold when others are added."""
+    return int(NUM_FOLDS * _draw("fold", content.name))
 
 
 def _rungs(content: Content) -> list[Rung]:
