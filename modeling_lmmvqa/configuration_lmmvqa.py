@@ -80,6 +80,8 @@ class LmmVqaConfig(PreTrainedConfig):
             (`lmmvqa compose` measures it).
         spatial_projector_type: "vit" (one ViT layer and one linear layer, the paper), "mlp" or "perceiver" (ablations).
         num_spatial_tokens: spatial tokens of a key frame, a square number; fewer than the tower gives are pooled.
+        spatial_pooling: what a pooled token keeps of its part of the frame: the "mean" of each channel, or the
+            "mean_and_deviation", which doubles the channels. An artefact that fills a tenth of a patch hardly moves a mean.
         num_temporal_tokens: temporal tokens of a chunk: 0 (the ablation), 1, 4, 16, 64 or 256 (Table VIII).
         frame_fusion: "concat" keeps the tokens of every second (eq. 8); "mean" averages the features over time first.
         projector_hidden_size: width inside the projectors; by default the tower's (vit, perceiver) or the decoder's (mlp).
@@ -137,6 +139,7 @@ class LmmVqaConfig(PreTrainedConfig):
     vision_feature_size: int | None = None
     spatial_projector_type: Literal["vit", "mlp", "perceiver"] = "vit"
     num_spatial_tokens: int = 256
+    spatial_pooling: Literal["mean", "mean_and_deviation"] = "mean"
     num_temporal_tokens: int = 256
     frame_fusion: Literal["concat", "mean"] = "concat"
     projector_hidden_size: int | None = None
@@ -171,6 +174,8 @@ class LmmVqaConfig(PreTrainedConfig):
                 raise ValueError(f"score_calibration={self.score_calibration} must be at least two pairs of rising numbers.")
         if self.interval_scale <= 0:
             raise ValueError(f"interval_scale={self.interval_scale} must be above 0.")
+        if self.spatial_projector_type == "perceiver" and self.spatial_pooling != "mean":
+            raise ValueError("A perceiver reads every place of the tower's map, so nothing is pooled: leave spatial_pooling at 'mean'.")
         if self.spatial_projector_type != "mlp" and self.spatial_hidden_size % self.projector_num_heads:
             raise ValueError(
                 f"projector_num_heads={self.projector_num_heads} does not divide the width {self.spatial_hidden_size} of "
@@ -180,15 +185,16 @@ class LmmVqaConfig(PreTrainedConfig):
     @property
     def spatial_feature_size(self) -> int:
         """Channels of a spatial feature before its projector."""
-        if self.vision_feature_size is not None:
-            return self.vision_feature_size
-        channels = getattr(self.vision_config, "hidden_size", None)
+        channels = self.vision_feature_size
         if channels is None:
-            raise ValueError(
-                f"vision_feature_size is not set and a tower of type {self.vision_config.model_type!r} does not tell it: set it "
-                "to the number of channels of the selected hidden states."
-            )
-        return channels * (len(self.vision_feature_layer) if isinstance(self.vision_feature_layer, list | tuple) else 1)
+            channels = getattr(self.vision_config, "hidden_size", None)
+            if channels is None:
+                raise ValueError(
+                    f"vision_feature_size is not set and a tower of type {self.vision_config.model_type!r} does not tell it: set it "
+                    "to the number of channels of the selected hidden states."
+                )
+            channels *= len(self.vision_feature_layer) if isinstance(self.vision_feature_layer, list | tuple) else 1
+        return channels * (2 if self.spatial_pooling == "mean_and_deviation" else 1)
 
     @property
     def spatial_hidden_size(self) -> int:

@@ -130,7 +130,10 @@ class LmmVqaModel(LmmVqaPreTrainedModel):
             grid = maps[-1].shape[-2:]
         else:
             grid = (isqrt(self.config.num_spatial_tokens),) * 2
-        pooled = [layer if layer.shape[-2:] == grid else nn.functional.adaptive_avg_pool2d(layer, grid) for layer in maps]
+        pooled = [_pool(layer, grid) for layer in maps]
+        if self.config.spatial_pooling == "mean_and_deviation":
+            squares = [_pool(layer.square(), grid) for layer in maps]
+            pooled += [(square - mean.square()).clamp(min=0).sqrt() for mean, square in zip(pooled, squares, strict=True)]
         return torch.cat(pooled, dim=1).flatten(2).transpose(1, 2)
 
     def encode_chunks(self, chunks: torch.Tensor) -> torch.Tensor:
@@ -525,6 +528,11 @@ def _as_map(state: torch.Tensor) -> torch.Tensor:
         return state
     side = isqrt(state.shape[1])
     return state[:, -side * side :].transpose(1, 2).unflatten(2, (side, side))
+
+
+def _pool(feature_map: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
+    """(batch, channels, height, width) -> (batch, channels, *grid), means over the parts of the map."""
+    return feature_map if feature_map.shape[-2:] == grid else nn.functional.adaptive_avg_pool2d(feature_map, grid)
 
 
 def _scatter(rows: torch.Tensor, present: torch.Tensor) -> torch.Tensor:

@@ -17,6 +17,10 @@ from modeling_lmmvqa import LmmVqaConfig, LmmVqaForConditionalGeneration, LmmVqa
         ("projector_num_heads", 7, "divisor"),
         ("frame_fusion", "sum", "concat"),
         ("spatial_projector_type", "linear", "vit"),
+        ("spatial_pooling", "max", "mean_and_deviation"),
+        ("score_calibration", [[0.0, 0.0], [50.0, 0.0]], "rising"),
+        ("score_calibration", [[0.0, 0.0]], "two pairs"),
+        ("interval_scale", 0.0, "above 0"),
     ],
 )
 def test_a_bad_value_is_shown_with_what_is_allowed(field, value, allowed):

@@ -65,6 +65,16 @@ def test_spatial_pooling_averages_neighbouring_places(tiny):
     torch.testing.assert_close(model.model.encode_key_frames(frame)[0], places.mean((1, 3)).flatten(0, 1))
 
 
+def test_deviations_stand_behind_the_means():
+    model, _ = make_tiny(spatial_projector_type="mlp", spatial_pooling="mean_and_deviation", num_spatial_tokens=1)
+    frame = torch.randn(1, 3, 56, 56)
+    features = model.model.encode_key_frames(frame)
+    states = model.model.vision_tower(frame, output_hidden_states=True).hidden_states[model.config.vision_feature_layer][0, 1:]
+    expected = torch.cat([states.mean(0), states.std(0, correction=0)])
+    torch.testing.assert_close(features[0, 0], expected, atol=1e-4, rtol=1e-4)
+    assert model.config.spatial_feature_size == features.shape[-1] == model.model.spatial_projector.input.in_features
+
+
 @torch.no_grad()
 def test_a_convolutional_tower_and_a_decoder_unlike_llama(clip):
     tokenizer = make_tokenizer(1)

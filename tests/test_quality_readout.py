@@ -145,3 +145,17 @@ def test_the_prefix_is_the_same_for_both_questions(tiny):
     _, processor = tiny
     prefixes = {processor.split_prompt(conversation(fixed_question(task)))[0] for task in ("score", "level")}
     assert len(prefixes) == 1
+
+
+def test_calibration_maps_score_and_interval():
+    scores, levels = torch.randn(4, 101).log_softmax(-1), torch.randn(4, 3).log_softmax(-1)
+    plain = read_out(scores, levels, ["a", "b", "c"])
+    doubled = read_out(scores, levels, ["a", "b", "c"], [[25.0, 0.0], [75.0, 100.0]])
+    torch.testing.assert_close(doubled.score, (2 * plain.score - 50).clamp(0, 100), atol=1e-4, rtol=0)
+    torch.testing.assert_close(doubled.score_interval, (2 * plain.score_interval - 50).clamp(0, 100), atol=1e-4, rtol=0)
+    assert torch.equal(doubled.score_probabilities, plain.score_probabilities) and doubled.level == plain.level
+    wide = read_out(scores, levels, ["a", "b", "c"], interval_scale=1.1)
+    distance = plain.score_interval - plain.score[:, None]
+    torch.testing.assert_close(wide.score_interval, (plain.score[:, None] + 1.1 * distance).clamp(0, 100), atol=1e-4, rtol=0)
+    same = read_out(scores, levels, ["a", "b", "c"], [[0.0, 0.0], [40.0, 40.0], [100.0, 100.0]])
+    torch.testing.assert_close(same.score_std, plain.score_std, atol=1e-4, rtol=0)

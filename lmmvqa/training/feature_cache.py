@@ -183,7 +183,7 @@ def _fingerprint(model: PreTrainedModel, processor: Any) -> str:
     digest = hashlib.sha256(json.dumps(processor.video_processor.to_dict(), sort_keys=True, default=str).encode())
     config = model.config
     shape = (config.vision_feature_layer, config.num_temporal_tokens, config.spatial_projector_type == "perceiver")
-    digest.update(json.dumps([*shape, config.num_spatial_tokens]).encode())
+    digest.update(json.dumps([*shape, config.num_spatial_tokens, config.spatial_pooling]).encode())
     for tower in ("vision_tower", "temporal_tower"):
         for name, tensor in sorted(getattr(model, tower, torch.nn.Module()).state_dict().items()):
             digest.update(name.encode())
