@@ -83,6 +83,8 @@ class LmmVqaTrainingArguments(TrainingArguments):
     remove_unused_columns: bool | None = field(default=False)
     label_names: list[str] | None = field(default_factory=lambda: ["labels"])
     report_to: str | list[str] = field(default="none")
+    # Frozen parameters need no gradient, and all others get one in every step.
+    ddp_find_unused_parameters: bool | None = field(default=False)
     # The library's filter would hide a loss that is no number behind the mean of earlier ones.
     logging_nan_inf_filter: bool = field(default=False)
     disable_tqdm: bool | None = field(default=True)

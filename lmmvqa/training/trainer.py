@@ -229,7 +229,10 @@ def quality_metrics(predictions: list[dict[str, Any]], rows: list[dict[str, Any]
     right = [p["level"] == row["level"] for p, row in zip(predictions, rows, strict=True)]
     metrics = {"level_accuracy": sum(right) / len(right)}
     if len(set(ratings)) > 1:
-        metrics |= {"srcc": float(spearmanr(scores, ratings).statistic), "plcc": float(pearsonr(scores, ratings).statistic)}
+        # Scores that are all the same rank nothing.
+        ranked = len(set(scores)) > 1
+        metrics["srcc"] = float(spearmanr(scores, ratings).statistic) if ranked else 0.0
+        metrics["plcc"] = float(pearsonr(scores, ratings).statistic) if ranked else 0.0
     return metrics
 
 

@@ -1,0 +1,143 @@
+"""What training costs: an epoch from cached features against one that encodes, and a projector step against the bare decoder.
+
+`python benchmarks/training.py [VIDEO...] [--epochs-of 8] [--rounds 12]` trains the projectors of the default checkpoint on the
+videos (default: those of tests/data). It prints
+
+- the time of an epoch that encodes over that of a cached one (to be at least 10), and the largest difference of their losses;
+- the time of a whole training step (batch from the cache, forward, backward, AdamW) over that of a bare forward and backward of
+  the decoder on the same tokens (at most 1.15): the same embeddings, the same positions of the head, gradients down to the embeddings.
+  Steps alternate, medians are compared;
+- the peak memory of each, measured in a process of its own.
+"""
+
+import argparse
+import csv
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+from lmmvqa.training.arguments import LmmVqaTrainingArguments
+from lmmvqa.training.run import build_trainer
+
+CLIPS = sorted((Path(__file__).parent.parent / "tests" / "data").glob("*.mp4"))
+BATCH = 8
+
+
+def make_set(videos: list[Path], folder: Path, count: int) -> Path:
+    """A rated set of `count` videos; a video that comes again is another link to it."""
+    with (folder / "ratings.csv").open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["video", "mos"])
+        for number in range(count):
+            video = videos[number % len(videos)].absolute()
+            (folder / f"{number}{video.suffix}").symlink_to(video)
+            rows.writerow([f"{number}{video.suffix}", (37 * number) % 101])
+    return folder
+
+
+def trainer_for(folder: Path, *, cached: bool, batch: int = BATCH):
+    """A trainer of the projectors, without dropout, so that losses can be compared."""
+    arguments = LmmVqaTrainingArguments(
+        output_dir=str(folder / f"run_{cached}"), feature_cache=str(folder / "features"), data_dir=str(folder), tasks="score",
+        cache_features=cached, per_device_train_batch_size=batch, num_train_epochs=1, logging_steps=1, save_strategy="no", use_cpu=True,
+    )
+    trainer = build_trainer(arguments)
+    for module in trainer.model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    return trainer
+
+
+def epoch(trainer) -> tuple[float, list[float]]:
+    """Seconds and losses of one epoch."""
+    start = time.perf_counter()
+    trainer.train()
+    return time.perf_counter() - start, [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+
+
+class Steps:
+    """A training step and the bare decoder on the same batch."""
+
+    def __init__(self, trainer):
+        self.trainer, self.rows = trainer, [trainer.train_dataset[i] for i in range(BATCH)]
+        trainer.create_optimizer_and_scheduler(1000)
+        trainer.current_gradient_accumulation_steps = 1
+        trainer.model_wrapped = trainer.model
+        self.model = trainer.model.get_base_model()
+        batch = trainer.data_collator(self.rows)
+        self.labels, self.kept, self.mask = batch["labels"], batch["logits_to_keep"], batch["attention_mask"]
+        self.embeddings = torch.randn(*batch["input_ids"].shape, self.model.config.text_config.hidden_size) * 0.1
+
+    def whole(self) -> None:
+        batch = self.trainer.data_collator(self.rows)
+        self.trainer.training_step(self.trainer.model, batch)
+        torch.nn.utils.clip_grad_norm_([p for p in self.trainer.model.parameters() if p.requires_grad], 1.0)
+        self.trainer.optimizer.step()
+        self.trainer.optimizer.zero_grad()
+
+    def bare(self) -> None:
+        embeddings = self.embeddings.clone().requires_grad_()
+        hidden = self.model.model.language_model(inputs_embeds=embeddings, attention_mask=self.mask, use_cache=False).last_hidden_state
+        logits = self.model.lm_head(hidden[:, -self.kept :])
+        torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1).float(), self.labels[:, 1:].flatten()).backward()
+
+
+def seconds(work) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def peak(what: str, folder: Path) -> float:
+    """Peak memory in MiB of a process that does only this."""
+    command = [sys.executable, __file__, "--only", what, "--folder", str(folder)]
+    return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[-1])
+
+
+def only(what: str, folder: Path) -> None:
+    if what in ("cached", "encoding"):
+        trainer_for(folder, cached=what == "cached").train()
+    else:
+        steps = Steps(trainer_for(folder, cached=True))
+        for _ in range(2):
+            getattr(steps, what)()
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("videos", nargs="*", type=Path, default=CLIPS)
+    parser.add_argument("--epochs-of", type=int, default=8, help="videos in an epoch")
+    parser.add_argument("--rounds", type=int, default=12, help="steps of each kind")
+    parser.add_argument("--only", choices=("cached", "encoding", "whole", "bare"), help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.only:
+        only(arguments.only, arguments.folder)
+        return
+    with tempfile.TemporaryDirectory() as name:
+        folder = make_set(arguments.videos, Path(name), arguments.epochs_of)
+        cached_trainer = trainer_for(folder, cached=True)
+        cached, cached_losses = epoch(cached_trainer)
+        encoding, losses = epoch(trainer_for(folder, cached=False))
+        difference = max(abs(a - b) for a, b in zip(cached_losses, losses, strict=True))
+        print(f"epoch of {arguments.epochs_of} videos: encoding {encoding:.1f} s, cached {cached:.2f} s: {encoding / cached:.1f} x")
+        print(f"largest difference of their losses: {difference:.5f} (losses of {min(losses):.2f} to {max(losses):.2f}; the cache is in half precision)")
+        steps = Steps(trainer_for(folder, cached=True))
+        steps.whole(), steps.bare()
+        times = [(seconds(steps.whole), seconds(steps.bare)) for _ in range(arguments.rounds)]
+        whole, bare = (statistics.median(column) for column in zip(*times, strict=True))
+        tokens = int(steps.mask.sum())
+        print(f"step of {BATCH} videos, {tokens} tokens: whole {1000 * whole:.0f} ms, bare decoder {1000 * bare:.0f} ms: {whole / bare:.2f} x")
+        peaks = {what: peak(what, folder) for what in ("cached", "encoding", "whole", "bare")}
+        print("peak memory: " + ", ".join(f"{what} {size:.0f} MiB" for what, size in peaks.items()))
+
+
+if __name__ == "__main__":
+    main()
