@@ -1,6 +1,6 @@
 """Does fine-tuning the default checkpoint on 100 rated clips help on contents that neither has seen?
 
-`python benchmarks/finetune.py LADDER/ratings.csv [--clips 100] [key=value ...]` takes the contents of the split "test" (the default
+`python benchmarks/finetune.py [--clips 100] LADDER/ratings.csv [key=value ...]` takes the contents of the split "test" (the default
 checkpoint never saw them), deals them into two halves, fine-tunes with the recipe `own_videos` on clips of one half and tests on all
 clips of the other; then the other way round. It prints the SRCC with the ratings before and after, for both and their mean.
 """
