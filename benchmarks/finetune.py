@@ -1,8 +1,8 @@
 """Does fine-tuning the default checkpoint on 100 rated clips help on contents that neither has seen?
 
 `python benchmarks/finetune.py [--clips 100] LADDER/ratings.csv [key=value ...]` takes the contents of the split "test" (the default
-checkpoint never saw them), deals them into two halves, fine-tunes with the recipe `own_videos` on clips of one half and tests on all
-clips of the other; then the other way round. It prints the SRCC with the ratings before and after, for both and their mean.
+checkpoint never saw them), deals them into two halves, draws 100 clips of each, fine-tunes with the recipe `own_videos` on those of one
+half and tests on those of the other; then the other way round. It prints the SRCC with the ratings before and after, for both and their mean.
 """
 
 import argparse
@@ -33,20 +33,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("ratings", type=Path)
     parser.add_argument("settings", nargs="*", help="key=value pairs that replace those of the recipe")
-    parser.add_argument("--clips", type=int, default=100, help="clips of the held-in set")
+    parser.add_argument("--clips", type=int, default=100, help="clips of each half")
     parser.add_argument("--feature-cache", help="folder to keep the features in")
     arguments = parser.parse_args()
     with arguments.ratings.open(newline="", encoding="utf-8") as file:
         unseen = [row for row in csv.DictReader(file) if row["split"] == "test"]
     contents = sorted({row["content"] for row in unseen}, key=lambda name: draw("half", name))
-    halves = [contents[0::2], contents[1::2]]
+    halves = [
+        sorted((row for row in unseen if row["content"] in half), key=lambda row: draw("clip", row["video"]))[: arguments.clips]
+        for half in (contents[0::2], contents[1::2])
+    ]
     changes = []
     with tempfile.TemporaryDirectory() as name:
-        for number, (ours, theirs) in enumerate((halves, halves[::-1])):
+        for number, (held_in, held_out) in enumerate((halves, halves[::-1])):
             folder = Path(name) / str(number)
             folder.mkdir()
-            held_in = sorted((row for row in unseen if row["content"] in ours), key=lambda row: draw("clip", row["video"]))[: arguments.clips]
-            held_out = [row for row in unseen if row["content"] in theirs]
             write_set(folder, arguments.ratings.parent, held_in, held_out)
             cache = arguments.feature_cache or str(Path(name) / "features")
             changed = {"data_dir": str(folder), "output_dir": str(folder / "run"), "feature_cache": cache, **parse_settings(arguments.settings)}
@@ -56,7 +57,7 @@ def main() -> None:
                 metrics = trainer.evaluate(trainer.tests["test"], metric_key_prefix="test")
                 scores.append(metrics["test_srcc"])
                 print(f"half {number}, {state}: SRCC {metrics['test_srcc']:.3f}, PLCC {metrics['test_plcc']:.3f}, level {metrics['test_level_accuracy']:.2f} "
-                      f"({len(held_in)} clips of {len(ours)} contents held in, {len(held_out)} of {len(theirs)} held out)", flush=True)
+                      f"({len(held_in)} clips held in, {len(held_out)} held out)", flush=True)
                 if state == "before":
                     trainer.train()
             changes.append(scores)

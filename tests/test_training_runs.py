@@ -121,6 +121,53 @@ def test_two_processes_have_the_loss_curve_of_one(rated, cache, tmp_path):
     assert max((first[key] - second[key]).abs().max() for key in first) < 1e-4
 
 
+SHARDED = """
+import sys
+import torch
+from torch import distributed
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
+from conftest import make_tiny
+from lmmvqa.training.adapters import make_trainable
+
+distributed.init_process_group("gloo")
+mesh = init_device_mesh("cpu", (2,))
+for trains in ("projectors", "projectors+lora", "projectors+decoder"):
+    (whole, processor), (shared, _) = make_tiny(), make_tiny()
+    layers = shared._no_split_modules
+    whole, shared = (make_trainable(model, trains, dropout=0.0).eval() for model in (whole, shared))
+    for module in reversed(list(shared.modules())):
+        if type(module).__name__ in layers:
+            fully_shard(module, mesh=mesh)
+    fully_shard(shared, mesh=mesh)
+    register_fsdp_forward_method(shared, "assess")
+    inputs = processor(videos=[sys.argv[1]])
+    scores = [model.assess(**inputs).score for model in (whole, shared)]
+    videos = {name: inputs[name] for name in ("pixel_values_videos", "temporal_values", "chunk_counts")}
+    ids = torch.cat([inputs["input_ids"], torch.tensor([[65, 66, 67]])], 1)
+    labels = ids.masked_fill(torch.arange(ids.shape[1]) < ids.shape[1] - 3, -100)
+    losses = [model(input_ids=ids, labels=labels, **videos).loss for model in (whole, shared)]
+    sum(losses).backward()
+    torch.testing.assert_close(*scores)
+    torch.testing.assert_close(*losses)
+    trained = [[p for p in model.parameters() if p.requires_grad] for model in (whole, shared)]
+    assert len(trained[0]) == len(trained[1]) > 10
+    for first, second in zip(*trained, strict=True):
+        assert second.to_local().numel() < first.numel() or first.shape[0] == 1
+        torch.testing.assert_close(first.grad, second.grad.full_tensor())
+"""
+
+
+def test_a_model_that_fsdp_shards_scores_and_learns_as_a_whole_one(tmp_path, clip):
+    """What the configuration for FSDP does to the model, where accelerate itself has FSDP for GPUs only."""
+    script = tmp_path / "sharded.py"
+    script.write_text(SHARDED)
+    environment = ENVIRONMENT | {"PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "tests")))}
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(script), str(clip)]
+    done = subprocess.run(launch, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
 def test_a_run_is_pushed_with_its_card_and_loads_with_its_base(rated, cache, tmp_path):
     base = save_tiny(tmp_path / "base")
     with LoopbackHub() as hub:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 import yaml
 from accelerate import PartialState
-from accelerate.utils import gather_object
+from accelerate.utils import gather_object, parse_flag_from_env
 from rich.progress import track
 from transformers import AutoConfig, AutoProcessor, set_seed
 
@@ -95,6 +95,9 @@ def build_trainer(arguments: LmmVqaTrainingArguments) -> LmmVqaTrainer:
     with arguments.main_process_first(desc="loading the base"):
         model, processor = load_base(arguments.model, device=str(arguments.device))
     check_fit(model.config, processor, data)
+    if parse_flag_from_env("ACCELERATE_USE_FSDP"):
+        # Its shards hold parameters of one precision; it computes in the one that its configuration states.
+        model.float()
     cache = None
     if arguments.cache_features:
         cache = open_cache(arguments, model, processor)
