@@ -29,7 +29,8 @@ def features(config: Config, override: Override = None) -> None:
     """
     with clear_errors():
         from lmmvqa.training.arguments import read_arguments
-        from lmmvqa.training.run import encode, load_base, open_cache
+        from lmmvqa.training.encoding import encode
+        from lmmvqa.training.run import load_base, open_cache
         from lmmvqa.training.training_data import load_training_data
 
         arguments = read_arguments(config, parse_settings(override))

@@ -146,7 +146,7 @@ class LmmVqaTrainingArguments(TrainingArguments):
                 "push_to_hub, then lmmvqa merge and push the merged checkpoint."
             )
         try:
-            HfApi(token=self.hub_token).whoami()
+            HfApi(token=self.hub_token).whoami(cache=True)
         # A missing token, a wrong one and a lost connection are errors of three unrelated kinds.
         except Exception as error:
             reason = str(error).strip().splitlines()[0]

@@ -5,37 +5,32 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-import torch
 import yaml
 from accelerate import PartialState
-from accelerate.utils import gather_object, parse_flag_from_env
-from rich.progress import track
+from accelerate.utils import parse_flag_from_env
 from transformers import AutoConfig, AutoProcessor, set_seed
 
 import lmmvqa.registration  # noqa: F401 - makes the Auto classes know ours
-from lmmvqa.console import messages
 from lmmvqa.default_checkpoint import compose_default, default_checkpoint
 from lmmvqa.scoring import load_checkpoint
 from lmmvqa.training.adapters import make_trainable
 from lmmvqa.training.arguments import FRESH_DEFAULT, LmmVqaTrainingArguments, make_arguments, read_settings
-from lmmvqa.training.feature_cache import PROBED, FeatureCache
+from lmmvqa.training.encoding import encode, fit_standardizers
+from lmmvqa.training.feature_cache import FeatureCache
 from lmmvqa.training.trainer import AnswerCollator, LmmVqaTrainer, last_checkpoint
-from lmmvqa.training.training_data import TrainingData, check_fit, load_training_data
+from lmmvqa.training.training_data import check_fit, load_training_data
 from modeling_lmmvqa import LmmVqaConfig
-from modeling_lmmvqa.feature_batches import encode_video
 
 logger = logging.getLogger(__name__)
 
 SETTINGS_FILE = "settings.yaml"
 # Settings that may differ when a run goes on: they change what is said and kept, not what is learned.
 _MAY_CHANGE = ("logging", "report_to", "push_to_hub", "hub_", "save_", "disable_tqdm", "run_name", "encoding_workers", "dataloader_num_workers")
-# Videos on which the standardisers are measured at most.
-_MEASURED = 2000
 
 
 def run_training(config: str | os.PathLike, overrides: Mapping[str, Any] | None = None) -> dict[str, float]:
@@ -58,7 +53,8 @@ def run_training(config: str | os.PathLike, overrides: Mapping[str, Any] | None 
     settings = read_settings(config, overrides)
     arguments = make_arguments(settings, str(config))
     arguments.check()
-    _check_same_run(settings, Path(arguments.output_dir))
+    with PartialState().main_process_first():
+        _check_same_run(settings, Path(arguments.output_dir))
     if arguments.folds:
         return _run_folds(settings, arguments, str(config))
     return train(arguments)
@@ -72,8 +68,9 @@ def train(arguments: LmmVqaTrainingArguments) -> dict[str, float]:
     trainer.save_state()
     metrics: dict[str, float] = {}
     for name, rows in trainer.tests.items():
-        metrics |= trainer.evaluate(rows, metric_key_prefix=name)
-        trainer.save_metrics(name, metrics)
+        results = trainer.evaluate(rows, metric_key_prefix=name)
+        trainer.save_metrics(name, results)
+        metrics |= results
     if arguments.push_to_hub:
         trainer.push_to_hub()
     return metrics
@@ -108,17 +105,15 @@ def build_trainer(arguments: LmmVqaTrainingArguments) -> LmmVqaTrainer:
     model = make_trainable(
         model, arguments.trains, rank=arguments.lora_rank, alpha=arguments.lora_alpha, dropout=arguments.lora_dropout, seed=arguments.seed
     )
-    trainer = LmmVqaTrainer(
+    return LmmVqaTrainer(
         model=model,
         args=arguments,
         data_collator=AnswerCollator(cache, processor),
         train_dataset=data.train,
         eval_dataset=data.validation,
         processing_class=processor,
-        cache=cache,
+        tests=data.tests,
     )
-    trainer.tests = data.tests
-    return trainer
 
 
 def load_base(name: str | None, device: str | None = None) -> tuple[Any, Any]:
@@ -135,69 +130,6 @@ def open_cache(arguments: LmmVqaTrainingArguments, model: Any, processor: Any) -
     return FeatureCache(arguments.feature_cache or Path(arguments.output_dir) / "features", model, processor)
 
 
-def encode(data: TrainingData, cache: FeatureCache, workers: int) -> tuple[TrainingData, dict[str, str]]:
-    """Fill the cache with the videos of all rows, shared out among the processes.
-
-    Returns:
-        The rows with the column `features` in the place of `video`, those that can't be encoded left out; and why, by
-        the path of the video.
-
-    Raises:
-        ValueError: no training video could be encoded.
-        OSError: the disk has no room for the features.
-    """
-    data = data.map(lambda rows: rows.add_column("features", _shared(list(range(len(rows))), lambda share: cache.keys((rows[i]["video"] for i in share), workers))))
-    where = {key: (rows, index) for rows in data.splits() for index, key in enumerate(rows["features"])}
-    missing = cache.missing(where)
-    if missing:
-        cache.check_space([rows[index]["video"] for rows, index in map(where.get, missing[:: 1 + len(missing) // PROBED])], len(missing))
-
-    def fill(share: list[str]) -> list[tuple[str, str]]:
-        videos = ((key, where[key][0][where[key][1]]["video"]) for key in share)
-        watched = track(
-            cache.fill(videos, workers), "Encoding videos", len(share), console=messages, disable=not messages.is_terminal, transient=True
-        )
-        return [(key, error) for key, error in watched if error is not None]
-
-    errors = dict(_shared(missing, fill))
-    failures = {where[key][0][where[key][1]]["video"]["path"]: error for key, error in errors.items()}
-    for path, error in failures.items():
-        logger.warning("Left out: %s", error if path in error else f"{path}: {error}")
-    data = data.map(
-        lambda rows: rows.select([i for i, key in enumerate(rows["features"]) if key not in errors]).remove_columns("video")
-    )
-    if not len(data.train):
-        raise ValueError(f"None of the training videos can be encoded; the first error: {next(iter(errors.values()))}")
-    return data, failures
-
-
-def _shared(items: list[Any], work: Callable[[list[Any]], list[Any]]) -> list[Any]:
-    """`work` on a share of the items in each process, and the results of all."""
-    state = PartialState()
-    with state.split_between_processes(items) as share:
-        results = work(share) if share else []
-    return gather_object(results) if state.num_processes > 1 else results
-
-
-def fit_standardizers(model: Any, collator: AnswerCollator, data: TrainingData) -> None:
-    """Measure the statistics of the features on the training set (on at most 2,000 of its videos, evenly spread)."""
-    rows = data.train
-    column = "features" if collator.cache is not None else "id"
-    firsts = list({name: index for index, name in reversed(list(enumerate(rows[column])))}.values())
-    firsts = sorted(firsts)[:: 1 + len(firsts) // _MEASURED]
-    streams: dict[str, list[torch.Tensor]] = {}
-    for index in firsts:
-        inputs = collator.video_inputs([rows[index]])
-        if collator.cache is None:
-            inputs = encode_video(model.model, inputs)
-        for name in ("spatial_features", "temporal_features"):
-            if name in inputs:
-                streams.setdefault(name, []).append(inputs[name].reshape(-1, inputs[name].shape[-1]))
-    for name, features in streams.items():
-        projector = getattr(model.model, name.replace("features", "projector"))
-        projector.standardizer.fit(torch.cat(features))
-
-
 def _our_config(name: str) -> LmmVqaConfig:
     config = AutoConfig.from_pretrained(name)
     if not isinstance(config, LmmVqaConfig):
@@ -212,7 +144,7 @@ def _check_same_run(settings: dict[str, Any], output_dir: Path) -> None:
         ValueError: the folder holds a run with other settings.
     """
     file = output_dir / SETTINGS_FILE
-    if last_checkpoint(output_dir) and file.is_file():
+    if file.is_file() and any(output_dir.rglob("trainer_state.json")):
         before = yaml.safe_load(file.read_text(encoding="utf-8"))
         changed = [
             f"{key} ({before.get(key)} before, {settings.get(key)} now)"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -101,12 +102,12 @@ class LmmVqaTrainer(Trainer):
     `metric_for_best_model: srcc` chooses by what the model is for. `lmmvqa.training.run.build_trainer` makes one from arguments.
 
     Args:
-        cache: features of all rows; None to encode the videos of every batch.
+        tests: test splits by name, for evaluation after training.
     """
 
-    def __init__(self, *args: Any, cache: FeatureCache | None, **kwargs: Any):
+    def __init__(self, *args: Any, tests: Mapping[str, Dataset] | None = None, **kwargs: Any):
         super().__init__(*args, **kwargs)
-        self.cache = cache
+        self.tests = dict(tests or {})
         self.throughput, self.loss_watch = Throughput(), LossWatch()
         # The library's own displays write to standard output, or count what means nothing to a user.
         for display in (PrinterCallback, ProgressCallback):

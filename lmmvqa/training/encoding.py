@@ -1,0 +1,101 @@
+"""Rows of videos to rows of features: every video through the frozen towers once, by all processes together."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from accelerate.utils import gather_object
+from datasets import Dataset
+from rich.progress import track
+
+from lmmvqa.console import messages
+from lmmvqa.training.feature_cache import PROBED, FeatureCache
+from lmmvqa.training.trainer import AnswerCollator
+from lmmvqa.training.training_data import TrainingData
+from modeling_lmmvqa.feature_batches import encode_video
+
+logger = logging.getLogger(__name__)
+
+# Videos on which the standardisers are measured at most.
+_MEASURED = 2000
+
+
+def encode(data: TrainingData, cache: FeatureCache, workers: int) -> tuple[TrainingData, dict[str, str]]:
+    """Fill the cache with the videos of all rows, shared out among the processes.
+
+    Args:
+        workers: videos read at once in each process.
+
+    Returns:
+        The rows with the column `features` in the place of `video`, those that can't be encoded left out; and why, by
+        the path of the video.
+
+    Raises:
+        ValueError: no training video could be encoded.
+        OSError: the disk has no room for the features.
+    """
+
+    def with_keys(rows: Dataset) -> Dataset:
+        indices = list(range(len(rows)))
+        keys = _shared(indices, lambda share: cache.keys((rows[index]["video"] for index in share), workers))
+        return rows.add_column("features", keys)
+
+    data = data.map(with_keys)
+    places = {key: (rows, index) for rows in data.splits() for index, key in enumerate(rows["features"])}
+
+    def video(key: str) -> Any:
+        rows, index = places[key]
+        return rows[index]["video"]
+
+    def fill(keys: list[str]) -> list[tuple[str, str]]:
+        results = cache.fill(((key, video(key)) for key in keys), workers)
+        shown = messages.is_terminal
+        watched = track(results, "Encoding videos", len(keys), console=messages, disable=not shown, transient=True)
+        return [(key, error) for key, error in watched if error is not None]
+
+    missing = cache.missing(places)
+    if missing:
+        cache.check_space([video(key) for key in missing[:: 1 + len(missing) // PROBED]], len(missing))
+    errors = dict(_shared(missing, fill))
+    failures = {video(key)["path"]: error for key, error in errors.items()}
+    for path, error in failures.items():
+        logger.warning("Left out: %s", error if path in error else f"{path}: {error}")
+
+    def encoded(rows: Dataset) -> Dataset:
+        return rows.select([index for index, key in enumerate(rows["features"]) if key not in errors]).remove_columns("video")
+
+    data = data.map(encoded)
+    if not len(data.train):
+        raise ValueError(f"None of the training videos can be encoded; the first error: {next(iter(errors.values()))}")
+    return data, failures
+
+
+def _shared(items: list[Any], work: Callable[[list[Any]], list[Any]]) -> list[Any]:
+    """`work` on a share of the items in each process, and the results of all."""
+    state = PartialState()
+    with state.split_between_processes(items) as share:
+        results = work(share) if share else []
+    return gather_object(results) if state.num_processes > 1 else results
+
+
+def fit_standardizers(model: Any, collator: AnswerCollator, data: TrainingData) -> None:
+    """Measure the statistics of the features on the training set (on at most 2,000 of its videos, evenly spread)."""
+    rows = data.train
+    column = "features" if collator.cache is not None else "id"
+    firsts = list({name: index for index, name in reversed(list(enumerate(rows[column])))}.values())
+    firsts = sorted(firsts)[:: 1 + len(firsts) // _MEASURED]
+    streams: dict[str, list[torch.Tensor]] = {}
+    for index in firsts:
+        inputs = collator.video_inputs([rows[index]])
+        if collator.cache is None:
+            inputs = encode_video(model.model, inputs)
+        for name in ("spatial_features", "temporal_features"):
+            if name in inputs:
+                streams.setdefault(name, []).append(inputs[name].reshape(-1, inputs[name].shape[-1]))
+    for name, features in streams.items():
+        projector = getattr(model.model, name.replace("features", "projector"))
+        projector.standardizer.fit(torch.cat(features))
