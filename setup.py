@@ -12,7 +12,7 @@ setup(
     python_requires=">=3.11",
     packages=find_packages(include=["lmmvqa*", "modeling_lmmvqa*", "processing*", "dataset_builders*", "hub_cards*"]),
     package_data={
-        "lmmvqa": ["checkpoint/**/*", "training/recipes/*.yaml", "training/accelerate/*.yaml"],
+        "lmmvqa": ["checkpoint/**/*", "demo/examples/*", "demo/requirements.txt", "training/recipes/*.yaml", "training/accelerate/*.yaml"],
         "hub_cards": ["*.md", "*.jinja"],
     },
     entry_points={"console_scripts": ["lmmvqa = lmmvqa.cli:app"]},
@@ -45,6 +45,17 @@ setup(
     extras_require={
         "plots": ["matplotlib>=3.8"],
         "ladder": ["imageio-ffmpeg>=0.6"],
-        "dev": ["imageio-ffmpeg>=0.6", "matplotlib>=3.8", "optimum-quanto>=0.2.7", "pytest>=8.0", "ruff>=0.9", "tensorboard>=2.16"],
+        "demo": ["gradio>=6.0"],
+        "dev": [
+            "build>=1.2",
+            "gradio>=6.0",
+            "imageio-ffmpeg>=0.6",
+            "matplotlib>=3.8",
+            "optimum-quanto>=0.2.7",
+            "playwright>=1.50",
+            "pytest>=8.0",
+            "ruff>=0.9",
+            "tensorboard>=2.16",
+        ],
     },
 )

@@ -18,7 +18,7 @@ from rich.logging import RichHandler
 from rich.markup import escape
 from rich.table import Table
 
-from lmmvqa.console import clear_errors, messages, show_error
+from lmmvqa.console import clear_errors, messages, print_timeline, show_error
 from lmmvqa.data_commands import app as data_app
 from lmmvqa.release_commands import app as release_app
 from lmmvqa.training_commands import features, memory, merge, parse_settings, train
@@ -54,6 +54,7 @@ def score(
     device: Annotated[str | None, typer.Option(help="For example cpu, cuda, cuda:1. Default: a GPU if there is one.")] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Videos that the language model sees at once.")] = 8,
     decoder: Annotated[str, typer.Option(help="pyav, decord or auto.")] = "auto",
+    timeline: Annotated[bool, typer.Option("--timeline", help="Also quality over time: windows of 4 s, one every second.")] = False,
 ) -> None:
     """Score videos: 0 (worst) to 100 (best), with a level and how sure the model is.
 
@@ -64,11 +65,14 @@ def score(
     if decoder not in ("auto", "pyav", "decord"):
         raise typer.BadParameter(f"--decoder {decoder} is unknown: choose pyav, decord or auto.")
     with clear_errors():
-        from lmmvqa.scoring import find_videos, load_checkpoint, score_videos
+        from lmmvqa.scoring import find_videos, load_checkpoint, score_over_time, score_videos
 
         videos = find_videos(paths)
         network, processor = load_checkpoint(model, device)
-        scores = score_videos(videos, network, processor, batch_size=batch_size, decoder=decoder)
+        if timeline:
+            scores = score_over_time(videos, network, processor, decoder=decoder)
+        else:
+            scores = score_videos(videos, network, processor, batch_size=batch_size, decoder=decoder)
         results = _watched(scores, len(videos))
         if as_json:
             failed = _write_json(results)
@@ -218,7 +222,7 @@ def _write_csv(scores: Iterator[VideoScore], path: Path) -> int:
 def _print_table(scores: Iterator[VideoScore]) -> int:
     failed = 0
     table = Table("video", "score (0-100)", "90 % interval", "level", "sure of the level", "length")
-    errors = []
+    errors, moments = [], []
     for result in scores:
         if result.error is not None:
             failed += 1
@@ -228,7 +232,11 @@ def _print_table(scores: Iterator[VideoScore]) -> int:
         low, high = result.interval
         sure = result.level_probabilities[result.level]
         table.add_row(escape(result.path), f"{result.score:.1f}", f"{low:.0f} to {high:.0f}", result.level, f"{sure:.0%}", f"{result.duration_s:.1f} s")
+        if result.timeline is not None:
+            moments.append(result)
     Console().print(table)
+    for result in moments:
+        print_timeline(result)
     for error in errors:
         show_error(error)
     return failed

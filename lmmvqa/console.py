@@ -6,10 +6,14 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import typer
 from rich.console import Console
 from rich.markup import escape
+
+if TYPE_CHECKING:
+    from lmmvqa.scoring import VideoScore
 
 # Results go to standard output; everything else goes here, so that a pipe gets results only.
 messages = Console(stderr=True)
@@ -37,3 +41,26 @@ def clear_errors() -> Iterator[None]:
         logging.getLogger(__name__).debug("Trace", exc_info=True)
         show_error(error)
         raise typer.Exit(2) from error
+
+
+def print_timeline(result: VideoScore) -> None:
+    """A video's quality over time as one line of bars, with the moments that matter."""
+    timeline = result.timeline
+    windows = timeline["windows"]
+    # A bar that is wider than the terminal would tell nothing; it then shows the lowest of several windows.
+    size = -(-len(windows) // 60)
+    lowest = [min(window["score"] for window in windows[start : start + size]) for start in range(0, len(windows), size)]
+    line = "".join("▁▂▃▄▅▆▇█"[min(7, int(score / 12.5))] for score in lowest)
+    worst, best = timeline["worst"], timeline["best"]
+    console = Console()
+    console.print(escape(result.path), highlight=False, soft_wrap=True)
+    console.print(f"  {line}  every {timeline['step_s'] * size} s, windows of {timeline['window_s']} s", highlight=False)
+    console.print(
+        f"  worst moment {clock(worst['start_s'])} ({worst['score']:.1f}), best {clock(best['start_s'])} ({best['score']:.1f})", highlight=False
+    )
+
+
+def clock(seconds: float) -> str:
+    """Minutes and seconds, as a player shows them."""
+    minutes, rest = divmod(int(seconds + 0.5), 60)
+    return f"{minutes}:{rest:02d}"

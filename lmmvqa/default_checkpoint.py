@@ -26,8 +26,9 @@ CHECKPOINT_FOLDER = Path(__file__).parent / "checkpoint"
 # What the model is (fields of LmmVqaConfig and of the video processor), and what we trained.
 RECIPE = CHECKPOINT_FOLDER / "recipe.json"
 TEMPORAL_TOWER = CHECKPOINT_FOLDER / "temporal_tower"
-# Clips and their scores, to check an installation with; what the model is does not depend on them.
+# Clips and their scores, to check an installation with, and what `lmmvqa evaluate` found; the model does not depend on them.
 REFERENCE = CHECKPOINT_FOLDER / "reference"
+RESULTS = CHECKPOINT_FOLDER / "results"
 
 
 class PartError(RuntimeError):
@@ -91,6 +92,7 @@ def default_checkpoint() -> Path:
         processor.save_pretrained(checkpoint)
         add_remote_code(checkpoint)
         shutil.copy(CHECKPOINT_FOLDER / "README.md", checkpoint)
+        shutil.copy(CHECKPOINT_FOLDER / "card.yaml", checkpoint)
         shutil.copytree(REFERENCE, checkpoint / REFERENCE.name)
         try:
             checkpoint.rename(folder)
@@ -196,7 +198,7 @@ def _version() -> str:
     for part in (DECODER, VISION_TOWER):
         digest.update(part.sha256.encode())
     for file in sorted(path for path in CHECKPOINT_FOLDER.rglob("*") if path.suffix in (".json", ".safetensors")):
-        if file.is_relative_to(REFERENCE):
+        if file.relative_to(CHECKPOINT_FOLDER).parts[0] in (REFERENCE.name, RESULTS.name):
             continue
         digest.update(file.relative_to(CHECKPOINT_FOLDER).as_posix().encode())
         digest.update(file.read_bytes())

@@ -31,22 +31,25 @@ PIPELINES = {
 def add_remote_code(folder: Path) -> None:
     """Copy the code into a saved checkpoint, and name its classes in `config.json` and `processor_config.json`.
 
-    What is there already is replaced: a checkpoint that was saved by an older release gets the code of this one.
+    What is there already is replaced: a checkpoint that was saved by an older release gets the code of this one. An adapter
+    has no `config.json`; its base brings the code of the model.
 
     Raises:
         FileNotFoundError: the folder is not a checkpoint with its processor.
     """
-    for name in ("config.json", "processor_config.json"):
+    configs = ("adapter_config.json" if (folder / "adapter_config.json").is_file() else "config.json", "processor_config.json")
+    for name in configs:
         if not (folder / name).is_file():
             raise FileNotFoundError(f"{folder} has no {name}: save model and processor there first.")
     for package in (modeling_lmmvqa, processing):
         for file in Path(package.__file__).parent.glob("*.py"):
             if file.name != "__init__.py":
                 shutil.copy(file, folder)
-    _update(folder / "config.json", auto_map=MODEL_CLASSES, custom_pipelines=PIPELINES)
-    _update(folder / "processor_config.json", auto_map=PROCESSOR_CLASSES)
+    if (folder / "config.json").is_file():
+        _update(folder / "config.json", auto_map=MODEL_CLASSES, custom_pipelines=PIPELINES)
     processor = json.loads((folder / "processor_config.json").read_text(encoding="utf-8"))
-    _update(folder / "processor_config.json", video_processor=processor["video_processor"] | {"auto_map": PROCESSOR_CLASSES})
+    video_processor = processor["video_processor"] | {"auto_map": PROCESSOR_CLASSES}
+    _update(folder / "processor_config.json", auto_map=PROCESSOR_CLASSES, video_processor=video_processor)
 
 
 def _update(file: Path, **fields: object) -> None:

@@ -17,6 +17,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 import lmmvqa.registration  # noqa: F401 - makes the Auto classes know ours
 from lmmvqa.default_checkpoint import default_checkpoint
 from modeling_lmmvqa.feature_batches import Features, assessment_inputs, encode_video
+from modeling_lmmvqa.pipeline_lmmvqa import LmmVqaPipeline
 from processing.video_names import is_video
 from processing.video_reader import VideoError, VideoInfo
 
@@ -44,6 +45,7 @@ class VideoScore:
         level_probabilities: by level word, worst first.
         duration_s: length of the video in seconds.
         error: what is wrong and the remedy; all else is then None.
+        timeline: quality over time, as `assess_timeline` gives it, where it was asked for.
     """
 
     path: str
@@ -54,9 +56,11 @@ class VideoScore:
     level_probabilities: dict[str, float] | None = None
     duration_s: float | None = None
     error: str | None = None
+    timeline: dict[str, Any] | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        row = asdict(self)
+        return row if self.timeline else {key: value for key, value in row.items() if key != "timeline"}
 
 
 def load_checkpoint(name_or_path: str | None = None, device: str | None = None) -> tuple[Any, Any]:
@@ -99,6 +103,13 @@ def score_videos(
             yield from _assess(batch, model, processor)
             batch = []
     yield from _assess(batch, model, processor)
+
+
+def score_over_time(videos: Iterable[Any], model: Any, processor: Any, *, decoder: str = "auto") -> Iterator[VideoScore]:
+    """`score_videos` with the quality over time of each video: every second of it is read."""
+    pipe = LmmVqaPipeline(model=model, processor=processor, device=model.device)
+    for video in videos:
+        yield VideoScore(**pipe(video, timeline=True, decoder=decoder))
 
 
 def find_videos(paths: Sequence[str]) -> list[str]:

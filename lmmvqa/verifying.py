@@ -82,8 +82,9 @@ def verify(model: str | None = None, device: str | None = None, decoder: str = "
     return Verification(comparisons, reference["tolerance"], changed + [pair for pair in pairs if pair[1] != pair[2]])
 
 
-def write_reference(model: str | None = None, device: str | None = None) -> Path:
-    """Score the clips in the checkpoint's folder `reference` as it is here and now, and store that as the reference.
+def write_reference(model: str | None = None, device: str | None = None, output: Path | None = None) -> Path:
+    """Score the clips in the checkpoint's folder `reference` (or in `output`) as it is here and now, and store that as the
+    reference beside them.
 
     Returns:
         The file that was written.
@@ -91,7 +92,7 @@ def write_reference(model: str | None = None, device: str | None = None) -> Path
     Raises:
         NoReferenceError: the folder is not on this machine or holds no clips.
     """
-    folder = (CHECKPOINT_FOLDER if model is None else Path(model)) / FOLDER
+    folder = output or (CHECKPOINT_FOLDER if model is None else Path(model)) / FOLDER
     clips = sorted(folder.glob("*.mp4"))
     if not clips:
         raise NoReferenceError(f"{folder} holds no clips (.mp4): put some of two or three seconds there that may be published.")

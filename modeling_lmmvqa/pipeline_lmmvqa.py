@@ -31,8 +31,8 @@ class LmmVqaPipeline(Pipeline):
         Args:
             videos: one video (path, `file://` URL, bytes, binary file, mapping with "path" or "bytes", array with `fps`), a
                 list, a `datasets` column, or a generator.
-            kwargs: `batch_size` (videos that the language model sees at once, 1), `timeline` (also quality over time, False) with `window` and `step` in seconds (4 and 1),
-                `decoder` ("auto", "pyav" or "decord"), `fps` (of arrays).
+            kwargs: `batch_size` (videos that the language model sees at once, 1), `timeline` (also quality over time, False) with `window` and `step` in seconds (4 and 1) and `key_frames`
+                (with it, small JPEGs of the worst and the best second, False), `decoder` ("auto", "pyav" or "decord"), `fps` (of arrays).
 
         Returns:
             A dictionary for one video, a list for a list or a column, an iterator for a generator. Keys: path, score, score_std,
@@ -49,10 +49,13 @@ class LmmVqaPipeline(Pipeline):
         timeline: bool | None = None,
         window: int | None = None,
         step: int | None = None,
+        key_frames: bool | None = None,
         decoder: str | None = None,
         fps: float | None = None,
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-        settings = {"timeline": timeline, "window": window, "step": step, "decoder": decoder, "fps": fps}
+        settings = {
+            "timeline": timeline, "window": window, "step": step, "key_frames": key_frames, "decoder": decoder, "fps": fps,
+        }  # fmt: skip
         return {}, {name: value for name, value in settings.items() if value is not None}, {}
 
     def preprocess(self, video: Any) -> dict[str, Any]:
@@ -80,12 +83,13 @@ class LmmVqaPipeline(Pipeline):
         timeline: bool = False,
         window: int = WINDOW_S,
         step: int = STEP_S,
+        key_frames: bool = False,
         **settings: Any,
     ) -> list[dict[str, Any]]:
         video_processor = self.processor.video_processor
         if not timeline:
             settings["max_chunks"] = video_processor.max_chunks
-        encoded = [self._encode(item, settings) for item in batch]
+        encoded = [self._encode(item, settings, key_frames) for item in batch]
         videos = [video for video in encoded if isinstance(video, EncodedVideo)]
         rows = iter(())
         if videos:
@@ -104,10 +108,11 @@ class LmmVqaPipeline(Pipeline):
             results.append(result)
         return results
 
-    def _encode(self, item: dict[str, Any], settings: dict[str, Any]) -> EncodedVideo | str:
+    def _encode(self, item: dict[str, Any], settings: dict[str, Any], key_frames: bool) -> EncodedVideo | str:
         """The features of a video, or what is wrong with it."""
         try:
-            return encode_stream(self.model, self.processor.video_processor.stream(item["video"], **settings))
+            stream = self.processor.video_processor.stream(item["video"], **settings)
+            return encode_stream(self.model, stream, keep_key_frames=key_frames)
         # The reader's errors are for people as they stand. Its class may be loaded twice, so it is known by its base.
         except ValueError as error:
             return str(error)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torchvision.io import encode_jpeg
 
 from .feature_batches import Features, assessment_inputs, encode_video
 
@@ -12,6 +13,8 @@ WINDOW_S = 4
 STEP_S = 1
 # Windows are short prompts; this many at once keep two cores or a GPU busy.
 WINDOWS_AT_ONCE = 16
+# Longer side of a key frame that is kept, in pixels.
+THUMBNAIL_SIZE = 480
 
 
 @dataclass
@@ -22,26 +25,30 @@ class EncodedVideo:
         features: of all chunks, as `encode_video` gives them.
         starts_s: where each chunk starts, in seconds.
         info: what the reader knows of the video.
+        key_frames: each chunk's key frame as a small JPEG, if they were kept.
     """
 
     features: Features
     starts_s: list[float]
     info: Any
+    key_frames: list[bytes]
 
     def part(self, chunks: Sequence[int]) -> Features:
         """The features of some of the chunks."""
         return {name: stream[list(chunks)] for name, stream in self.features.items()}
 
 
-def encode_stream(model: Any, stream: Iterable[Any]) -> EncodedVideo:
-    """Features of a whole video, second by second as `video_processor.stream` gives it: only features are kept, so memory
-    does not grow with what a frame takes."""
-    features, starts_s = [], []
+def encode_stream(model: Any, stream: Iterable[Any], *, keep_key_frames: bool = False) -> EncodedVideo:
+    """Features of a whole video, second by second as `video_processor.stream` gives it: only features (and small JPEGs) are
+    kept, so memory does not grow with what a frame takes."""
+    features, starts_s, key_frames = [], [], []
     for chunk in stream:
         features.append(encode_video(model.base_model, chunk.as_batch()))
         starts_s.append(chunk.start_s)
+        if keep_key_frames:
+            key_frames.append(_small_jpeg(chunk.key_frame))
     joined = {name: torch.cat([second[name] for second in features]) for name in features[0]}
-    return EncodedVideo(joined, starts_s, chunk.info)
+    return EncodedVideo(joined, starts_s, chunk.info, key_frames)
 
 
 def cut_windows(num_chunks: int, window: int = WINDOW_S, step: int = STEP_S) -> list[range]:
@@ -72,8 +79,8 @@ def assess_timeline(
         window, step: in seconds, whole.
 
     Returns:
-        window_s, step_s; `windows`: start_s, end_s, score (0 to 100) and score_std of each; `worst`, `best`: start_s,
-        end_s and score of one second.
+        window_s, step_s; `windows`: start_s, end_s, score (0 to 100) and score_std of each; `worst`, `best`: the same of one
+        second, and its key_frame (bytes of a JPEG) where key frames were kept.
     """
     windows = cut_windows(len(video.starts_s), window, step)
     scores = _scores(model, processor, video, windows)
@@ -92,9 +99,10 @@ def assess_timeline(
             "score_std": round(score[1], 4),
         }
 
-    def second(chunks: range, choose: Any) -> dict[str, float]:
+    def second(chunks: range, choose: Any) -> dict[str, Any]:
         chosen = choose(chunks, key=lambda i: by_second[i][0])
-        return row(range(chosen, chosen + 1), by_second[chosen])
+        picture = {"key_frame": video.key_frames[chosen]} if video.key_frames else {}
+        return row(range(chosen, chosen + 1), by_second[chosen]) | picture
 
     return {
         "window_s": len(windows[0]),
@@ -103,6 +111,14 @@ def assess_timeline(
         "worst": second(worst, min),
         "best": second(best, max),
     }
+
+
+def _small_jpeg(frame: torch.Tensor) -> bytes:
+    """(3, height, width) uint8 as a JPEG of at most so many pixels."""
+    scale = min(1.0, THUMBNAIL_SIZE / max(frame.shape[1:]))
+    size = [max(1, round(side * scale)) for side in frame.shape[1:]]
+    small = torch.nn.functional.interpolate(frame[None], size=size, mode="bilinear", antialias=True)[0]
+    return encode_jpeg(small.contiguous(), quality=85).numpy().tobytes()
 
 
 def _scores(model: Any, processor: Any, video: EncodedVideo, windows: Sequence[range]) -> list[tuple[float, float]]:

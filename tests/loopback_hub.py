@@ -32,8 +32,9 @@ LFS_BYTES = 10_000_000
 
 @dataclass
 class Repository:
-    """Commits, oldest first: (hash, message, {path: content})."""
+    """Commits, oldest first: (hash, message, {path: content}); who may see it."""
 
+    private: bool = False
     commits: list[tuple[str, str, dict[str, bytes]]] = field(default_factory=list)
 
     def commit(self, message: str, files: dict[str, bytes]) -> str:
@@ -208,7 +209,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.hub.repositories.pop((repo_type, repo_id), None)
             self._answer(200, {})
         else:
-            self.hub.create(repo_id, repo_type)
+            repository = self.hub.create(repo_id, repo_type)
+            repository.private = repository.private if there else asked.get("visibility") == "private" or bool(asked.get("private"))
             self._answer(409 if there else 200, {"url": self.hub.url(repo_type, repo_id), "id": repo_id, "name": repo_id})
 
     def _api(self, found: re.Match[str]) -> None:
@@ -231,7 +233,7 @@ class _Handler(BaseHTTPRequestHandler):
         commit, files = state
         if action == "revision":
             siblings = [{"rfilename": path, "size": len(content)} for path, content in sorted(files.items())]
-            self._answer(200, {"id": found["id"], "sha": commit, "siblings": siblings, "private": False, "tags": [], "downloads": 0})
+            self._answer(200, {"id": found["id"], "sha": commit, "siblings": siblings, "private": repository.private, "tags": [], "downloads": 0})
         elif action == "tree":
             entries = list(_tree(files, rest.rstrip("/"), recursive="true" in map(str.lower, self.query.get("recursive", []))))
             self._answer(200, entries) if entries or not rest else self._missing("EntryNotFound")

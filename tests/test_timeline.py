@@ -1,13 +1,18 @@
 """Quality over time, and the pipeline that gives it."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
 from conftest import DATA, ffmpeg
 from datasets import Dataset
 from transformers import pipeline
+from typer.testing import CliRunner
 
 import lmmvqa  # noqa: F401 - registers the pipeline
+from lmmvqa import scoring
+from lmmvqa.cli import app
 from lmmvqa.scoring import score_videos
 from modeling_lmmvqa.quality_timeline import assess_timeline, cut_windows, encode_stream
 
@@ -115,3 +120,14 @@ def test_the_score_is_the_same_with_a_timeline(tiny_pipe, dipping):
     assert [w["start_s"] for w in timed["timeline"]["windows"]] == [*range(0, 13, 2), 13]
     with pytest.raises(ValueError, match="window=0"):
         tiny_pipe(str(dipping), timeline=True, window=0)
+
+
+def test_the_command_gives_the_timeline(tiny, clip, monkeypatch):
+    monkeypatch.setattr(scoring, "load_checkpoint", lambda *_: tiny)
+    done = CliRunner().invoke(app, ["score", str(clip), "missing.mp4", "--timeline", "--json"])
+    assert done.exit_code == 1
+    row, error = (json.loads(line) for line in done.stdout.splitlines())
+    assert list(row) == [*KEYS, "timeline"] and len(row["timeline"]["windows"]) == 2
+    assert list(error) == KEYS and "missing.mp4" in error["error"]
+    table = CliRunner().invoke(app, ["score", str(clip), "--timeline"]).stdout
+    assert f"worst moment 0:{row['timeline']['worst']['start_s']:02.0f}" in table

@@ -1,0 +1,86 @@
+"""Results that a card may state: those in the files that `lmmvqa evaluate` wrote, and no others."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+# A figure: a number with two decimals or more. Versions (1.2.3), and what stands in code and addresses, are none.
+_FIGURE = re.compile(r"(?<![\w.])-?\d{0,3}\.\d{2,}(?!\w)(?!\.\d)")
+_NO_PROSE = re.compile(r"```.*?```|`[^`\n]*`|https?://[^\s)]+", re.DOTALL)
+
+
+METRICS = ("srcc", "krcc", "plcc", "plcc_fitted", "rmse", "rmse_fitted")
+
+
+class CardError(ValueError):
+    """A card that would say what is not so. The message names the figure or the file, and the remedy."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """One metric on one split of one data set.
+
+    Args:
+        dataset: its name, such as konvid_1k.
+        split: such as test, or "fold 0".
+        part: of the split, such as a family of distortions; None for the whole of it.
+        metric: such as srcc.
+        value: what was measured.
+        n: over how many videos.
+        interval: 95 % interval of the value, if it was measured.
+    """
+
+    dataset: str
+    split: str
+    part: str | None
+    metric: str
+    value: float
+    n: int
+    interval: tuple[float, float] | None = None
+
+
+def read_results(files: Iterable[Path]) -> list[Result]:
+    """The results in files `metrics.json` of `lmmvqa evaluate`: a list of rows, one for each set, split and part.
+
+    Raises:
+        CardError: a file is not of that form.
+    """
+    results: list[Result] = []
+    for file in files:
+        try:
+            for row in json.loads(file.read_text(encoding="utf-8")):
+                place = (row["set"], row["split"], row["part"])
+                values = {name: row.get(name) for name in METRICS} | {"level_accuracy": row.get("level_accuracy", {}).get("total")}
+                for name, value in values.items():
+                    if value is not None:
+                        low, high = row["intervals"].get(name) or (None, None)
+                        interval = None if low is None else (float(low), float(high))
+                        results.append(Result(*place, name, float(value), int(row["n"]), interval))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise CardError(
+                f"{file} is not a results file ({type(error).__name__}: {error}): name the metrics.json of a run of `lmmvqa evaluate`."
+            ) from error
+    return results
+
+
+def check_figures(text: str, results: Sequence[Result]) -> None:
+    """Refuse a text with a figure that no result holds, rounded as it is in the text.
+
+    Raises:
+        CardError: names every such figure.
+    """
+    known = [value for result in results for value in (result.value, *(result.interval or ()))]
+    unknown = []
+    for figure in _FIGURE.findall(_NO_PROSE.sub("", text)):
+        decimals = len(figure.rpartition(".")[2])
+        if not any(abs(abs(value) - abs(float(figure))) <= 0.5000001 * 10**-decimals for value in known):
+            unknown.append(figure)
+    if unknown:
+        raise CardError(
+            f"The card states {', '.join(dict.fromkeys(unknown))}, which no results file holds: evaluate with `lmmvqa evaluate` and "
+            "name its file, or take the figure out."
+        )

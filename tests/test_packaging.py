@@ -1,0 +1,66 @@
+"""What is installed from a wheel is whole: it works where this repository is not."""
+
+import os
+import subprocess
+import sys
+import sysconfig
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+NEEDED = [
+    "lmmvqa/checkpoint/recipe.json", "lmmvqa/checkpoint/trained.safetensors", "lmmvqa/checkpoint/temporal_tower/model.safetensors",
+    "lmmvqa/checkpoint/card.yaml", "lmmvqa/checkpoint/reference/scores.json", "lmmvqa/checkpoint/reference/flower.mp4", "lmmvqa/demo/app.py",
+    "lmmvqa/demo/requirements.txt", "lmmvqa/demo/examples/quality_dips.mp4", "lmmvqa/training/recipes/own_videos.yaml",
+    "hub_cards/model_card.md", "hub_cards/data_set_card.md", "hub_cards/demo_card.md",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """Wheel and sdist of this tree, built as they are released."""
+    pytest.importorskip("build", reason="The tree is built with the package build.")
+    folder = tmp_path_factory.mktemp("dist")
+    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(folder), str(ROOT)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return next(folder.glob("*.whl")), next(folder.glob("*.tar.gz"))
+
+
+def test_nothing_is_missing(built):
+    wheel, sdist = built
+    names = zipfile.ZipFile(wheel).namelist()
+    assert not [name for name in NEEDED if name not in names]
+    assert not [name for name in names if name.startswith(("tests/", "benchmarks/"))]
+    with tarfile.open(sdist) as archive:
+        inside = {name.partition("/")[2] for name in archive.getnames()}
+    assert {"tests/conftest.py", "tests/data/flower.mp4", "CITATION.cff", "CHANGELOG.md", "README.md", "LICENSE", *NEEDED} <= inside
+
+
+def test_the_wheel_works_outside_the_repository(built, tmp_path):
+    target = tmp_path / "site"
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target", str(target), str(built[0])]
+    subprocess.run(command, check=True, capture_output=True)
+    code = (
+        "import sys; sys.path += [sys.argv.pop(1)]\n"
+        "import lmmvqa, modeling_lmmvqa, processing, hub_cards, dataset_builders\n"
+        "for package in (lmmvqa, modeling_lmmvqa, processing, hub_cards, dataset_builders): assert package.__file__.startswith(sys.argv[1]), package\n"
+        "from lmmvqa.default_checkpoint import compose_default\n"
+        "from lmmvqa.demo import examples\n"
+        "from hub_cards.model_card import model_card, read_facts\n"
+        "from lmmvqa.default_checkpoint import CHECKPOINT_FOLDER\n"
+        "assert len(examples()) == 4\n"
+        "assert 'VMAF' in str(model_card('user/name', read_facts(CHECKPOINT_FOLDER / 'card.yaml')))\n"
+        "import lmmvqa.cli\n"
+        "print(lmmvqa.__version__)"
+    )
+    # -S and the path behind it: the packages that are installed, without what this tree is installed as.
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", code, sysconfig.get_path("purelib"), str(target)],
+        capture_output=True, text=True, check=False, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(target)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "0.1.0"
