@@ -16,6 +16,8 @@ from typer.testing import CliRunner
 from lmmvqa import pushing, verifying
 from lmmvqa.cli import app
 from lmmvqa.remote_code import add_remote_code
+from lmmvqa.scoring import load_checkpoint
+from lmmvqa.training.adapters import make_trainable
 
 
 @pytest.fixture
@@ -90,6 +92,23 @@ def test_a_model_is_whole_and_its_dry_run_says_so(hub, tiny_checkpoint, tmp_path
     assert not [request for request in hub.requests[before:] if request.startswith("PUT")]
 
 
+def test_an_adapter_goes_up_with_the_name_of_its_base(hub, tiny_checkpoint, tmp_path):
+    model, processor = load_checkpoint(str(tiny_checkpoint))
+    make_trainable(model, "projectors").save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    # Its base is a folder of this machine, which nobody else has.
+    assert "push that first" in " ".join(invoke("model", "user/adapter", "--model", tmp_path).output.split())
+    done = invoke("model", "user/adapter", "--model", tmp_path, "--base-model", "user/tiny")
+    assert done.exit_code == 0, done.output
+    files = hub.files("user/adapter")
+    assert {"adapter_model.safetensors", "processor_config.json", "processing_lmmvqa.py", "reference/scores.json"} <= set(files)
+    assert "model.safetensors" not in files
+    assert json.loads(files["adapter_config.json"])["base_model_name_or_path"] == "user/tiny"
+    card = ModelCard(files["README.md"].decode())
+    assert (card.data.library_name, card.data.base_model) == ("peft", ["user/tiny"])
+    assert json.loads((tmp_path / "adapter_config.json").read_text())["base_model_name_or_path"] == str(tiny_checkpoint)
+
+
 def test_a_data_set_and_what_is_none(hub, data_set, tmp_path):
     done = invoke("data", data_set, "user/ratings")
     assert done.exit_code == 0, done.output
@@ -156,11 +175,8 @@ def test_a_repository_that_exists(hub, data_set):
     assert files["notes.txt"] == b"mine" and files["README.md"] == b"# Ratings\n"
 
 
-def test_what_is_no_checkpoint_is_not_pushed(hub, tmp_path, tiny_checkpoint):
+def test_what_is_no_checkpoint_is_not_pushed(hub, tmp_path):
     assert "neither a checkpoint nor an adapter" in invoke("model", "user/x", "--model", tmp_path).output
-    (tmp_path / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(tiny_checkpoint)}))
-    (tmp_path / "adapter_model.safetensors").write_bytes(b"")
-    assert "push that first" in invoke("model", "user/x", "--model", tmp_path).output.replace("\n", " ")
     assert not hub.requests
 
 
