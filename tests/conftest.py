@@ -10,6 +10,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import CLIPVisionConfig, CLIPVisionModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from lmmvqa.composing import compose
+from lmmvqa.remote_code import add_remote_code
 from lmmvqa.scoring import load_checkpoint
 from modeling_lmmvqa import LmmVqaTemporalConfig, LmmVqaTemporalModel
 
@@ -116,3 +117,17 @@ def tiny_inputs(tiny, clip):
     short = processor.video_processor(frames, fps=25, return_tensors="pt")
     assert (long["chunk_counts"].item(), short["chunk_counts"].item()) == (4, 2)
     return processor(videos=[str(clip), frames], fps=25)
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tiny, tmp_path_factory):
+    """A checkpoint as training leaves it: with what is nobody's business."""
+    folder = tmp_path_factory.mktemp("tiny") / "checkpoint"
+    for part in tiny:
+        part.save_pretrained(folder)
+    add_remote_code(folder)
+    (folder / "training_args.bin").write_bytes(b"secret")
+    (folder / "checkpoint-10").mkdir()
+    (folder / "checkpoint-10" / "model.safetensors").write_bytes(b"old")
+    (folder / "card.yaml").write_text("title: Tiny\npredicts: nothing\nlicence: apache-2.0\n")
+    return folder

@@ -15,7 +15,6 @@ from typer.testing import CliRunner
 
 from lmmvqa import pushing, verifying
 from lmmvqa.cli import app
-from lmmvqa.remote_code import add_remote_code
 from lmmvqa.scoring import load_checkpoint
 from lmmvqa.training.adapters import make_trainable
 
@@ -40,20 +39,6 @@ def data_set(tmp_path):
     (folder / "README.md").write_text("# Ratings\n")
     for name in "abc":
         (folder / "score" / f"{name}.parquet").write_bytes(name.encode() * 1000)
-    return folder
-
-
-@pytest.fixture(scope="session")
-def tiny_checkpoint(tiny, tmp_path_factory):
-    """A checkpoint as training leaves it: with what is nobody's business."""
-    folder = tmp_path_factory.mktemp("tiny") / "checkpoint"
-    for part in tiny:
-        part.save_pretrained(folder)
-    add_remote_code(folder)
-    (folder / "training_args.bin").write_bytes(b"secret")
-    (folder / "checkpoint-10").mkdir()
-    (folder / "checkpoint-10" / "model.safetensors").write_bytes(b"old")
-    (folder / "card.yaml").write_text("title: Tiny\npredicts: nothing\nlicence: apache-2.0\n")
     return folder
 
 

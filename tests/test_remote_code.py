@@ -57,15 +57,6 @@ def ask_a_stranger(repo, videos, packages, folder, **environment):
     return json.loads(done.stdout.splitlines()[-1])
 
 
-@pytest.fixture(scope="session")
-def tiny_checkpoint(tiny, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("tiny") / "checkpoint"
-    for part in tiny:
-        part.save_pretrained(folder)
-    add_remote_code(folder)
-    return folder
-
-
 def link_weights(source: str, target: str) -> None:
     if source.endswith(".safetensors"):
         Path(target).symlink_to(source)
