@@ -102,6 +102,27 @@ def test_a_data_set_and_what_is_none(hub, data_set, tmp_path):
     assert "write OWNER/NAME" in invoke("data", data_set, "a/b/c").output
 
 
+def test_a_data_set_of_the_builders_loads_from_the_hub(hub, clip, tmp_path):
+    mine, out = tmp_path / "mine", tmp_path / "exported"
+    mine.mkdir()
+    for name in "abcdef":
+        (mine / f"{name}.mp4").symlink_to(clip)
+    (mine / "ratings.csv").write_text("video,mos\n" + "".join(f"{name}.mp4,{mos}\n" for mos, name in enumerate("abcde", start=1)) + "f.mp4,3\n")
+    built = CliRunner().invoke(app, ["data", "build", "rated_videos", "--root", str(mine), "--out", str(out), "--scale", "1", "5"])
+    assert built.exit_code == 0, built.output
+    assert invoke("data", out, "user/mine").exit_code == 0
+    code = (
+        "from datasets import load_dataset\n"
+        "rows = load_dataset('user/mine', 'score')['train']\n"
+        "print(sorted(zip(rows['id'], rows['answer'])))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, env={**os.environ, **hub.environment(tmp_path / "home")}
+    )
+    assert done.returncode == 0, done.stderr
+    assert "'0'" in done.stdout and "'100'" in done.stdout and done.stdout.count("(") == 6
+
+
 def test_the_demo_is_the_file_that_runs_here(hub, tmp_path):
     from lmmvqa.demo import APP
 

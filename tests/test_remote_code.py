@@ -9,11 +9,15 @@ import sysconfig
 from pathlib import Path
 
 import pytest
+import torch
 from loopback_hub import LoopbackHub
 from transformers import pipeline
 
 from lmmvqa.default_checkpoint import default_checkpoint
+from lmmvqa.pushing import staged_model
 from lmmvqa.remote_code import add_remote_code
+from lmmvqa.scoring import load_checkpoint
+from lmmvqa.training.adapters import make_trainable
 
 STRANGER = """
 import json, sys
@@ -47,10 +51,10 @@ def bare_packages(tmp_path_factory) -> Path:
     return folder
 
 
-def ask_a_stranger(repo, videos, packages, folder, **environment):
+def ask_a_stranger(code, arguments, packages, folder, **environment):
     # -S leaves out the installed packages, so that only `packages` are there.
     done = subprocess.run(
-        [sys.executable, "-S", "-c", STRANGER, str(repo), *map(str, videos)], capture_output=True, text=True, check=False, cwd=folder,
+        [sys.executable, "-S", "-c", code, *map(str, arguments)], capture_output=True, text=True, check=False, cwd=folder,
         env={**os.environ, "HF_HOME": str(folder / "home"), **environment, "PYTHONPATH": str(packages)},
     )
     assert done.returncode == 0, done.stderr
@@ -71,7 +75,7 @@ def test_a_folder_works_without_our_package(default_model, clip, bare_packages, 
     # The cache may have been assembled by an older release.
     shutil.copytree(default_checkpoint(), folder, copy_function=link_weights)
     add_remote_code(folder)
-    found = ask_a_stranger(folder, [clip], bare_packages, tmp_path)
+    found = ask_a_stranger(STRANGER, [folder, clip], bare_packages, tmp_path)
     ours = model.assess(**processor(videos=str(clip)))
     assert found["scores"] == pytest.approx(ours.score.tolist(), abs=1e-5)
     assert found["levels"] == ours.level
@@ -83,11 +87,33 @@ def test_a_repository_works_without_our_package(tiny, tiny_checkpoint, clip, bar
     model, processor = tiny
     with LoopbackHub() as hub:
         hub.upload("user/tiny", tiny_checkpoint)
-        found = ask_a_stranger("user/tiny", [clip, clip], bare_packages, tmp_path, **hub.environment(tmp_path / "home"))
+        found = ask_a_stranger(STRANGER, ["user/tiny", clip, clip], bare_packages, tmp_path, **hub.environment(tmp_path / "home"))
     ours = model.assess(**processor(videos=[str(clip)] * 2))
     assert found["scores"] == pytest.approx(ours.score.tolist(), abs=1e-5)
     assert [row["score"] for row in found["rows"]] == pytest.approx(ours.score.tolist(), abs=1e-3)
     assert "missing.mp4 does not exist" in found["broken"]["error"]
+
+
+def test_an_adapter_works_as_its_card_says(tiny_checkpoint, clip, bare_packages, tmp_path):
+    model, processor = load_checkpoint(str(tiny_checkpoint))
+    with torch.no_grad():
+        trained = make_trainable(model, "projectors")
+        for parameter in trained.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.05)
+    trained.save_pretrained(tmp_path / "adapter")
+    processor.save_pretrained(tmp_path / "adapter")
+    expected = trained.base_model.model.assess(**processor(videos=str(clip)))
+    code = (
+        "import json, sys; from transformers import pipeline\n"
+        "print(json.dumps(pipeline(model='user/adapter', trust_remote_code=True)(sys.argv[1])))"
+    )
+    with LoopbackHub() as hub:
+        hub.upload("user/tiny", tiny_checkpoint)
+        with staged_model(tmp_path / "adapter", "user/adapter", base_model="user/tiny") as stage:
+            hub.upload("user/adapter", stage)
+        found = ask_a_stranger(code, [clip], bare_packages, tmp_path, **hub.environment(tmp_path / "home"))
+    assert found["score"] == pytest.approx(expected.score.item(), abs=1e-3)
 
 
 def test_our_own_classes_win_where_they_are_registered(tiny_checkpoint):
