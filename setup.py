@@ -12,7 +12,16 @@ setup(
     python_requires=">=3.11",
     packages=find_packages(include=["lmmvqa*", "modeling_lmmvqa*", "processing*", "dataset_builders*", "hub_cards*"]),
     package_data={
-        "lmmvqa": ["checkpoint/**/*", "demo/examples/*", "demo/requirements.txt", "training/recipes/*.yaml", "training/accelerate/*.yaml"],
+        "lmmvqa": [
+            "checkpoint/**/*",
+            "demo/examples/*",
+            "demo/requirements.txt",
+            "training/recipes/*.yaml",
+            "training/accelerate/*.yaml",
+            "evaluation/*.yaml",
+            "evaluation/*.jinja",
+            "evaluation/vqa_metric/*",
+        ],
         "hub_cards": ["*.md", "*.jinja"],
     },
     entry_points={"console_scripts": ["lmmvqa = lmmvqa.cli:app"]},

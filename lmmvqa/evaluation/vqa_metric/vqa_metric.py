@@ -1,0 +1,311 @@
+"""Agreement of predicted with rated video quality, as the field reports it, with intervals. Needs numpy, scipy, evaluate."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import datasets
+import evaluate
+import numpy as np
+from scipy.special import expit, ndtr, ndtri
+
+# The logistic function has four parameters; fewer pairs than one more would be met exactly.
+FEWEST_FOR_FIT = 5
+CONFIDENCE = 0.95
+STATISTICS = ("srcc", "krcc", "plcc", "rmse", "plcc_fitted", "rmse_fitted")
+_FIT_STEPS = 300
+# An interval needs a value in this share of the resamples.
+_SHARE_WITH_VALUE = 0.8
+# Of the sum of squares, in one step: where ratings rise in a straight line, the ends of the curve wander off without gain.
+_FIT_TOLERANCE = 1e-6
+# Bounds the memory of a bootstrap, whatever the number of pairs.
+_NUMBERS_AT_ONCE = 1_000_000
+
+_DESCRIPTION = """\
+Rank and linear correlation of predicted with rated quality (SRCC, KRCC, PLCC), PLCC and RMSE after the four-parameter logistic
+fit that the field uses, each with a bootstrap interval; and the accuracy of quality levels.
+"""
+
+_INPUTS = """
+Args:
+    predictions: predicted quality, on any scale, higher is better.
+    references: mean opinion scores.
+    level_predictions, level_references: level words, for the level accuracy; both or neither.
+    levels: the level words, worst first.
+    groups: a label for each pair; the bootstrap draws whole groups. For copies of one content, which are no independent samples.
+    resamples: bootstrap resamples; 0 leaves the intervals out.
+    seed: of the bootstrap.
+
+Returns:
+    n: pairs.
+    srcc, krcc, plcc, rmse: raw; krcc is tau-b, rmse means something only where both are on one scale.
+    plcc_fitted, rmse_fitted: after the logistic fit; rmse_fitted is in the units of the references.
+    intervals: {name: [low, high]}, 95 %, of each of the six, by bias-corrected bootstrap.
+    logistic: parameters b1 to b4 of b2 + (b1 - b2) / (1 + exp((b3 - x) / b4)), x the prediction; None without a fit.
+    level_accuracy: {level: share of its references that are predicted right, "total": of all}; with levels only.
+    confusion: counts, a row for each reference level, a column for each predicted level; with levels only.
+    notes: what could not be computed, and why. Such a value is None.
+"""
+
+_CITATION = """\
+@misc{vqeg2000, title={Final report from the Video Quality Experts Group on the validation of objective models of video
+quality assessment}, author={{VQEG}}, year={2000}}
+"""
+
+
+def logistic(x: np.ndarray, parameters: Sequence[float] | np.ndarray) -> np.ndarray:
+    """The field's mapping of predictions to the scale of the ratings (VQEG).
+
+    Args:
+        x: (pairs,)
+        parameters: (4,), or (rows, 4) for (rows, pairs).
+    """
+    high, low, middle, width = (parameter[..., None] for parameter in np.moveaxis(np.asarray(parameters, dtype=float), -1, 0))
+    return low + (high - low) * expit((x - middle) / width)
+
+
+def fit_logistic(x: np.ndarray, y: np.ndarray, weights: np.ndarray, start: Sequence[float] | None = None) -> np.ndarray:
+    """Weighted least-squares parameters of `logistic`, for many weightings of the same pairs at once (Levenberg-Marquardt).
+
+    Args:
+        x, y: (pairs,), predictions and ratings, neither of them constant.
+        weights: (rows, pairs), how often a row holds each pair.
+        start: (4,), parameters near which to look.
+
+    Returns:
+        (rows, 4); NaN in the rows for which the fit does not converge.
+    """
+    if start is None:
+        ends = (y.max(), y.min()) if np.corrcoef(x, y)[0, 1] >= 0 else (y.min(), y.max())
+        start = [*ends, x.mean(), x.std()]
+    parameters = np.tile(np.asarray(start, dtype=float), (len(weights), 1))
+    cost = (weights * (logistic(x, parameters) - y) ** 2).sum(1)
+    floor = 1e-16 * np.var(y) * weights.sum(1)
+    damping = np.full(len(weights), 1e-2)
+    active = np.flatnonzero(np.isfinite(cost))
+    for _ in range(_FIT_STEPS):
+        if not len(active):
+            break
+        high, low, middle, width = (column[:, None] for column in parameters[active].T)
+        scaled = (x - middle) / width
+        share = expit(scaled)
+        steep = (low - high) * share * (1 - share) / width
+        slopes = np.stack([share, 1 - share, steep, steep * scaled], axis=1)
+        weighted = slopes * weights[active, None]
+        normal = weighted @ slopes.transpose(0, 2, 1)
+        gradient = weighted @ (low + (high - low) * share - y)[:, :, None]
+        diagonal = np.einsum("rii->ri", normal)
+        # The tiny term keeps a parameter that nothing depends on from making the system singular.
+        diagonal += damping[active, None] * diagonal + 1e-12 * diagonal.max(1, keepdims=True) + 1e-300
+        trial = parameters[active] - np.linalg.solve(normal, gradient)[:, :, 0]
+        trial_cost = (weights[active] * (logistic(x, trial) - y) ** 2).sum(1)
+        better = trial_cost < cost[active]
+        small = better & (cost[active] - trial_cost <= _FIT_TOLERANCE * cost[active])
+        parameters[active[better]], cost[active[better]] = trial[better], trial_cost[better]
+        damping[active] *= np.where(better, 0.2, 5.0)
+        # No way down even by the smallest step: the row is at its minimum.
+        active = active[~(small | (damping[active] > 1e8) | (cost[active] <= floor[active]))]
+    parameters[active] = np.nan
+    parameters[~np.isfinite(parameters).all(1)] = np.nan
+    return parameters
+
+
+def statistics(
+    x: np.ndarray, y: np.ndarray, weights: np.ndarray, start: Sequence[float] | None = None
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """The six figures for many weightings of the same pairs: one row of ones for the figures themselves, and one row of counts
+    for each resample of a bootstrap.
+
+    Args:
+        x, y: (pairs,), predictions and ratings, finite.
+        weights: (rows, pairs), how often a row holds each pair.
+        start: parameters near which to look for the fit.
+
+    Returns:
+        {name: (rows,)}, NaN where undefined, and the parameters of the fit (rows, 4).
+    """
+    undefined = np.full(len(weights), np.nan)
+    parameters = np.full((len(weights), 4), np.nan)
+    values = dict.fromkeys(STATISTICS, undefined) | {"rmse": _rmse(np.broadcast_to(x, weights.shape), y, weights)}
+    if np.ptp(x) == 0 or np.ptp(y) == 0:
+        return values, parameters
+    values["srcc"] = _pearson(_ranks(x, weights), _ranks(y, weights), weights)
+    values["krcc"] = _kendall(x, y, weights)
+    values["plcc"] = _pearson(np.broadcast_to(x, weights.shape), np.broadcast_to(y, weights.shape), weights)
+    if len(x) >= FEWEST_FOR_FIT:
+        parameters = fit_logistic(x, y, weights, start)
+        fitted = logistic(x, parameters)
+        values["plcc_fitted"] = _pearson(fitted, np.broadcast_to(y, weights.shape), weights)
+        values["rmse_fitted"] = _rmse(fitted, y, weights)
+    return values, parameters
+
+
+def intervals(
+    x: np.ndarray,
+    y: np.ndarray,
+    groups: Sequence[Any] | None,
+    point: dict[str, float | None],
+    start: np.ndarray,
+    resamples: int,
+    seed: int,
+) -> dict[str, list[float] | None]:
+    """Intervals of the figures `point` by bootstrap over pairs, or over whole groups; None where there is no saying."""
+    random = np.random.default_rng(seed)
+    labels = np.arange(len(x)) if groups is None else np.unique([str(group) for group in groups], return_inverse=True)[1]
+    count = labels.max() + 1
+    if count < FEWEST_FOR_FIT:
+        return dict.fromkeys(STATISTICS)
+    drawn: dict[str, list[np.ndarray]] = {name: [] for name in STATISTICS}
+    rows_at_once = max(1, _NUMBERS_AT_ONCE // len(x))
+    for first in range(0, resamples, rows_at_once):
+        rows = min(rows_at_once, resamples - first)
+        weights = random.multinomial(count, np.full(count, 1 / count), size=rows)[:, labels].astype(float)
+        values, _ = statistics(x, y, weights, start if np.isfinite(start).all() else None)
+        for name, column in values.items():
+            drawn[name].append(column)
+    return {name: _bias_corrected(np.concatenate(columns), point[name]) for name, columns in drawn.items()}
+
+
+def _bias_corrected(drawn: np.ndarray, point: float | None) -> list[float] | None:
+    """Efron's bias-corrected percentiles: plain ones would miss the RMSE of a small sample, whose fit is a little too good, and
+    that of its resamples too good once more."""
+    finite = drawn[np.isfinite(drawn)]
+    if point is None or len(finite) < _SHARE_WITH_VALUE * len(drawn):
+        return None
+    below = (finite < point).mean() / 2 + (finite <= point).mean() / 2
+    bias = ndtri(np.clip(below, 1 / len(finite), 1 - 1 / len(finite)))
+    tail = ndtri((1 - CONFIDENCE) / 2)
+    return np.quantile(finite, ndtr([2 * bias + tail, 2 * bias - tail])).tolist()
+
+
+def level_agreement(predicted: Sequence[str], rated: Sequence[str], levels: Sequence[str]) -> dict[str, Any]:
+    """`level_accuracy` and `confusion` of level words.
+
+    Raises:
+        ValueError: they differ in number, or a word is none of `levels`.
+    """
+    if len(predicted) != len(rated):
+        raise ValueError(f"{len(predicted)} level_predictions for {len(rated)} level_references: give one for each.")
+    if unknown := sorted(set(map(str, (*predicted, *rated))) - set(levels)):
+        raise ValueError(f"{unknown[0]!r} is not a level: name the levels, worst first, as levels= (now {', '.join(levels)}).")
+    if not rated:
+        raise ValueError("No levels to compare: give at least one pair.")
+    confusion = [[sum(p == column and r == row for p, r in zip(predicted, rated, strict=True)) for column in levels] for row in levels]
+    right = [confusion[i][i] for i in range(len(levels))]
+    accuracy = {level: right[i] / sum(confusion[i]) if sum(confusion[i]) else None for i, level in enumerate(levels)}
+    return {"level_accuracy": {**accuracy, "total": sum(right) / len(rated)}, "confusion": confusion}
+
+
+def vqa_metrics(
+    predictions: Sequence[float],
+    references: Sequence[float],
+    *,
+    level_predictions: Sequence[str] | None = None,
+    level_references: Sequence[str] | None = None,
+    levels: Sequence[str] = ("poor", "fair", "good"),
+    groups: Sequence[Any] | None = None,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """What the metric computes; arguments and result are those that its description states.
+
+    Raises:
+        ValueError: lengths differ, fewer than two pairs, a value is not finite, or a level is unknown.
+    """
+    x, y = (np.asarray(values, dtype=np.float64) for values in (predictions, references))
+    if x.ndim != 1 or x.shape != y.shape:
+        raise ValueError(f"predictions of shape {x.shape} and references of shape {y.shape}: give one number of each for every video.")
+    if len(x) < 2:
+        raise ValueError(f"{len(x)} pairs: agreement needs at least two, and means something from some dozens on.")
+    for name, values in (("predictions", x), ("references", y)):
+        if len(bad := np.flatnonzero(~np.isfinite(values))):
+            raise ValueError(
+                f"{len(bad)} of {len(values)} {name} are not finite (the first is number {bad[0]}): leave these pairs out and say how many."
+            )
+    if groups is not None and len(groups) != len(x):
+        raise ValueError(f"{len(groups)} groups for {len(x)} pairs: give a label for each.")
+    if (level_predictions is None) != (level_references is None):
+        raise ValueError("Give both level_predictions and level_references, or neither.")
+
+    notes = []
+    rows, fits = statistics(x, y, np.ones((1, len(x))))
+    values = {name: None if np.isnan(column[0]) else float(column[0]) for name, column in rows.items()}
+    constant = [name for name, side in (("predictions", x), ("references", y)) if np.ptp(side) == 0]
+    if constant:
+        notes.append(f"The {' and '.join(constant)} are constant: correlations and the logistic fit are undefined.")
+    if len(x) < FEWEST_FOR_FIT:
+        notes.append(f"{len(x)} pairs: too few for the logistic fit and for intervals (at least {FEWEST_FOR_FIT}).")
+    elif not constant and values["rmse_fitted"] is None:
+        notes.append("The logistic fit did not converge.")
+    elif not constant and values["plcc_fitted"] is None:
+        notes.append("The logistic fit is flat: PLCC after it is undefined.")
+    bounds: dict[str, list[float] | None] = dict.fromkeys(STATISTICS)
+    if resamples and len(x) >= FEWEST_FOR_FIT:
+        bounds = intervals(x, y, groups, values, fits[0], resamples, seed)
+        if groups is not None and (count := len({str(group) for group in groups})) < FEWEST_FOR_FIT:
+            notes.append(f"{count} groups: too few for intervals (at least {FEWEST_FOR_FIT}).")
+    result = {
+        "n": len(x),
+        **values,
+        "intervals": bounds,
+        "logistic": fits[0].tolist() if np.isfinite(fits).all() else None,
+        "notes": notes,
+    }
+    if level_predictions is not None:
+        result |= level_agreement(level_predictions, level_references, levels)
+    return result
+
+
+def _ranks(x: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """(rows, pairs): the rank of each pair among those that its row holds, ties sharing the mean of their ranks."""
+    values, index = np.unique(x, return_inverse=True)
+    counts = np.zeros((len(weights), len(values)))
+    np.add.at(counts, (slice(None), index), weights)
+    return (counts.cumsum(1) - counts / 2 + 0.5)[:, index]
+
+
+def _kendall(x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Tau-b of each row. The number of concordant less discordant pairs is a quadratic form of the counts."""
+    agreement = np.zeros(len(weights))
+    size = max(1, _NUMBERS_AT_ONCE // len(x))
+    for first in range(0, len(x), size):
+        block = slice(first, first + size)
+        signs = np.sign(x[block, None] - x) * np.sign(y[block, None] - y)
+        agreement += (weights[:, block] * (weights @ signs.T)).sum(1)
+    total = weights.sum(1) ** 2
+    untied = []
+    for side in (x, y):
+        values, index = np.unique(side, return_inverse=True)
+        counts = np.zeros((len(weights), len(values)))
+        np.add.at(counts, (slice(None), index), weights)
+        untied.append(total - (counts**2).sum(1))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.clip(agreement / np.sqrt(untied[0]) / np.sqrt(untied[1]), -1, 1)
+
+
+def _pearson(x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    totals = weights.sum(1, keepdims=True)
+    x, y = (side - (weights * side).sum(1, keepdims=True) / totals for side in (x, y))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.clip((weights * x * y).sum(1) / np.sqrt((weights * x * x).sum(1) * (weights * y * y).sum(1)), -1, 1)
+
+
+def _rmse(x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    return np.sqrt((weights * (x - y) ** 2).sum(1) / weights.sum(1))
+
+
+@evaluate.utils.file_utils.add_start_docstrings(_DESCRIPTION, _INPUTS)
+class VqaMetric(evaluate.Metric):
+    """`evaluate.load(folder)` gives this; `compute` hands its arguments to `vqa_metrics`."""
+
+    def _info(self) -> evaluate.MetricInfo:
+        return evaluate.MetricInfo(
+            description=_DESCRIPTION,
+            citation=_CITATION,
+            inputs_description=_INPUTS,
+            features=datasets.Features({"predictions": datasets.Value("float64"), "references": datasets.Value("float64")}),
+        )
+
+    def _compute(self, predictions: Sequence[float], references: Sequence[float], **options: Any) -> dict[str, Any]:
+        return vqa_metrics(predictions, references, **options)
