@@ -20,6 +20,7 @@ from rich.table import Table
 
 from lmmvqa.console import clear_errors, messages, print_timeline, show_error
 from lmmvqa.data_commands import app as data_app
+from lmmvqa.evaluation_commands import app as evaluation_app
 from lmmvqa.release_commands import app as release_app
 from lmmvqa.training_commands import features, memory, merge, parse_settings, train
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]})
 app.add_typer(data_app, name="data")
+app.add_typer(evaluation_app)
 app.add_typer(release_app)
 
 

@@ -113,18 +113,17 @@ def test_bad_input_is_an_error_that_says_what(arguments, message):
 
 def test_intervals_cover():
     """The 95 % intervals hold the figure of the whole population in about 95 % of samples."""
-    truth = vqa_metrics(*drawn(4000, seed=0), resamples=0)
+    truth = vqa_metrics(*drawn(6000, seed=0), resamples=0)
     hits = dict.fromkeys((*CORRELATIONS, "rmse_fitted"), 0)
     trials = 100
     for trial in range(trials):
-        bounds = vqa_metrics(*drawn(60, seed=1 + trial), resamples=150)["intervals"]
+        bounds = vqa_metrics(*drawn(150, seed=1 + trial), resamples=150)["intervals"]
         for name in hits:
             low, high = bounds[name]
             hits[name] += low <= truth[name] <= high
-    # 100 trials at 95 % give 88 or fewer in one of 300 cases; the fit of a small sample is a little too good, which costs
-    # its two figures some coverage.
-    assert all(hits[name] >= 88 for name in ("srcc", "krcc", "plcc")), hits
-    assert all(hits[name] >= 82 for name in ("plcc_fitted", "rmse_fitted")), hits
+    # 100 trials at 95 % give 88 or fewer in one of 300 cases; the RMSE of a small sample costs some coverage.
+    assert all(hits[name] >= 88 for name in CORRELATIONS), hits
+    assert hits["rmse_fitted"] >= 84, hits
 
 
 def test_groups_widen_the_interval():

@@ -8,17 +8,16 @@ from typing import Any
 import datasets
 import evaluate
 import numpy as np
-from scipy.special import expit, ndtr, ndtri
+from scipy.optimize import least_squares
+from scipy.special import expit
 
 # The logistic function has four parameters; fewer pairs than one more would be met exactly.
 FEWEST_FOR_FIT = 5
 CONFIDENCE = 0.95
 STATISTICS = ("srcc", "krcc", "plcc", "rmse", "plcc_fitted", "rmse_fitted")
-_FIT_STEPS = 300
+_FIT_STEPS = 2000
 # An interval needs a value in this share of the resamples.
 _SHARE_WITH_VALUE = 0.8
-# Of the sum of squares, in one step: where ratings rise in a straight line, the ends of the curve wander off without gain.
-_FIT_TOLERANCE = 1e-6
 # Bounds the memory of a bootstrap, whatever the number of pairs.
 _NUMBERS_AT_ONCE = 1_000_000
 
@@ -41,7 +40,7 @@ Returns:
     n: pairs.
     srcc, krcc, plcc, rmse: raw; krcc is tau-b, rmse means something only where both are on one scale.
     plcc_fitted, rmse_fitted: after the logistic fit; rmse_fitted is in the units of the references.
-    intervals: {name: [low, high]}, 95 %, of each of the six, by bias-corrected bootstrap.
+    intervals: {name: [low, high]}, 95 %, of each of the six, by bootstrap.
     logistic: parameters b1 to b4 of b2 + (b1 - b2) / (1 + exp((b3 - x) / b4)), x the prediction; None without a fit.
     level_accuracy: {level: share of its references that are predicted right, "total": of all}; with levels only.
     confusion: counts, a row for each reference level, a column for each predicted level; with levels only.
@@ -54,103 +53,73 @@ quality assessment}, author={{VQEG}}, year={2000}}
 """
 
 
-def logistic(x: np.ndarray, parameters: Sequence[float] | np.ndarray) -> np.ndarray:
-    """The field's mapping of predictions to the scale of the ratings (VQEG).
-
-    Args:
-        x: (pairs,)
-        parameters: (4,), or (rows, 4) for (rows, pairs).
-    """
-    high, low, middle, width = (parameter[..., None] for parameter in np.moveaxis(np.asarray(parameters, dtype=float), -1, 0))
+def logistic(x: np.ndarray, parameters: Sequence[float]) -> np.ndarray:
+    """The field's mapping of predictions to the scale of the ratings (VQEG)."""
+    high, low, middle, width = parameters
     return low + (high - low) * expit((x - middle) / width)
 
 
-def fit_logistic(x: np.ndarray, y: np.ndarray, weights: np.ndarray, start: Sequence[float] | None = None) -> np.ndarray:
-    """Weighted least-squares parameters of `logistic`, for many weightings of the same pairs at once (Levenberg-Marquardt).
+def fit_logistic(x: np.ndarray, y: np.ndarray) -> list[float] | None:
+    """Least-squares parameters of `logistic`, or None where the solver does not converge.
 
     Args:
         x, y: (pairs,), predictions and ratings, neither of them constant.
-        weights: (rows, pairs), how often a row holds each pair.
-        start: (4,), parameters near which to look.
-
-    Returns:
-        (rows, 4); NaN in the rows for which the fit does not converge.
     """
-    if start is None:
-        ends = (y.max(), y.min()) if np.corrcoef(x, y)[0, 1] >= 0 else (y.min(), y.max())
-        start = [*ends, x.mean(), x.std()]
-    parameters = np.tile(np.asarray(start, dtype=float), (len(weights), 1))
-    cost = (weights * (logistic(x, parameters) - y) ** 2).sum(1)
-    floor = 1e-16 * np.var(y) * weights.sum(1)
-    damping = np.full(len(weights), 1e-2)
-    active = np.flatnonzero(np.isfinite(cost))
-    for _ in range(_FIT_STEPS):
-        if not len(active):
-            break
-        high, low, middle, width = (column[:, None] for column in parameters[active].T)
+    ends = (y.max(), y.min()) if np.corrcoef(x, y)[0, 1] >= 0 else (y.min(), y.max())
+
+    def slopes(parameters: np.ndarray) -> np.ndarray:
+        high, low, middle, width = parameters
         scaled = (x - middle) / width
         share = expit(scaled)
         steep = (low - high) * share * (1 - share) / width
-        slopes = np.stack([share, 1 - share, steep, steep * scaled], axis=1)
-        weighted = slopes * weights[active, None]
-        normal = weighted @ slopes.transpose(0, 2, 1)
-        gradient = weighted @ (low + (high - low) * share - y)[:, :, None]
-        diagonal = np.einsum("rii->ri", normal)
-        # The tiny term keeps a parameter that nothing depends on from making the system singular.
-        diagonal += damping[active, None] * diagonal + 1e-12 * diagonal.max(1, keepdims=True) + 1e-300
-        trial = parameters[active] - np.linalg.solve(normal, gradient)[:, :, 0]
-        trial_cost = (weights[active] * (logistic(x, trial) - y) ** 2).sum(1)
-        better = trial_cost < cost[active]
-        small = better & (cost[active] - trial_cost <= _FIT_TOLERANCE * cost[active])
-        parameters[active[better]], cost[active[better]] = trial[better], trial_cost[better]
-        damping[active] *= np.where(better, 0.2, 5.0)
-        # No way down even by the smallest step: the row is at its minimum.
-        active = active[~(small | (damping[active] > 1e8) | (cost[active] <= floor[active]))]
-    parameters[active] = np.nan
-    parameters[~np.isfinite(parameters).all(1)] = np.nan
-    return parameters
+        return np.stack([share, 1 - share, steep, steep * scaled], axis=1)
+
+    with np.errstate(all="ignore"):
+        try:
+            solution = least_squares(
+                lambda parameters: logistic(x, parameters) - y,
+                [*ends, x.mean(), x.std()],
+                slopes,
+                method="lm",
+                x_scale=[np.std(y), np.std(y), np.std(x), np.std(x)],
+                max_nfev=_FIT_STEPS,
+            )
+        except ValueError:
+            return None
+    return solution.x.tolist() if solution.success and np.isfinite(solution.x).all() else None
 
 
-def statistics(
-    x: np.ndarray, y: np.ndarray, weights: np.ndarray, start: Sequence[float] | None = None
-) -> tuple[dict[str, np.ndarray], np.ndarray]:
+def statistics(x: np.ndarray, y: np.ndarray, fitted: np.ndarray | None, weights: np.ndarray) -> dict[str, np.ndarray]:
     """The six figures for many weightings of the same pairs: one row of ones for the figures themselves, and one row of counts
     for each resample of a bootstrap.
 
     Args:
         x, y: (pairs,), predictions and ratings, finite.
+        fitted: (pairs,), the predictions mapped to the scale of the ratings.
         weights: (rows, pairs), how often a row holds each pair.
-        start: parameters near which to look for the fit.
 
     Returns:
-        {name: (rows,)}, NaN where undefined, and the parameters of the fit (rows, 4).
+        {name: (rows,)}, NaN where undefined.
     """
-    undefined = np.full(len(weights), np.nan)
-    parameters = np.full((len(weights), 4), np.nan)
-    values = dict.fromkeys(STATISTICS, undefined) | {"rmse": _rmse(np.broadcast_to(x, weights.shape), y, weights)}
-    if np.ptp(x) == 0 or np.ptp(y) == 0:
-        return values, parameters
-    values["srcc"] = _pearson(_ranks(x, weights), _ranks(y, weights), weights)
-    values["krcc"] = _kendall(x, y, weights)
-    values["plcc"] = _pearson(np.broadcast_to(x, weights.shape), np.broadcast_to(y, weights.shape), weights)
-    if len(x) >= FEWEST_FOR_FIT:
-        parameters = fit_logistic(x, y, weights, start)
-        fitted = logistic(x, parameters)
-        values["plcc_fitted"] = _pearson(fitted, np.broadcast_to(y, weights.shape), weights)
+    values = dict.fromkeys(STATISTICS, np.full(len(weights), np.nan)) | {"rmse": _rmse(x, y, weights)}
+    if np.ptp(x) and np.ptp(y):
+        values["srcc"] = _pearson(_ranks(x, weights), _ranks(y, weights), weights)
+        values["krcc"] = _kendall(x, y, weights)
+        values["plcc"] = _pearson(x, y, weights)
+    if fitted is not None:
+        values["plcc_fitted"] = _pearson(fitted, y, weights)
         values["rmse_fitted"] = _rmse(fitted, y, weights)
-    return values, parameters
+    return values
 
 
 def intervals(
-    x: np.ndarray,
-    y: np.ndarray,
-    groups: Sequence[Any] | None,
-    point: dict[str, float | None],
-    start: np.ndarray,
-    resamples: int,
-    seed: int,
+    x: np.ndarray, y: np.ndarray, fitted: np.ndarray | None, groups: Sequence[Any] | None, resamples: int, seed: int
 ) -> dict[str, list[float] | None]:
-    """Intervals of the figures `point` by bootstrap over pairs, or over whole groups; None where there is no saying."""
+    """Percentile intervals by bootstrap over pairs, or over whole groups; None where a fifth of the resamples has no value.
+
+    The fit is that of all pairs: as the optimum, it changes its two figures in the second order only. But it is a little too
+    good for the population, so the RMSE after it is enlarged by its four degrees of freedom.
+    """
     random = np.random.default_rng(seed)
     labels = np.arange(len(x)) if groups is None else np.unique([str(group) for group in groups], return_inverse=True)[1]
     count = labels.max() + 1
@@ -161,22 +130,17 @@ def intervals(
     for first in range(0, resamples, rows_at_once):
         rows = min(rows_at_once, resamples - first)
         weights = random.multinomial(count, np.full(count, 1 / count), size=rows)[:, labels].astype(float)
-        values, _ = statistics(x, y, weights, start if np.isfinite(start).all() else None)
-        for name, column in values.items():
+        for name, column in statistics(x, y, fitted, weights).items():
             drawn[name].append(column)
-    return {name: _bias_corrected(np.concatenate(columns), point[name]) for name, columns in drawn.items()}
-
-
-def _bias_corrected(drawn: np.ndarray, point: float | None) -> list[float] | None:
-    """Efron's bias-corrected percentiles: plain ones would miss the RMSE of a small sample, whose fit is a little too good, and
-    that of its resamples too good once more."""
-    finite = drawn[np.isfinite(drawn)]
-    if point is None or len(finite) < _SHARE_WITH_VALUE * len(drawn):
-        return None
-    below = (finite < point).mean() / 2 + (finite <= point).mean() / 2
-    bias = ndtri(np.clip(below, 1 / len(finite), 1 - 1 / len(finite)))
-    tail = ndtri((1 - CONFIDENCE) / 2)
-    return np.quantile(finite, ndtr([2 * bias + tail, 2 * bias - tail])).tolist()
+    tail = (1 - CONFIDENCE) / 2
+    bounds: dict[str, list[float] | None] = {}
+    for name, columns in drawn.items():
+        column = np.concatenate(columns)
+        finite = column[np.isfinite(column)]
+        if name == "rmse_fitted":
+            finite = finite * np.sqrt(len(x) / (len(x) - 4))
+        bounds[name] = np.quantile(finite, [tail, 1 - tail]).tolist() if len(finite) >= _SHARE_WITH_VALUE * resamples else None
+    return bounds
 
 
 def level_agreement(predicted: Sequence[str], rated: Sequence[str], levels: Sequence[str]) -> dict[str, Any]:
@@ -229,8 +193,10 @@ def vqa_metrics(
         raise ValueError("Give both level_predictions and level_references, or neither.")
 
     notes = []
-    rows, fits = statistics(x, y, np.ones((1, len(x))))
-    values = {name: None if np.isnan(column[0]) else float(column[0]) for name, column in rows.items()}
+    parameters = fit_logistic(x, y) if len(x) >= FEWEST_FOR_FIT and np.ptp(x) and np.ptp(y) else None
+    fitted = None if parameters is None else logistic(x, parameters)
+    figures = statistics(x, y, fitted, np.ones((1, len(x))))
+    values = {name: None if np.isnan(column[0]) else float(column[0]) for name, column in figures.items()}
     constant = [name for name, side in (("predictions", x), ("references", y)) if np.ptp(side) == 0]
     if constant:
         notes.append(f"The {' and '.join(constant)} are constant: correlations and the logistic fit are undefined.")
@@ -242,14 +208,14 @@ def vqa_metrics(
         notes.append("The logistic fit is flat: PLCC after it is undefined.")
     bounds: dict[str, list[float] | None] = dict.fromkeys(STATISTICS)
     if resamples and len(x) >= FEWEST_FOR_FIT:
-        bounds = intervals(x, y, groups, values, fits[0], resamples, seed)
+        bounds = intervals(x, y, fitted, groups, resamples, seed)
         if groups is not None and (count := len({str(group) for group in groups})) < FEWEST_FOR_FIT:
             notes.append(f"{count} groups: too few for intervals (at least {FEWEST_FOR_FIT}).")
     result = {
         "n": len(x),
         **values,
         "intervals": bounds,
-        "logistic": fits[0].tolist() if np.isfinite(fits).all() else None,
+        "logistic": parameters,
         "notes": notes,
     }
     if level_predictions is not None:

@@ -1,0 +1,285 @@
+"""What is evaluated: our model by both read-outs, other language models asked without training, baselines, files of predictions.
+
+A method takes rated rows and gives, for each in order, a mapping of what it predicts: `predicted` (higher is better, on its own
+scale), perhaps `predicted_std`, `interval`, `predicted_level`, `level_probabilities`, `score_probabilities`, `answers`,
+`duration_s`; or `error`, and then `unparsable` where an answer was given but says no score.
+"""
+
+from __future__ import annotations
+
+import csv
+import logging
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from lmmvqa.evaluation.rated_sets import RatedRow
+from processing.quality_prompts import LEVELS, MAX_SCORE, AnswerError, fixed_question
+from processing.video_reader import VideoError
+
+logger = logging.getLogger(__name__)
+
+READ_OUTS = ("distribution", "generate", "level-words")
+# Q-Align's five words and what they are worth, and the beginning of the answer whose next word is read.
+QUALITY_WORDS = {"excellent": 100.0, "good": 75.0, "fair": 50.0, "poor": 25.0, "bad": 0.0}
+WORD_QUESTION = "How would you rate the quality of this video?"
+WORD_ANSWER = "The quality of the video is"
+# Of ours, the level that each word speaks for.
+LEVEL_OF_WORD = {"excellent": "good", "good": "good", "fair": "fair", "poor": "poor", "bad": "poor"}
+
+Prediction = dict[str, Any]
+
+
+class Method(Protocol):
+    """What can be evaluated."""
+
+    def predict(self, rows: Sequence[RatedRow]) -> Iterator[Prediction]:
+        """One prediction a row, in their order."""
+
+
+def _guarded(row: RatedRow, error: Exception) -> Prediction:
+    """One bad file must not end a run."""
+    if isinstance(error, VideoError | ValueError):
+        return {"error": str(error)}
+    logger.debug("Unexpected error on %s", row.key, exc_info=True)
+    return {"error": f"{row.id}: {type(error).__name__}: {error}"}
+
+
+class LmmVqa:
+    """Our model: `distribution` (score and level from the probabilities of all answers) or `generate` (the paper: text, parsed
+    strictly). The questions are the fixed ones."""
+
+    def __init__(self, model: Any, processor: Any, read_out: str = "distribution", batch_size: int = 8):
+        if read_out not in ("distribution", "generate"):
+            raise ValueError(f"--readout {read_out} is not one of our model: choose distribution or generate.")
+        self.model, self.processor, self.read_out = model, processor, read_out
+        # An answer that does not parse is an error of its own video, so videos are generated for one by one.
+        self.batch_size = batch_size if read_out == "distribution" else 1
+
+    def predict(self, rows: Sequence[RatedRow]) -> Iterator[Prediction]:
+        for start in range(0, len(rows), self.batch_size):
+            encoded = [self._encode(row) for row in rows[start : start + self.batch_size]]
+            found = [item for item in encoded if "error" not in item]
+            answers = iter(self._assess([item["features"] for item in found]) if found else ())
+            for item in encoded:
+                yield item if "error" in item else {**next(answers), "duration_s": item["duration_s"]}
+
+    def _encode(self, row: RatedRow) -> dict[str, Any]:
+        from modeling_lmmvqa.feature_batches import encode_video
+
+        try:
+            inputs = self.processor.video_processor(row.source, return_metadata=True, return_tensors="pt")
+            info = inputs.pop("video_metadata")[0]
+            return {"features": encode_video(self.model.base_model, inputs), "duration_s": info.duration_s}
+        except Exception as error:
+            return _guarded(row, error)
+
+    def _assess(self, features: list[Any]) -> list[Prediction]:
+        from modeling_lmmvqa.feature_batches import assessment_inputs
+
+        inputs = {name: tensor.to(self.model.device) for name, tensor in assessment_inputs(self.processor, features).items()}
+        try:
+            quality = self.model.assess(**inputs, mode=self.read_out, processor=self.processor)
+        except AnswerError as error:
+            return [{"error": str(error), "unparsable": True}]
+        predictions = []
+        for i in range(len(features)):
+            prediction: Prediction = {"predicted": quality.score[i].item(), "predicted_level": quality.level[i]}
+            if quality.score_std is not None:
+                prediction |= {
+                    "predicted_std": quality.score_std[i].item(),
+                    "interval": quality.score_interval[i].tolist(),
+                    "level_probabilities": quality.level_probabilities[i].tolist(),
+                    "score_probabilities": quality.score_probabilities[i].tolist(),
+                }
+            predictions.append(prediction)
+        return predictions
+
+
+class ZeroShot:
+    """Any video or image language model that `AutoModelForImageTextToText` loads, asked without training.
+
+    `generate`: our two fixed questions; the answer may be a sentence, but must state one number from 0 to 100, and one level
+    word. `level-words`: Q-Align's read-out, the expectation over the probabilities of five words.
+
+    Args:
+        name: Hub id or folder.
+        frames: key frames shown, evenly spaced over the video.
+
+    Raises:
+        ValueError: it is no such model, has no chat template, or its tokenizer can't tell the five words apart.
+    """
+
+    def __init__(self, name: str, read_out: str = "level-words", frames: int = 8, device: str = "cpu"):
+        from transformers import AutoModelForImageTextToText, AutoProcessor
+
+        if read_out not in ("generate", "level-words"):
+            raise ValueError(f"--readout {read_out} is not one of a zero-shot model: choose generate or level-words.")
+        try:
+            self.model = AutoModelForImageTextToText.from_pretrained(name).to(device).eval()
+            self.processor = AutoProcessor.from_pretrained(name)
+        # The readers under the library raise errors of many kinds.
+        except Exception as error:
+            raise ValueError(f"{name} can't be loaded as a video or image language model ({error}): check its name.") from error
+        if getattr(self.processor, "chat_template", None) is None:
+            raise ValueError(f"The processor of {name} has no chat template, so it can't be asked: save one with it (processor.chat_template).")
+        self.read_out, self.frames = read_out, frames
+        self.takes_videos = getattr(self.processor, "video_processor", None) is not None
+        self._words = self._word_tokens() if read_out == "level-words" else {}
+
+    def predict(self, rows: Sequence[RatedRow]) -> Iterator[Prediction]:
+        for row in rows:
+            try:
+                frames, duration = self._key_frames(row)
+                answer = self._ask_words if self.read_out == "level-words" else self._ask_text
+                yield {**answer(frames), "duration_s": duration}
+            except Exception as error:
+                yield _guarded(row, error)
+
+    def _ask_text(self, frames: Any) -> Prediction:
+        answers = [self._generate(frames, fixed_question(task)) for task in ("score", "level")]
+        try:
+            return {"predicted": stated_score(answers[0]), "predicted_level": stated_level(answers[1]), "answers": answers}
+        except AnswerError as error:
+            return {"error": str(error), "unparsable": True, "answers": answers}
+
+    def _ask_words(self, frames: Any) -> Prediction:
+        import torch
+
+        inputs = self._inputs(frames, WORD_QUESTION, WORD_ANSWER)
+        with torch.no_grad():
+            logits = self.model(**inputs).logits[0, -1].float()
+        probabilities = dict(zip(self._words, logits[list(self._words.values())].softmax(0).tolist(), strict=True))
+        levels = {level: sum(p for word, p in probabilities.items() if LEVEL_OF_WORD[word] == level) for level in LEVELS}
+        return {
+            "predicted": sum(p * QUALITY_WORDS[word] for word, p in probabilities.items()),
+            "predicted_level": max(levels, key=levels.get),
+            "level_probabilities": list(levels.values()),
+        }
+
+    def _generate(self, frames: Any, question: str) -> str:
+        import torch
+
+        inputs = self._inputs(frames, question)
+        with torch.no_grad():
+            generated = self.model.generate(**inputs, do_sample=False, max_new_tokens=32)
+        return self.processor.batch_decode(generated[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)[0]
+
+    def _inputs(self, frames: Any, question: str, answer: str = "") -> dict[str, Any]:
+        seen = [{"type": "video"}] if self.takes_videos else [{"type": "image"}] * len(frames)
+        messages = [{"role": "user", "content": [*seen, {"type": "text", "text": question}]}]
+        text = self.processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False) + answer
+        pictures = {"videos": [frames]} if self.takes_videos else {"images": list(frames)}
+        return self.processor(text=[text], **pictures, return_tensors="pt").to(self.model.device)
+
+    def _key_frames(self, row: RatedRow) -> tuple[Any, float]:
+        """(frames, height, width, 3) uint8, and the video's length in seconds."""
+        import numpy as np
+
+        from processing.video_reader import open_video
+
+        with open_video(row.source, max_chunks=self.frames) as reader:
+            frames = [chunk.key_frame.permute(1, 2, 0).numpy() for chunk in reader]
+            duration = reader.info.duration_s
+        # Short videos repeat their last frame: some of these models want a fixed number.
+        return np.stack(frames + [frames[-1]] * (self.frames - len(frames))), duration
+
+    def _word_tokens(self) -> dict[str, int]:
+        """The first token of each word, as it follows the beginning of the answer."""
+        tokenizer = self.processor.tokenizer
+        start = tokenizer(WORD_ANSWER, add_special_tokens=False)["input_ids"]
+        words = {}
+        for word in QUALITY_WORDS:
+            ids = tokenizer(f"{WORD_ANSWER} {word}", add_special_tokens=False)["input_ids"]
+            shared = next((i for i, (a, b) in enumerate(zip(ids, start, strict=False)) if a != b), len(start))
+            # Where the space is a token of its own, the word begins behind it.
+            rest = [token for token in ids[shared:] if tokenizer.decode([token]).strip()]
+            words[word] = rest[0]
+        if len(set(words.values())) < len(words):
+            raise ValueError(f"The tokenizer begins two of the words {', '.join(words)} with one token: use --readout generate.")
+        return words
+
+
+def stated_score(answer: str) -> float:
+    """The score (0 to 100) that a free answer states, such as "I would give it 75 out of 100."
+
+    Raises:
+        AnswerError: it states none, several, or one off the scale.
+    """
+    text = re.sub(r"(?i)(/|out of|of a possible|on a scale (of|from) \d+ (to|-)) *100|(from|between) 0 (to|and) 100|%", " ", answer)
+    numbers = {float(number) for number in re.findall(r"(?<![\w.-])\d+(?:\.\d+)?(?!\w)", text)}
+    if len(numbers) == 1 and (number := numbers.pop()) <= MAX_SCORE:
+        return number
+    raise AnswerError(f"{answer!r} states no score: expected one number from 0 to {MAX_SCORE}.")
+
+
+def stated_level(answer: str) -> str:
+    """The one level word in a free answer.
+
+    Raises:
+        AnswerError: it holds none, or several.
+    """
+    found = {level for level in LEVELS if re.search(rf"\b{level}\b", answer, re.IGNORECASE)}
+    if len(found) == 1:
+        return found.pop()
+    raise AnswerError(f"{answer!r} states no level: expected one of {', '.join(LEVELS)}.")
+
+
+class Baseline:
+    """NIQE or BRISQUE, averaged over key frames; negative, so that higher is better."""
+
+    def __init__(self, name: str):
+        from lmmvqa.evaluation.natural_scene import BASELINES
+
+        self.measure = BASELINES[name]
+
+    def predict(self, rows: Sequence[RatedRow]) -> Iterator[Prediction]:
+        from lmmvqa.evaluation.natural_scene import mean_over_key_frames
+
+        for row in rows:
+            try:
+                value, duration = mean_over_key_frames(row.source, self.measure)
+                yield {"predicted": -value, "duration_s": duration}
+            except Exception as error:
+                yield _guarded(row, error)
+
+
+class PredictionsFile:
+    """A CSV file of any method: columns `video` (the set's id, the path, or its name with or without suffix) and `prediction`,
+    perhaps `level`.
+
+    Raises:
+        ValueError: the file has no such columns, or a prediction is no number.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            table = csv.DictReader(file)
+            if missing := {"video", "prediction"} - set(table.fieldnames or ()):
+                raise ValueError(f"{path} has no column {' and '.join(sorted(missing))}: give the columns video and prediction, perhaps level.")
+            self.rows: dict[str, Prediction] = {}
+            for number, row in enumerate(table, start=2):
+                try:
+                    prediction: Prediction = {"predicted": float(row["prediction"])}
+                except (TypeError, ValueError):
+                    raise ValueError(f"{path}: {row['prediction']!r} in line {number} is not a number.") from None
+                if row.get("level"):
+                    prediction["predicted_level"] = row["level"].strip().lower()
+                self.rows[row["video"].strip()] = prediction
+
+    def predict(self, rows: Sequence[RatedRow]) -> Iterator[Prediction]:
+        for row in rows:
+            path = Path(row.video["path"])
+            names = (row.id, str(path), path.name, path.stem)
+            yield next((self.rows[name] for name in names if name in self.rows), {"error": f"{row.id}: no row in {self.path}."})
+
+
+def watched(predictions: Iterable[Prediction], count: int, title: str) -> Iterator[Prediction]:
+    """With a progress bar on standard error."""
+    from rich.progress import track
+
+    from lmmvqa.console import messages
+
+    return iter(track(predictions, title, count, console=messages, disable=not messages.is_terminal, transient=True))

@@ -1,0 +1,191 @@
+"""The field's protocols: sets and a method -> predictions in Parquet -> tables of figures.
+
+A run is a folder: `run.json` (what was evaluated, how), `predictions.parquet` (one row a video; everything else comes from it)
+and `metrics.json`. Stopped and started again, it goes on where it was.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lmmvqa.evaluation.methods import Method, watched
+from lmmvqa.evaluation.rated_sets import PARTS, RatedRow
+from lmmvqa.evaluation.vqa_metric.vqa_metric import vqa_metrics
+from lmmvqa.result_files import ResultFile
+
+logger = logging.getLogger(__name__)
+
+RUN, PREDICTIONS, METRICS = "run.json", "predictions.parquet", "metrics.json"
+STATED_INTERVAL = 0.90
+
+
+def open_run(folder: Path, settings: dict[str, Any]) -> None:
+    """Write down what the run is; a folder holds one run.
+
+    Raises:
+        ValueError: the folder holds a run with other settings.
+    """
+    file = folder / RUN
+    if file.is_file():
+        before = json.loads(file.read_text(encoding="utf-8"))
+        if changed := [name for name in sorted({*before, *settings}) if before.get(name) != settings.get(name)]:
+            name = changed[0]
+            raise ValueError(
+                f"{folder} holds another run ({name} was {before.get(name)!r}, is {settings.get(name)!r}): name another folder, or remove it."
+            )
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(settings, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def predict(method: Callable[[], Method], rows: Sequence[RatedRow], folder: Path, title: str = "Predicting") -> None:
+    """Append the prediction of every row that has none yet to the run.
+
+    Args:
+        method: makes the method; not called where nothing is left to predict.
+    """
+    with ResultFile(folder / PREDICTIONS, key="key") as results:
+        missing = [row for row in rows if row.key not in results]
+        if not missing:
+            return
+        if len(missing) < len(rows):
+            logger.info("%d of %d predictions are there already.", len(rows) - len(missing), len(rows))
+        predictions = method().predict(missing)
+        for row, prediction in zip(missing, watched(predictions, len(missing), title), strict=True):
+            results.append(_as_record(row) | prediction)
+
+
+def _as_record(row: RatedRow) -> dict[str, Any]:
+    return {
+        "key": row.key,
+        "set": row.set_name,
+        "split": row.split,
+        "fold": row.fold,
+        "id": row.id,
+        "video": row.video["path"],
+        "mos": row.mos,
+        "score": row.score,
+        "level": row.level,
+        "content": row.content,
+        **{name: row.parts.get(name) for name in PARTS},
+        "error": None,
+        "unparsable": False,
+        "predicted": None,
+        "predicted_level": None,
+    }
+
+
+def read_run(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """What a run is, and its predictions.
+
+    Raises:
+        FileNotFoundError: the folder holds no run.
+    """
+    for name in (RUN, PREDICTIONS):
+        if not (folder / name).is_file():
+            raise FileNotFoundError(f"{folder / name} does not exist: {folder} is not the output of `lmmvqa evaluate`, or it was stopped early: run it again.")
+    with ResultFile(folder / PREDICTIONS, key="key") as results:
+        rows = list(results.rows())
+    return json.loads((folder / RUN).read_text(encoding="utf-8")), rows
+
+
+def tables(settings: dict[str, Any], rows: Sequence[dict[str, Any]], *, resamples: int = 1000, parts: bool = True) -> list[dict[str, Any]]:
+    """Figures from predictions: a row for each set and split (and fold, and the mean over folds), and for each part of it.
+
+    Returns:
+        Rows with `set`, `split`, `part`, `videos`, `failed`, `unparsable`, `interval_holds` (the share of ratings inside the stated
+        90 % interval) and what the metric gives.
+    """
+    protocol = settings["protocol"]
+    found = []
+    for (set_name, split), group in _grouped(rows, lambda row: (row["set"], "all" if protocol in ("ood", "5fold") else row["split"])):
+        if protocol == "5fold":
+            folds = [_figures(set_name, f"fold {fold}", members, resamples) for (fold,), members in _grouped(group, lambda row: (row["fold"],))]
+            found += [*folds, _mean_of_folds(set_name, folds)]
+            continue
+        found.append(_figures(set_name, split, group, resamples))
+        for name in PARTS if parts else ():
+            values = sorted({row[name] for row in group if row.get(name)})
+            if len(values) > 1:
+                found += [
+                    _figures(set_name, split, [row for row in group if row.get(name) == value], resamples, part=value) for value in values
+                ]
+    return found
+
+
+def _figures(set_name: str, split: str, rows: Sequence[dict[str, Any]], resamples: int, part: str | None = None) -> dict[str, Any]:
+    scored = [row for row in rows if row.get("predicted") is not None]
+    result = {
+        "set": set_name,
+        "split": split,
+        "part": part,
+        "videos": len(rows),
+        "failed": len(rows) - len(scored),
+        "unparsable": sum(bool(row.get("unparsable")) for row in rows),
+        "interval_holds": None,
+    }
+    held = [row["interval"][0] <= row["score"] <= row["interval"][1] for row in scored if row.get("interval")]
+    if held:
+        result["interval_holds"] = float(np.mean(held))
+    options: dict[str, Any] = {"resamples": resamples}
+    if scored and all(row.get("content") for row in scored):
+        options["groups"] = [row["content"] for row in scored]
+    if scored and all(row.get("predicted_level") for row in scored):
+        options |= {"level_predictions": [row["predicted_level"] for row in scored], "level_references": [row["level"] for row in scored]}
+    try:
+        return result | vqa_metrics([row["predicted"] for row in scored], [row["mos"] for row in scored], **options)
+    except ValueError as error:
+        return result | {"n": len(scored), "notes": [str(error)]}
+
+
+def _mean_of_folds(set_name: str, folds: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Means over the folds, as the field reports them; the standard deviation stands in place of an interval."""
+    mean: dict[str, Any] = {"set": set_name, "split": "mean of folds", "part": None, "intervals": {}, "notes": []}
+    mean |= {name: sum(fold[name] for fold in folds) for name in ("videos", "failed", "unparsable", "n")}
+    for name in ("srcc", "krcc", "plcc", "plcc_fitted", "rmse", "rmse_fitted", "interval_holds"):
+        values = [fold[name] for fold in folds if fold.get(name) is not None]
+        mean[name] = float(np.mean(values)) if len(values) == len(folds) else None
+        mean.setdefault("deviations", {})[name] = float(np.std(values)) if len(values) == len(folds) else None
+        if values and len(values) < len(folds):
+            mean["notes"].append(f"{name} is undefined in {len(folds) - len(values)} of {len(folds)} folds.")
+    if all("level_accuracy" in fold for fold in folds):
+        confusion = np.sum([fold["confusion"] for fold in folds], axis=0)
+        counts = confusion.sum(1)
+        levels = [level for level in folds[0]["level_accuracy"] if level != "total"]
+        right = {level: float(confusion[i, i] / counts[i]) if counts[i] else None for i, level in enumerate(levels)}
+        mean |= {"confusion": confusion.tolist(), "level_accuracy": {**right, "total": float(np.trace(confusion) / confusion.sum())}}
+    return mean
+
+
+def save_metrics(folder: Path, found: list[dict[str, Any]]) -> None:
+    (folder / METRICS).write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _grouped(rows: Sequence[dict[str, Any]], key: Callable[[dict[str, Any]], tuple]) -> list[tuple[tuple, list[dict[str, Any]]]]:
+    return [(name, list(members)) for name, members in groupby(sorted(rows, key=lambda row: tuple(map(str, key(row)))), key)]
+
+
+def train_fold(recipe: str, overrides: dict[str, Any], base: str | None, output: Path) -> tuple[Any, Any]:
+    """Fine-tune on one fold, or take the weights of a run that has ended; model and processor.
+
+    Args:
+        recipe: a YAML file or the name of a recipe of `lmmvqa train`.
+        overrides: its settings that differ, with data and fold.
+        base: the checkpoint to start from; the default one without it.
+    """
+    from lmmvqa.default_checkpoint import default_checkpoint
+    from lmmvqa.scoring import load_checkpoint
+    from lmmvqa.training.run import run_training
+
+    finished = output / "finished"
+    if not finished.exists():
+        run_training(recipe, {**overrides, "model": base or str(default_checkpoint()), "output_dir": str(output)})
+        finished.touch()
+    return load_checkpoint(str(output))

@@ -1,0 +1,167 @@
+"""Rated sets for evaluation: one row a video, from our builders or from exported folders."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from dataset_builders import RATED_SETS
+from dataset_builders.label_files import read_table, without_video_suffix
+
+Protocol = Literal["in-sample", "ood", "5fold", "levels"]
+PROTOCOLS: tuple[Protocol, ...] = ("in-sample", "ood", "5fold", "levels")
+
+# Columns of one's own label file that say what a video is a copy of, and what kinds of rows to report by themselves.
+CONTENT, PARTS = "content", ("family", "kind")
+
+
+@dataclass(frozen=True)
+class RatedRow:
+    """One rated video.
+
+    Args:
+        set_name: the set's name, as tables show it.
+        video: `{"path", "bytes"}`, as an undecoded `datasets` video; with bytes, the path is a name alone.
+        mos: as rated.
+        score: the MOS on 0 to 100.
+        fold: 0 to 4, the fold in which the video is tested, where the set has folds.
+        content: what the video is a copy of; copies of one content are no independent samples.
+        parts: such as {"family": "codec"}: tables have rows for these too.
+    """
+
+    set_name: str
+    split: str
+    id: str
+    video: dict[str, Any]
+    mos: float
+    score: float
+    level: str
+    fold: int | None = None
+    content: str | None = None
+    parts: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def key(self) -> str:
+        """What tells the video apart from all others of a run."""
+        return f"{self.set_name}:{self.id}"
+
+    @property
+    def source(self) -> Any:
+        """What a reader of videos takes."""
+        return self.video["path"] if self.video["bytes"] is None else self.video
+
+
+@dataclass(frozen=True)
+class SetSpec:
+    """A set as the command line names it: `NAME=FOLDER` for one of our builders, `FOLDER` for an exported one (or a Hub id)."""
+
+    name: str
+    builder: str | None
+    folder: str
+
+    @classmethod
+    def parse(cls, text: str) -> SetSpec:
+        """
+        Raises:
+            ValueError: the text names no builder of rated sets, or no folder.
+        """
+        builder, found, folder = text.partition("=")
+        if not found:
+            return cls(Path(text).name, None, text)
+        if builder not in RATED_SETS:
+            raise ValueError(f"{builder!r} is not a rated set: choose one of {', '.join(RATED_SETS)}, or name an exported folder alone.")
+        if not Path(folder).exists():
+            raise ValueError(f"{folder} does not exist: give the folder of {builder} as its owners release it.")
+        return cls(builder, builder, str(Path(folder).absolute()))
+
+
+def read_set(spec: SetSpec, *, levels: str = "tertiles", scale: tuple[float, float] | None = None) -> list[RatedRow]:
+    """All rated videos of a set that are there.
+
+    Args:
+        levels: where the levels part; of a builder only, an exported set has its own.
+        scale: ratings that become 0 and 100, of the builder `rated_videos` only.
+
+    Raises:
+        LabelError, ValueError: the folder is not the set.
+    """
+    import datasets
+
+    import dataset_builders
+
+    dataset_builders.register()
+    if spec.builder is None:
+        try:
+            data = datasets.load_dataset(spec.folder, "score")
+        except (FileNotFoundError, ValueError) as error:
+            raise ValueError(
+                f"{spec.folder} is not an exported set ({error}): make one with `lmmvqa data build`, or name a set of ours as SET=FOLDER."
+            ) from error
+        # An exported set may hold its videos; they must not be decoded here.
+        data = data.cast_column("video", datasets.Video(decode=False))
+    else:
+        options = {"levels": levels} | ({"scale": scale} if scale is not None and spec.builder == "rated_videos" else {})
+        data = datasets.load_dataset(spec.builder, "score", data_dir=spec.folder, question="fixed", **options)
+    more = _more_columns(Path(spec.folder)) if spec.builder == "rated_videos" else {}
+    rows = []
+    for split, part in data.items():
+        for row in part:
+            known = more.get(row["id"], {})
+            rows.append(
+                RatedRow(
+                    set_name=spec.name,
+                    split=split,
+                    id=row["id"],
+                    video=row["video"],
+                    mos=row["mos"],
+                    score=row["score"],
+                    level=row["level"],
+                    fold=row.get("fold"),
+                    content=known.get(CONTENT),
+                    parts={name: known[name] for name in PARTS if known.get(name)},
+                )
+            )
+    return rows
+
+
+def _more_columns(folder: Path) -> dict[str, dict[str, str]]:
+    """Columns of `ratings.*` that the builder leaves alone, by the id of the video."""
+    file = next((file for file in sorted(folder.glob("ratings.*")) if file.suffix in (".csv", ".tsv", ".jsonl", ".parquet")), None)
+    if file is None:
+        return {}
+    table = read_table(file).rename(columns=lambda name: str(name).strip().lower())
+    wanted = [name for name in (CONTENT, *PARTS) if name in table]
+    records = table[wanted].astype(str).to_dict("records")
+    return {without_video_suffix(str(video)): record for video, record in zip(table["video"], records, strict=True)}
+
+
+def select(rows: Sequence[RatedRow], protocol: Protocol) -> list[RatedRow]:
+    """The rows of one set that a protocol tests.
+
+    in-sample: the splits whose name begins with "test". ood: all. 5fold: all, each in its fold. levels: as in-sample, or all
+    where the set has no test split.
+
+    Raises:
+        ValueError: the set has no such rows; the message says what it has.
+    """
+    chosen: dict[str, Callable[[RatedRow], bool]] = {
+        "in-sample": lambda row: row.split.startswith("test"),
+        "ood": lambda row: True,
+        "5fold": lambda row: row.fold is not None,
+    }
+    name = rows[0].set_name if rows else "the set"
+    if protocol == "levels":
+        return [row for row in rows if row.split.startswith("test")] or list(rows)
+    if protocol not in chosen:
+        raise ValueError(f"{protocol!r} is not a protocol: choose one of {', '.join(PROTOCOLS)}.")
+    found = [row for row in rows if chosen[protocol](row)]
+    if not found:
+        splits = ", ".join(sorted({row.split for row in rows})) or "none"
+        remedy = {
+            "in-sample": f"it has the splits {splits}: test the whole set with --protocol ood",
+            "5fold": "give every row of your own label file a column fold with 0 to 4 (copies of one content in one fold)",
+        }.get(protocol, "look at it with `lmmvqa data check`")
+        raise ValueError(f"{name} has no videos for the protocol {protocol}: {remedy}.")
+    return found

@@ -1,0 +1,129 @@
+"""The commands `lmmvqa evaluate`, `ablate`, `report` and `vcgbench`. Thin over `lmmvqa.evaluation`; heavy imports happen inside."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from lmmvqa.console import clear_errors
+from lmmvqa.training_commands import parse_settings
+
+app = typer.Typer()
+
+Sets = Annotated[
+    list[str],
+    typer.Option("--data", help="SET=FOLDER for a set as its owners release it (rated_videos=FOLDER for your own), or an exported folder; may be repeated."),
+]
+
+
+@app.command()
+def evaluate(
+    protocol: Annotated[Literal["in-sample", "ood", "5fold", "levels"], typer.Option(help="Which videos are tested, and how the table is made.")],
+    data: Sets,
+    output: Annotated[Path, typer.Option(help="Folder for predictions and metrics; a run that was stopped goes on.")],
+    method: Annotated[str, typer.Option(help="lmm-vqa, zero-shot, niqe, brisque, or a CSV file with the columns video and prediction.")] = "lmm-vqa",
+    model: Annotated[str | None, typer.Option(help="Checkpoint: folder or Hub id. Default, for lmm-vqa: the one that comes with LMM-VQA.")] = None,
+    readout: Annotated[
+        Literal["distribution", "generate", "level-words"] | None,
+        typer.Option(help="lmm-vqa: distribution (default) or generate. zero-shot: level-words (default) or generate."),
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="The method's name in tables.")] = None,
+    levels: Annotated[Literal["tertiles", "authors"], typer.Option(help="Where the levels poor, fair and good part.")] = "tertiles",
+    scale: Annotated[tuple[float, float] | None, typer.Option(help="rated_videos only: the ratings that become the scores 0 and 100.")] = None,
+    recipe: Annotated[str, typer.Option(help="5fold of lmm-vqa: settings of the fine-tuning, as `lmmvqa train` takes them; none for no fine-tuning.")] = "none",
+    setting: Annotated[list[str] | None, typer.Option("--set", help="A setting of the fine-tuning that differs, key=value.")] = None,
+    resamples: Annotated[int, typer.Option(min=0, help="Bootstrap resamples for the intervals.")] = 1000,
+    device: Annotated[str | None, typer.Option(help="For example cpu or cuda.")] = None,
+) -> None:
+    """Evaluate a method by one of the field's protocols: predictions to Parquet, then the table."""
+    with clear_errors():
+        from lmmvqa.evaluation import protocols, rated_sets
+
+        specs = [rated_sets.SetSpec.parse(text) for text in data]
+        label = name or (Path(method).stem if method.endswith(".csv") else method)
+        readout = readout or {"lmm-vqa": "distribution", "zero-shot": "level-words"}.get(method)
+        settings = {
+            "name": label, "method": method, "model": model, "readout": readout, "protocol": protocol, "data": data,
+            "levels": levels, "scale": scale and list(scale), "recipe": recipe, "settings": setting or [],
+        }
+        make = _method(method, model, readout, device)
+        chosen = {spec: rated_sets.select(rated_sets.read_set(spec, levels=levels, scale=scale), protocol) for spec in specs}
+        protocols.open_run(output, settings)
+        for spec, rows in chosen.items():
+            if protocol == "5fold" and method == "lmm-vqa" and recipe != "none":
+                for fold in sorted({row.fold for row in rows}):
+                    options = {"fold": fold, "levels": levels} | ({"scale": list(scale)} if scale else {})
+                    overrides = {
+                        **parse_settings(setting),
+                        "dataset": spec.builder or spec.folder, "data_dir": spec.folder if spec.builder else None, "data_options": options,
+                        "folds": None, "feature_cache": str(output / "features"),
+                    }
+                    tuned = _fine_tuned(recipe, overrides, model, output / spec.name / f"fold_{fold}", readout)
+                    protocols.predict(tuned, [row for row in rows if row.fold == fold], output, f"Predicting {spec.name}, fold {fold}")
+            else:
+                protocols.predict(make, rows, output, f"Predicting {spec.name}")
+        settings, predictions = protocols.read_run(output)
+        found = protocols.tables(settings, predictions, resamples=resamples)
+        protocols.save_metrics(output, found)
+        _print(label, found)
+
+
+def _method(method: str, model: str | None, readout: str | None, device: str | None) -> Any:
+    """Makes the method when it is needed; what can be known to be wrong is an error now."""
+    from lmmvqa.evaluation import methods
+
+    if method.endswith(".csv"):
+        predictions = methods.PredictionsFile(Path(method))
+        return lambda: predictions
+    if method in ("niqe", "brisque"):
+        return lambda: methods.Baseline(method)
+    if method == "zero-shot":
+        if model is None:
+            raise ValueError("--method zero-shot needs --model: a Hub id or folder of a video or image language model.")
+        return lambda: methods.ZeroShot(model, readout, device=device or "cpu")
+    if method != "lmm-vqa":
+        raise ValueError(f"--method {method} is unknown: choose lmm-vqa, zero-shot, niqe, brisque, or a file that ends in .csv.")
+
+    def ours() -> methods.LmmVqa:
+        from lmmvqa.scoring import load_checkpoint
+
+        return methods.LmmVqa(*load_checkpoint(model, device), readout)
+
+    return ours
+
+
+def _fine_tuned(recipe: str, overrides: dict[str, Any], model: str | None, output: Path, readout: str | None) -> Any:
+    def tuned() -> Any:
+        from lmmvqa.evaluation.methods import LmmVqa
+        from lmmvqa.evaluation.protocols import train_fold
+
+        return LmmVqa(*train_fold(recipe, overrides, model, output), readout)
+
+    return tuned
+
+
+def _print(title: str, found: list[dict[str, Any]]) -> None:
+    table = Table("set", "split", "n", "SRCC", "95 %", "KRCC", "PLCC", "PLCC fitted", "RMSE fitted", "level", "in 90 %", title=title)
+    for row in found:
+        interval = (row.get("intervals") or {}).get("srcc")
+        part = f"{row['split']}, {row['part']}" if row["part"] else row["split"]
+        cells = [_cell(row.get(key)) for key in ("srcc", "krcc", "plcc", "plcc_fitted", "rmse_fitted")]
+        between = f"{interval[0]:.3f} to {interval[1]:.3f}" if interval else "-"
+        level = (row.get("level_accuracy") or {}).get("total")
+        table.add_row(row["set"], part, str(row["n"]), cells[0], between, *cells[1:], _cell(level), _cell(row.get("interval_holds")))
+    # Wide enough for every column where the output is no terminal.
+    console = Console()
+    Console(width=max(console.width, 130)).print(table)
+    for row in found:
+        if row["failed"]:
+            typer.echo(f"{row['set']} {row['split']} {row['part'] or ''}: {row['failed']} of {row['videos']} without a prediction, {row['unparsable']} of them with an unparsable answer")
+        for note in row["notes"]:
+            typer.echo(f"{row['set']} {row['split']} {row['part'] or ''}: {note}")
+
+
+def _cell(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
