@@ -112,9 +112,10 @@ def compose_default(recipe: Mapping[str, Any] | None = None) -> tuple[Any, Any]:
 
     recipe = recipe or json.loads(RECIPE.read_text(encoding="utf-8"))
     decoder, tokenizer = load_decoder(str(fetch(DECODER)))
+    sees_motion = TEMPORAL_TOWER.is_dir() and recipe["config"].get("num_temporal_tokens") != 0
     return compose(
         vision_tower=load_distortion_resnet(fetch(VISION_TOWER)),
-        temporal_tower=load_temporal_tower(str(TEMPORAL_TOWER)) if TEMPORAL_TOWER.is_dir() else None,
+        temporal_tower=load_temporal_tower(str(TEMPORAL_TOWER)) if sees_motion else None,
         decoder=decoder,
         tokenizer=tokenizer,
         config=recipe["config"],

@@ -127,3 +127,28 @@ def _print(title: str, found: list[dict[str, Any]]) -> None:
 
 def _cell(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
+
+
+@app.command()
+def ablate(
+    grid: Annotated[Path, typer.Argument(help="YAML file, as lmmvqa/evaluation/ablations.yaml.")],
+    output: Annotated[Path, typer.Option(help="Folder for the rows; a grid that was stopped goes on.")],
+    data: Annotated[str | None, typer.Option(help="SET=FOLDER or an exported folder, in place of the grid's.")] = None,
+    setting: Annotated[list[str] | None, typer.Option("--set", help="A training setting of all rows, key=value.")] = None,
+    resamples: Annotated[int, typer.Option(min=0, help="Bootstrap resamples for the intervals.")] = 1000,
+) -> None:
+    """Train and evaluate every row of a grid of ablations."""
+    with clear_errors():
+        from lmmvqa.evaluation.ablation import read_grid, run_grid
+
+        results = run_grid(read_grid(grid, data, parse_settings(setting)), output, resamples)
+        table = Table("table", "row", "set", "n", "SRCC", "95 %", "PLCC fitted", "level")
+        for result in results:
+            for row in result["figures"]:
+                if row["part"] is None:
+                    interval = (row.get("intervals") or {}).get("srcc")
+                    between = f"{interval[0]:.3f} to {interval[1]:.3f}" if interval else "-"
+                    level = (row.get("level_accuracy") or {}).get("total")
+                    where = f"{row['set']} {row['split']}"
+                    table.add_row(result["table"], result["name"], where, str(row["n"]), _cell(row.get("srcc")), between, _cell(row.get("plcc_fitted")), _cell(level))
+        Console().print(table)

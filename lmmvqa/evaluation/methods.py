@@ -48,12 +48,12 @@ def _guarded(row: RatedRow, error: Exception) -> Prediction:
 
 class LmmVqa:
     """Our model: `distribution` (score and level from the probabilities of all answers) or `generate` (the paper: text, parsed
-    strictly). The questions are the fixed ones."""
+    strictly). The questions are the fixed ones. With a `FeatureCache`, videos are encoded into it once."""
 
-    def __init__(self, model: Any, processor: Any, read_out: str = "distribution", batch_size: int = 8):
+    def __init__(self, model: Any, processor: Any, read_out: str = "distribution", batch_size: int = 8, cache: Any = None):
         if read_out not in ("distribution", "generate"):
             raise ValueError(f"--readout {read_out} is not one of our model: choose distribution or generate.")
-        self.model, self.processor, self.read_out = model, processor, read_out
+        self.model, self.processor, self.read_out, self.cache = model, processor, read_out, cache
         # An answer that does not parse is an error of its own video, so videos are generated for one by one.
         self.batch_size = batch_size if read_out == "distribution" else 1
 
@@ -69,11 +69,19 @@ class LmmVqa:
         from modeling_lmmvqa.feature_batches import encode_video
 
         try:
+            if self.cache is not None:
+                return self._cached(row)
             inputs = self.processor.video_processor(row.source, return_metadata=True, return_tensors="pt")
             info = inputs.pop("video_metadata")[0]
             return {"features": encode_video(self.model.base_model, inputs), "duration_s": info.duration_s}
         except Exception as error:
             return _guarded(row, error)
+
+    def _cached(self, row: RatedRow) -> dict[str, Any]:
+        key = self.cache.key(row.source)
+        if error := next((error for _, error in self.cache.fill([(key, row.source)]) if error), None):
+            return {"error": error}
+        return {"features": self.cache.load(key), "duration_s": None}
 
     def _assess(self, features: list[Any]) -> list[Prediction]:
         from modeling_lmmvqa.feature_batches import assessment_inputs

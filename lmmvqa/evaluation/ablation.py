@@ -1,0 +1,170 @@
+"""Ablations as a grid (the paper's Tables VII and VIII): each row trains, is evaluated, and keeps its figures.
+
+A grid is a YAML file:
+
+    recipe: default_checkpoint          # of `lmmvqa train`
+    settings: {num_train_epochs: 2}     # of all rows
+    data: rated_videos=ladder           # as `lmmvqa evaluate --data`
+    protocol: in-sample
+    tables:
+      temporal tokens:
+        without: {config: {num_temporal_tokens: 0}}
+        "1": {}
+      data:
+        25 %: {settings: {data_fraction: 0.25}}
+
+`config` holds fields of the model's configuration that differ from the default checkpoint's, `settings` those of the training,
+`model` another checkpoint to start from (another decoder, say). Rows that mean the same run once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lmmvqa.evaluation import protocols
+from lmmvqa.evaluation.methods import LmmVqa
+from lmmvqa.evaluation.rated_sets import PROTOCOLS, SetSpec, read_set, select
+
+logger = logging.getLogger(__name__)
+
+GRID = "grid.yaml"
+_KEYS = {"recipe", "settings", "data", "protocol", "levels", "tables"}
+_ROW_KEYS = {"config", "settings", "model"}
+
+
+@dataclass(frozen=True)
+class GridRow:
+    """One row of a table: `config` and `settings` that differ, or another `model` to start from."""
+
+    table: str
+    name: str
+    config: dict[str, Any]
+    settings: dict[str, Any]
+    model: str | None
+
+    @property
+    def run(self) -> str:
+        """The folder of the row: the same for rows that mean the same."""
+        meaning = json.dumps([self.config, self.settings, self.model], sort_keys=True)
+        return hashlib.sha256(meaning.encode()).hexdigest()[:12]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A grid file, checked."""
+
+    recipe: str
+    data: SetSpec
+    protocol: str
+    levels: str
+    rows: list[GridRow]
+
+
+def read_grid(path: Path, data: str | None = None, settings: dict[str, Any] | None = None) -> Grid:
+    """
+    Args:
+        data: in place of the file's.
+        settings: of the training, for all rows, over those of the file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is no grid; the message says where and what is expected.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist: name a YAML file, such as lmmvqa/evaluation/ablations.yaml.")
+    grid = yaml.safe_load(path.read_text(encoding="utf-8"))
+    if not isinstance(grid, dict) or not isinstance(grid.get("tables"), dict) or "data" not in grid or "recipe" not in grid:
+        raise ValueError(f"{path} is no grid: it needs recipe, data and tables (a table is {{row name: {{config: ..., settings: ...}}}}).")
+    if unknown := sorted(set(grid) - _KEYS):
+        raise ValueError(f"{path}: unknown key {unknown[0]!r}; known are {', '.join(sorted(_KEYS))}.")
+    protocol = grid.get("protocol", "in-sample")
+    if protocol not in PROTOCOLS or protocol == "5fold":
+        raise ValueError(f"{path}: protocol {protocol!r} is not for a grid: choose in-sample, ood or levels.")
+    rows = []
+    for table, entries in grid["tables"].items():
+        for name, entry in (entries or {}).items():
+            if unknown := sorted(set(entry or {}) - _ROW_KEYS):
+                raise ValueError(f"{path}: unknown key {unknown[0]!r} in {table}, {name}; known are {', '.join(sorted(_ROW_KEYS))}.")
+            entry = entry or {}
+            row_settings = {**(grid.get("settings") or {}), **(settings or {}), **entry.get("settings", {})}
+            rows.append(GridRow(str(table), str(name), entry.get("config", {}), row_settings, entry.get("model")))
+    if not rows:
+        raise ValueError(f"{path}: tables holds no rows.")
+    return Grid(str(grid["recipe"]), SetSpec.parse(data or grid["data"]), protocol, grid.get("levels", "tertiles"), rows)
+
+
+def run_grid(grid: Grid, output: Path, resamples: int = 1000) -> list[dict[str, Any]]:
+    """Train and evaluate every row that has no figures yet; figures of all, `table` and `name` first.
+
+    Raises:
+        ValueError: `output` holds the grid of other data, or a setting is wrong.
+    """
+    tested = select(read_set(grid.data, levels=grid.levels), grid.protocol)
+    protocols.open_run(output, {"grid": grid.recipe, "data": [grid.data.folder], "protocol": grid.protocol, "levels": grid.levels})
+    results = []
+    for number, row in enumerate(grid.rows, start=1):
+        folder = output / row.run
+        if not (folder / protocols.METRICS).is_file():
+            logger.info("Row %d of %d: %s, %s", number, len(grid.rows), row.table, row.name)
+            _run_row(grid, row, folder, output / "features", tested)
+        settings, predictions = protocols.read_run(folder)
+        figures = protocols.tables(settings, predictions, resamples=resamples)
+        protocols.save_metrics(folder, figures)
+        results.append({"table": row.table, "name": row.name, "run": row.run, "figures": figures})
+        # Kept after every row, so that a report can be made of a grid that is under way.
+        (output / "ablations.json").write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    return results
+
+
+def _run_row(grid: Grid, row: GridRow, folder: Path, features: Path, tested: list[Any]) -> None:
+    from lmmvqa.scoring import load_checkpoint
+    from lmmvqa.training.feature_cache import FeatureCache
+    from lmmvqa.training.run import run_training
+
+    settings = {"name": f"{row.table}: {row.name}", "protocol": grid.protocol, "config": row.config, "settings": row.settings, "model": row.model}
+    protocols.open_run(folder, settings)
+    base = row.model or str(_fresh_base(row.config, folder / "base").absolute())
+    finished = folder / "trained" / "finished"
+    if not finished.exists():
+        options = {"levels": grid.levels, **row.settings.get("data_options", {})}
+        overrides = {
+            "standardize_features": row.model is None,
+            **row.settings,
+            "model": base,
+            "dataset": grid.data.builder or grid.data.folder,
+            "data_dir": grid.data.folder if grid.data.builder else None,
+            "data_options": options,
+            "output_dir": str(folder / "trained"),
+            "feature_cache": str(features),
+        }
+        run_training(grid.recipe, overrides)
+        finished.touch()
+    model, processor = load_checkpoint(str(folder / "trained"))
+    protocols.predict(lambda: LmmVqa(model, processor, cache=FeatureCache(features, model, processor)), tested, folder, row.name)
+    # Frozen parts that `compose_default` gives again; what was trained is kept.
+    if row.model is None:
+        shutil.rmtree(folder / "base", ignore_errors=True)
+
+
+def _fresh_base(config: dict[str, Any], folder: Path) -> Path:
+    """The default checkpoint's parts under another configuration, with fresh projectors."""
+    from transformers import set_seed
+
+    from lmmvqa.default_checkpoint import RECIPE, compose_default
+
+    if not (folder / "processor_config.json").is_file():
+        recipe = json.loads(RECIPE.read_text(encoding="utf-8"))
+        # Before the projectors are drawn.
+        set_seed(0)
+        model, processor = compose_default({**recipe, "config": {**recipe["config"], **config}})
+        model.save_pretrained(folder)
+        processor.save_pretrained(folder)
+    return folder
