@@ -53,6 +53,7 @@ setup(
     ],
     extras_require={
         "plots": ["matplotlib>=3.8"],
+        "report": ["matplotlib>=3.9", "scikit-image>=0.25"],
         "ladder": ["imageio-ffmpeg>=0.6"],
         "demo": ["gradio>=6.0"],
         "dev": [

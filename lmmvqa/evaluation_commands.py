@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -152,3 +153,47 @@ def ablate(
                     where = f"{row['set']} {row['split']}"
                     table.add_row(result["table"], result["name"], where, str(row["n"]), _cell(row.get("srcc")), between, _cell(row.get("plcc_fitted")), _cell(level))
         Console().print(table)
+
+
+@app.command()
+def report(
+    folders: Annotated[list[Path], typer.Argument(help="Outputs of `lmmvqa evaluate` and `lmmvqa ablate`.")],
+    output: Annotated[Path, typer.Option(help="The page; its tables go beside it as Markdown.")] = Path("report.html"),
+    pictures: Annotated[Path | None, typer.Option(help="Folder for the pictures as PNG files too.")] = None,
+    unit: Annotated[str, typer.Option(help="What the ratings are, such as MOS or VMAF.")] = "MOS",
+    motion: Annotated[bool, typer.Option(help="Scores with and without temporal tokens beside the motion (some seconds a video).")] = True,
+) -> None:
+    """One self-contained page and Markdown tables in the paper's form, from runs and ablations."""
+    with clear_errors():
+        try:
+            from lmmvqa.evaluation.report import write_report
+        except ImportError as error:
+            raise ValueError(f"A report needs {error.name}: pip install lmmvqa[report].") from error
+
+        for file in write_report(folders, output, pictures=pictures, unit=unit, motion=motion):
+            typer.echo(file)
+
+
+@app.command()
+def vcgbench(
+    questions: Annotated[Path, typer.Argument(help="Folder of the benchmark's generic_qa.json, temporal_qa.json and consistency_qa.json.")],
+    videos: Annotated[Path, typer.Option(help="Folder of its videos.")],
+    judge: Annotated[str, typer.Option(help="Endpoint that speaks OpenAI's chat completions, such as http://localhost:8000/v1.")],
+    judge_model: Annotated[str, typer.Option(help="The judge's model, as the endpoint names it.")],
+    output: Annotated[Path, typer.Option(help="Folder for answers, marks and scores; a run that was stopped goes on.")],
+    model: Annotated[str | None, typer.Option(help="Checkpoint: folder or Hub id. Default: the one that comes with LMM-VQA.")] = None,
+    key_variable: Annotated[str, typer.Option(help="Environment variable that holds the endpoint's key, if it wants one.")] = "OPENAI_API_KEY",
+    device: Annotated[str | None, typer.Option(help="For example cpu or cuda.")] = None,
+) -> None:
+    """Video-ChatGPT's benchmark of video understanding (the paper's Table IX), marked by a judge."""
+    with clear_errors():
+        from lmmvqa.evaluation.vcgbench import Judge, read_questions, run_vcgbench
+
+        scores = run_vcgbench(read_questions(questions), videos, model, Judge(judge, judge_model, os.environ.get(key_variable)), output, device)
+        table = Table("aspect", "mean mark (0 to 5)", "n", "unreadable", title=f"Judge: {judge_model}")
+        for aspect, entry in scores["aspects"].items():
+            table.add_row(aspect, _cell(entry["mean"]), str(entry["n"]), str(entry["unreadable"]))
+        table.add_row("mean", _cell(scores["mean"]), "", "")
+        Console().print(table)
+        if scores["unanswered"]:
+            typer.echo(f"{scores['unanswered']} questions without an answer; answers.jsonl says why.")

@@ -1,0 +1,194 @@
+"""The pictures of a report, each drawn from predictions or runs and given back as a matplotlib figure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+
+from lmmvqa.evaluation.motion import Motion
+from lmmvqa.evaluation.vqa_metric.vqa_metric import logistic
+from processing.quality_prompts import LEVELS
+
+matplotlib.use("Agg")
+
+# Readable for the colour-blind, and apart in grey.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+MARKERS = ("o", "s", "^", "D", "v", "P")
+Row = Mapping[str, Any]
+
+
+def _figure(width: float = 5.0, height: float = 4.0, columns: int = 1) -> tuple[Figure, Any]:
+    figure = Figure(figsize=(width, height), layout="constrained", dpi=110)
+    axes = figure.subplots(1, columns)
+    for axis in np.atleast_1d(axes):
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.grid(alpha=0.25, linewidth=0.6)
+        axis.set_axisbelow(True)
+    return figure, axes
+
+
+def scatter(rows: Sequence[Row], metrics: Row, unit: str) -> Figure:
+    """Prediction against rating, with the logistic fit."""
+    figure, axis = _figure()
+    kinds = sorted({str(row.get("family") or "") for row in rows})
+    for number, kind in enumerate(kinds):
+        members = [row for row in rows if str(row.get("family") or "") == kind]
+        x, y = [row["predicted"] for row in members], [row["mos"] for row in members]
+        axis.scatter(x, y, s=16, alpha=0.65, color=COLOURS[number % 6], marker=MARKERS[number % 6], linewidths=0, label=kind or None)
+    if metrics.get("logistic"):
+        low, high = (bound([row["predicted"] for row in rows]) for bound in (min, max))
+        x = np.linspace(low, high, 200)
+        axis.plot(x, logistic(x, metrics["logistic"]), color="black", linewidth=1.5, label="logistic fit")
+    axis.set(xlabel="prediction", ylabel=unit, title=f"SRCC {_said(metrics.get('srcc'))}, PLCC after the fit {_said(metrics.get('plcc_fitted'))}, n = {metrics['n']}")
+    axis.legend(fontsize=8, framealpha=0.8)
+    return figure
+
+
+def residuals(rows: Sequence[Row], metrics: Row, unit: str) -> Figure | None:
+    """Rating less fitted prediction, by content (where copies share one) or else by rated level, and by duration."""
+    if not metrics.get("logistic"):
+        return None
+    left = np.array([row["mos"] for row in rows]) - logistic(np.array([row["predicted"] for row in rows]), metrics["logistic"])
+    durations = np.array([row.get("duration_s") or np.nan for row in rows])
+    by_content = len({row.get("content") for row in rows}) > 1
+    groups: dict[str, list[float]] = {}
+    for row, residual in zip(rows, left, strict=True):
+        groups.setdefault(str(row["content"] if by_content else row["level"]), []).append(residual)
+    names = sorted(groups, key=lambda name: np.median(groups[name]))
+    names = names if len(names) <= 30 else names[:15] + names[-15:]
+    figure, (first, second) = _figure(10, max(3.5, 0.22 * len(names) + 1.2), columns=2)
+    first.boxplot([groups[name] for name in names], orientation="horizontal", flierprops={"markersize": 3}, medianprops={"color": COLOURS[1]}, widths=0.6)
+    first.set_yticks(range(1, len(names) + 1), [name if len(name) < 28 else f"{name[:26]}.." for name in names], fontsize=7)
+    first.axvline(0, color="black", linewidth=0.8)
+    first.set(xlabel=f"residual ({unit})", title="by content" if by_content else "by rated level")
+    known = np.isfinite(durations)
+    second.scatter(durations[known], left[known], s=14, alpha=0.6, color=COLOURS[0], linewidths=0)
+    second.axhline(0, color="black", linewidth=0.8)
+    second.set(xlabel="duration (s)", ylabel=f"residual ({unit})", title="by duration")
+    if not known.any():
+        second.text(0.5, 0.5, "durations are not recorded", transform=second.transAxes, ha="center")
+    return figure
+
+
+def confusion(matrix: Sequence[Sequence[int]], accuracy: Row) -> Figure:
+    """Rated against predicted level, shaded by the share of the row."""
+    counts = np.array(matrix)
+    figure, axis = _figure(3.9, 3.6)
+    share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    axis.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    for (row, column), count in np.ndenumerate(counts):
+        axis.text(column, row, f"{count}\n{share[row, column]:.0%}", ha="center", va="center", color="white" if share[row, column] > 0.55 else "black")
+    axis.set_xticks(range(len(LEVELS)), LEVELS)
+    axis.set_yticks(range(len(LEVELS)), LEVELS)
+    axis.grid(False)
+    axis.set(xlabel="predicted level", ylabel="rated level", title=f"total accuracy {accuracy['total']:.3f}")
+    return figure
+
+
+def calibration(rows: Sequence[Row]) -> Figure | None:
+    """How many ratings the central intervals of the answer distribution hold, against what they state."""
+    known = [row for row in rows if row.get("score_probabilities")]
+    if not known:
+        return None
+    cumulated = np.array([np.cumsum(row["score_probabilities"]) for row in known])
+    ratings = np.array([row["score"] for row in known])
+    # Where a rating lies in the distribution, each whole score spread evenly over its point.
+    below = np.clip(ratings + 0.5, 0, cumulated.shape[1])
+    whole = np.minimum(below.astype(int), cumulated.shape[1] - 1)
+    padded = np.pad(cumulated, ((0, 0), (1, 0)))
+    at = np.arange(len(known))
+    place = padded[at, whole] + (below - whole) * (padded[at, whole + 1] - padded[at, whole])
+    stated = np.linspace(0, 1, 101)
+    held = [(np.abs(2 * place - 1) <= share).mean() for share in stated]
+    figure, axis = _figure(4.6, 4.2)
+    axis.plot([0, 1], [0, 1], color="grey", linewidth=1, linestyle="--", label="as stated")
+    axis.plot(stated, held, color=COLOURS[0], linewidth=2, label="central interval of the distribution")
+    intervals = [row for row in known if row.get("interval")]
+    if intervals:
+        share = np.mean([row["interval"][0] <= row["score"] <= row["interval"][1] for row in intervals])
+        axis.plot(0.9, share, color=COLOURS[1], marker="D", linestyle="none", label=f"the stated 90 % interval holds {share:.0%}")
+    axis.set(xlabel="stated probability", ylabel="share of ratings inside", xlim=(0, 1), ylim=(0, 1), title=f"n = {len(known)}")
+    axis.legend(fontsize=8, loc="upper left")
+    return figure
+
+
+def training_curves(runs: Mapping[str, Sequence[Row]]) -> Figure | None:
+    """Loss against steps of each run, from the log of its `trainer_state.json`."""
+    curves = {name: [(row["step"], row["loss"]) for row in log if "loss" in row] for name, log in runs.items()}
+    curves = {name: curve for name, curve in curves.items() if curve}
+    if not curves:
+        return None
+    figure, axis = _figure(6.5, 3.8)
+    for number, (name, curve) in enumerate(curves.items()):
+        axis.plot(*zip(*curve, strict=True), color=COLOURS[number % 6], linestyle=("-", "--", ":")[number // 6 % 3], label=name)
+    axis.set(xlabel="step", ylabel="loss on the answer")
+    axis.legend(fontsize=8)
+    return figure
+
+
+def ablation_bars(tables: Mapping[str, Sequence[tuple[str, float, Sequence[float] | None, float | None]]]) -> Figure:
+    """SRCC of each row, with its interval, and the paper's figure as a mark.
+
+    Args:
+        tables: {table: [(row, SRCC, interval, the paper's SRCC)]}.
+    """
+    count = sum(len(rows) + 1 for rows in tables.values())
+    figure, axis = _figure(7, 0.36 * count + 1)
+    place, ticks = 0.0, []
+    for number, (table, rows) in enumerate(tables.items()):
+        ticks.append((place, f"$\\bf{{{table.replace(' ', chr(92) + ' ')}}}$"))
+        place += 1
+        for name, srcc, interval, published in rows:
+            axis.barh(place, srcc, color=COLOURS[number % 6], height=0.7)
+            if interval:
+                axis.plot(interval, [place, place], color="black", linewidth=1.2)
+            if published is not None:
+                axis.plot(published, place, marker="|", markersize=14, markeredgewidth=2.5, color="grey")
+            ticks.append((place, name))
+            place += 1
+    axis.plot([], [], color="black", linewidth=1.2, label="95 % interval")
+    axis.plot([], [], marker="|", markersize=10, markeredgewidth=2.5, color="grey", linestyle="none", label="the paper, on LSVQ-test")
+    axis.set_yticks(*zip(*ticks, strict=True))
+    axis.invert_yaxis()
+    axis.grid(axis="y", visible=False)
+    axis.set_xlabel("SRCC")
+    axis.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.08), ncols=2)
+    return figure
+
+
+def score_and_motion(videos: Sequence[tuple[str, Motion, float, float, float]]) -> Figure:
+    """The paper's Figure 6: the motion of some videos, and their scores with and without temporal tokens beside the rating.
+
+    Args:
+        videos: (name, motion, score with, score without, rating), all on 0 to 100.
+    """
+    figure = Figure(figsize=(9, 1.9 * len(videos) + 0.4), layout="constrained", dpi=110)
+    for row, (axes, (name, motion, with_tokens, without, rating)) in enumerate(
+        zip(figure.subplots(len(videos), 2, width_ratios=(2, 1), squeeze=False), videos, strict=True)
+    ):
+        left, right = axes
+        left.plot(motion.times_s, motion.speed, color=COLOURS[0])
+        left.fill_between(motion.times_s, motion.speed, color=COLOURS[0], alpha=0.2)
+        left.set_ylim(bottom=0)
+        left.set_ylabel("flow (% of width)", fontsize=8)
+        left.set_title(name, fontsize=9, loc="left")
+        bars = (("rating", rating, "grey"), ("without", without, COLOURS[1]), ("with temporal tokens", with_tokens, COLOURS[0]))
+        right.barh([bar[0] for bar in bars], [bar[1] for bar in bars], color=[bar[2] for bar in bars])
+        for place, bar in enumerate(bars):
+            right.text(bar[1] + 1, place, f"{bar[1]:.0f}", va="center", fontsize=8)
+        right.set_xlim(0, 112)
+        for axis in axes:
+            axis.spines[["top", "right"]].set_visible(False)
+            axis.tick_params(labelsize=8)
+        if row == len(videos) - 1:
+            left.set_xlabel("time (s)")
+            right.set_xlabel("score (0 to 100)")
+    return figure
+
+
+def _said(value: float | None) -> str:
+    return "undefined" if value is None else f"{value:.3f}"
