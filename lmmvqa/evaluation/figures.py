@@ -89,24 +89,32 @@ def confusion(matrix: Sequence[Sequence[int]], accuracy: Row) -> Figure:
     return figure
 
 
-def calibration(rows: Sequence[Row]) -> Figure | None:
-    """How many ratings the central intervals of the answer distribution hold, against what they state."""
+def calibration(rows: Sequence[Row], pairs: Sequence[Sequence[float]] | None = None, interval_scale: float = 1.0) -> Figure | None:
+    """How many ratings the central intervals of the read-out hold, against what they state.
+
+    Args:
+        pairs, interval_scale: the model's `score_calibration` and `interval_scale`, which stand between the distribution of
+            the answer and the stated interval.
+    """
     known = [row for row in rows if row.get("score_probabilities")]
     if not known:
         return None
-    cumulated = np.array([np.cumsum(row["score_probabilities"]) for row in known])
-    ratings = np.array([row["score"] for row in known])
-    # Where a rating lies in the distribution, each whole score spread evenly over its point.
-    below = np.clip(ratings + 0.5, 0, cumulated.shape[1])
-    whole = np.minimum(below.astype(int), cumulated.shape[1] - 1)
-    padded = np.pad(cumulated, ((0, 0), (1, 0)))
-    at = np.arange(len(known))
-    place = padded[at, whole] + (below - whole) * (padded[at, whole + 1] - padded[at, whole])
-    stated = np.linspace(0, 1, 101)
-    held = [(np.abs(2 * place - 1) <= share).mean() for share in stated]
+    stated = np.linspace(0, 0.99, 100)
+    targets = np.concatenate([(1 - stated) / 2, (1 + stated) / 2])
+    # Each whole score is spread evenly over its point.
+    edges = np.arange(len(known[0]["score_probabilities"]) + 1) - 0.5
+    inside = []
+    for row in known:
+        quantiles = np.interp(targets, np.concatenate([[0], np.cumsum(row["score_probabilities"])]), edges).clip(0, edges[-1] - 0.5)
+        if pairs is not None:
+            quantiles = np.interp(quantiles, *np.transpose(pairs))
+        quantiles = row["predicted"] + interval_scale * (quantiles - row["predicted"])
+        low, high = quantiles.reshape(2, -1).clip(0, edges[-1] - 0.5)
+        inside.append((low <= row["score"]) & (row["score"] <= high))
+    held = np.mean(inside, axis=0)
     figure, axis = _figure(4.6, 4.2)
     axis.plot([0, 1], [0, 1], color="grey", linewidth=1, linestyle="--", label="as stated")
-    axis.plot(stated, held, color=COLOURS[0], linewidth=2, label="central interval of the distribution")
+    axis.plot(stated, held, color=COLOURS[0], linewidth=2, label="central interval of the read-out")
     intervals = [row for row in known if row.get("interval")]
     if intervals:
         share = np.mean([row["interval"][0] <= row["score"] <= row["interval"][1] for row in intervals])

@@ -54,6 +54,7 @@ class LmmVqa:
         if read_out not in ("distribution", "generate"):
             raise ValueError(f"--readout {read_out} is not one of our model: choose distribution or generate.")
         self.model, self.processor, self.read_out, self.cache = model, processor, read_out, cache
+        self.calibration = {"pairs": model.config.score_calibration, "interval_scale": model.config.interval_scale}
         # An answer that does not parse is an error of its own video, so videos are generated for one by one.
         self.batch_size = batch_size if read_out == "distribution" else 1
 

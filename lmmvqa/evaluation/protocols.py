@@ -22,7 +22,7 @@ from lmmvqa.result_files import ResultFile
 
 logger = logging.getLogger(__name__)
 
-RUN, PREDICTIONS, METRICS = "run.json", "predictions.parquet", "metrics.json"
+RUN, PREDICTIONS, METRICS, READ_OUT = "run.json", "predictions.parquet", "metrics.json", "read_out.json"
 STATED_INTERVAL = 0.90
 
 
@@ -57,7 +57,10 @@ def predict(method: Callable[[], Method], rows: Sequence[RatedRow], folder: Path
             return
         if len(missing) < len(rows):
             logger.info("%d of %d predictions are there already.", len(rows) - len(missing), len(rows))
-        predictions = method().predict(missing)
+        made = method()
+        if calibration := getattr(made, "calibration", None):
+            (folder / READ_OUT).write_text(json.dumps(calibration) + "\n", encoding="utf-8")
+        predictions = made.predict(missing)
         for row, prediction in zip(missing, watched(predictions, len(missing), title), strict=True):
             results.append(_as_record(row) | prediction)
 

@@ -16,7 +16,7 @@ from jinja2 import Environment, FileSystemLoader
 
 from lmmvqa.evaluation import figures
 from lmmvqa.evaluation.motion import motion_curve
-from lmmvqa.evaluation.protocols import METRICS, read_run
+from lmmvqa.evaluation.protocols import METRICS, READ_OUT, read_run
 from processing.quality_prompts import LEVELS
 
 logger = logging.getLogger(__name__)
@@ -69,6 +69,7 @@ class Run:
     settings: dict[str, Any]
     rows: list[dict[str, Any]]
     metrics: list[dict[str, Any]]
+    read_out: dict[str, Any]
 
     @property
     def name(self) -> str:
@@ -96,7 +97,9 @@ def read_folder(folder: Path) -> Run | Ablations:
     settings, rows = read_run(folder)
     if not (folder / METRICS).is_file():
         raise FileNotFoundError(f"{folder / METRICS} does not exist: `lmmvqa evaluate` was stopped early, run it again.")
-    return Run(folder, settings, rows, json.loads((folder / METRICS).read_text(encoding="utf-8")))
+    read_out = folder / READ_OUT
+    settled = json.loads(read_out.read_text(encoding="utf-8")) if read_out.is_file() else {}
+    return Run(folder, settings, rows, json.loads((folder / METRICS).read_text(encoding="utf-8")), settled)
 
 
 def write_report(folders: Sequence[Path], output: Path, *, pictures: Path | None = None, unit: str = "MOS", motion: bool = True) -> list[Path]:
@@ -238,7 +241,7 @@ def _run_pictures(run: Run, unit: str) -> list[Picture]:
         found = [
             ("scatter", figures.scatter(rows, figures_, unit), f"Prediction against {unit}: {where}."),
             ("residuals", figures.residuals(rows, figures_, unit), f"{unit} less fitted prediction: {where}."),
-            ("calibration", figures.calibration(rows), f"Calibration of the stated interval: {where}."),
+            ("calibration", figures.calibration(rows, **run.read_out), f"Calibration of the stated interval: {where}."),
         ]
         if figures_.get("confusion"):
             found.append(("levels", figures.confusion(figures_["confusion"], figures_["level_accuracy"]), f"Levels: {where}."))
