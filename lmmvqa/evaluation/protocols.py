@@ -145,7 +145,7 @@ def _figures(set_name: str, split: str, rows: Sequence[dict[str, Any]], resample
     try:
         return result | vqa_metrics([row["predicted"] for row in scored], [row["mos"] for row in scored], **options)
     except ValueError as error:
-        return result | {"n": len(scored), "notes": [str(error)]}
+        return result | {"n": len(scored), "intervals": {}, "notes": [str(error)]}
 
 
 def _mean_of_folds(set_name: str, folds: Sequence[dict[str, Any]]) -> dict[str, Any]:
