@@ -20,7 +20,7 @@ from transformers.utils import ModelOutput, can_return_tuple
 
 from .configuration_lmmvqa import TEMPORAL_GRIDS, LmmVqaConfig
 from .projectors import SPATIAL_PROJECTORS, FeatureStandardizer, MlpProjector, PerceiverProjector, Projector
-from .quality_readout import AnswerTrie, QualityOutput, lay_out_branches, read_out
+from .quality_readout import AnswerTrie, Branches, QualityOutput, lay_out_answers, read_out
 from .temporal_tower import LmmVqaTemporalModel
 
 
@@ -60,6 +60,19 @@ class LmmVqaCausalLMOutputWithPast(ModelOutput):
     hidden_states: tuple[torch.Tensor, ...] | None = None
     attentions: tuple[torch.Tensor, ...] | None = None
     video_hidden_states: list[torch.Tensor] | None = None
+
+
+@dataclass(frozen=True)
+class TemplateCache:
+    """What the language model makes of the text in front of every video: see `cache_template`.
+
+    Args:
+        token_ids: (length,), the tokens of that text.
+        layers: keys and values of each layer, (1, heads, length, channels).
+    """
+
+    token_ids: torch.Tensor
+    layers: list[tuple[torch.Tensor, torch.Tensor]]
 
 
 class LmmVqaPreTrainedModel(PreTrainedModel):
@@ -403,6 +416,7 @@ class LmmVqaForConditionalGeneration(LmmVqaPreTrainedModel, GenerationMixin):
         *,
         mode: Literal["distribution", "generate"] = "distribution",
         processor: Any = None,
+        template_cache: TemplateCache | None = None,
         **video_inputs: torch.Tensor,
     ) -> QualityOutput:
         """Score and level of each video: `model.assess(**processor(videos=[...], return_tensors="pt"))`.
@@ -413,16 +427,18 @@ class LmmVqaForConditionalGeneration(LmmVqaPreTrainedModel, GenerationMixin):
                 for the level only the score is asked for, which is cheaper.
             score_answer_ids, level_answer_ids: (answers, length), the allowed answers in the order of their values, filled
                 up with -1.
-            mode: "distribution" reads the probability of every allowed answer; one pass over the prefix serves both
+            mode: "distribution" reads the probability of every allowed answer, in one pass over the video and both
                 questions. "generate" is the paper's way: greedy text, parsed strictly.
             processor: needed by mode "generate", to parse.
+            template_cache: from `cache_template`, to spare mode "distribution" the text that every prefix begins with.
             video_inputs: the videos or their features, as `forward` takes them.
 
         Returns:
             `QualityOutput`; in mode "generate" only `score` and `level` are set; without the question for the level, no level.
 
         Raises:
-            ValueError: the inputs don't fit the model, or its attention can't be masked (flash attention).
+            ValueError: the inputs don't fit the model or the cached template, or its attention can't be masked (flash
+                attention, a window that is shorter than the text).
             AnswerError: in mode "generate", an answer that doesn't parse.
         """
         if level_answer_ids is not None and len(level_answer_ids) != len(self.config.levels):
@@ -435,60 +451,98 @@ class LmmVqaForConditionalGeneration(LmmVqaPreTrainedModel, GenerationMixin):
         else:
             encoded = BaseModelOutputWithPooling(pooler_output=self.model.project_features(**video_inputs))
         prefix = {"input_ids": input_ids, "attention_mask": attention_mask, "mm_encoder_outputs": {"video": encoded}}
-        questions = [ids.tolist() for ids in (score_question_ids, level_question_ids) if ids is not None]
+        questions = tuple(tuple(ids.tolist()) for ids in (score_question_ids, level_question_ids) if ids is not None)
         if mode == "generate":
             return self._generate_quality(prefix, questions, processor)
         if mode != "distribution":
             raise ValueError(f"mode={mode!r} is not a read-out: choose 'distribution' or 'generate'.")
-        tries = [AnswerTrie(_rows(ids)) for ids in (score_answer_ids, level_answer_ids) if ids is not None]
+        answers = tuple(_rows(ids) for ids in (score_answer_ids, level_answer_ids) if ids is not None)
+        tries, branches = lay_out_answers(questions, answers)
         return read_out(
-            *self._answer_log_probabilities(prefix, questions, tries),
+            *self._answer_log_probabilities(prefix, tries, branches, template_cache),
             levels=self.config.levels,
             calibration=self.config.score_calibration,
             interval_scale=self.config.interval_scale,
         )
 
-    def _answer_log_probabilities(
-        self, prefix: dict[str, Any], questions: Sequence[Sequence[int]], tries: Sequence[AnswerTrie]
-    ) -> list[torch.Tensor]:
-        """One pass over the prefix, one over all branches; (videos, answers) for each trie."""
-        attention = self.config.text_config._attn_implementation
-        if attention not in ("sdpa", "eager"):
-            raise ValueError(
-                f"The read-out masks branches, which attn_implementation={attention!r} can't do: load the model with "
-                "attn_implementation={'text_config': 'sdpa'}, or use mode='generate'."
-            )
-        attention_mask = prefix["attention_mask"]
-        lengths = attention_mask.sum(1)
-        positions = (attention_mask.cumsum(1) - 1).clamp(min=0)
-        cache = DynamicCache(config=self.config.text_config)
-        self.model(**prefix, position_ids=positions, past_key_values=cache, use_cache=True)
+    @torch.no_grad()
+    def cache_template(self, input_ids: torch.LongTensor) -> TemplateCache:
+        """Read the text in front of the video once, for all calls of `assess` with the same template and weights.
 
-        branches = lay_out_branches(questions, tries)
+        Args:
+            input_ids: (length,), a prefix as `assess` takes it, without padding; what comes before its first visual token counts.
+        """
+        placeholders = (input_ids == self.config.video_token_id).nonzero()
+        template = input_ids[: int(placeholders[0])] if len(placeholders) else input_ids
+        cache = DynamicCache()
+        self.model(input_ids=template[None].to(self.device), past_key_values=cache, use_cache=True)
+        return TemplateCache(template, [(layer.keys, layer.values) for layer in cache.layers])
+
+    def _answer_log_probabilities(
+        self,
+        prefix: dict[str, Any],
+        tries: Sequence[AnswerTrie],
+        branches: Branches,
+        template: TemplateCache | None,
+    ) -> list[torch.Tensor]:
+        """One pass over prefix and branches; (videos, answers) for each trie."""
+        attention_mask = prefix["attention_mask"]
+        num_videos, prefix_length = attention_mask.shape
+        self._check_maskable(prefix_length + len(branches.token_ids))
         device = attention_mask.device
-        num_videos = len(attention_mask)
-        token_ids = branches.token_ids.to(device).expand(num_videos, -1)
-        visible = torch.cat(
-            [
-                attention_mask.bool()[:, None, :].expand(-1, len(branches.token_ids), -1),
-                branches.visible.to(device).expand(num_videos, -1, -1),
-            ],
-            dim=2,
-        )[:, None]
+        positions = (attention_mask.cumsum(1) - 1).clamp(min=0)
+        depths = attention_mask.sum(1, keepdim=True) + branches.depths.to(device)
+
+        # The columns are keys: the cached template, the rest of the prefix, the branches. The rows are what is left to read.
+        present = attention_mask.bool()
+        input_ids, cache, skipped = prefix["input_ids"], None, 0
+        if template is not None:
+            skipped = len(template.token_ids)
+            expected = template.token_ids.to(device).expand(num_videos, -1)
+            if not torch.equal(input_ids[present & (positions < skipped)], expected.flatten()):
+                raise ValueError("The prefix does not begin with the cached template: make the cache with the same processor.")
+            shared = [tuple(part.expand(num_videos, -1, -1, -1) for part in layer) for layer in template.layers]
+            cache = DynamicCache(shared)
+            # In a row that is padded, template tokens are left where padding would be.
+            present = (present & (positions >= skipped))[:, skipped:]
+            input_ids, positions = input_ids[:, skipped:], positions[:, skipped:]
+        length = input_ids.shape[1]
+        visible = torch.zeros(length + len(branches.token_ids), length + len(branches.token_ids), dtype=torch.bool, device=device)
+        visible[:length, :length] = torch.ones(length, length, dtype=torch.bool, device=device).tril()
+        visible[length:, :length] = True
+        visible[length:, length:] = branches.visible.to(device)
+        hidden_keys = nn.functional.pad(~present, (skipped, len(branches.token_ids)))
+        visible = nn.functional.pad(visible, (skipped, 0), value=True) & ~hidden_keys[:, None]
         # An additive mask is understood by both attention implementations.
         mask = torch.zeros(visible.shape, dtype=self.lm_head.weight.dtype, device=device)
         mask.masked_fill_(~visible, torch.finfo(mask.dtype).min)
-        hidden = self.model(
-            input_ids=token_ids,
-            attention_mask=mask,
-            position_ids=lengths[:, None] + branches.depths.to(device),
+        states = self.model(
+            input_ids=torch.cat([input_ids, branches.token_ids.to(device).expand(num_videos, -1)], dim=1),
+            attention_mask=mask[:, None],
+            position_ids=torch.cat([positions, depths], dim=1),
+            mm_encoder_outputs=prefix["mm_encoder_outputs"],
             past_key_values=cache,
-            use_cache=True,
-        ).last_hidden_state
+            use_cache=cache is not None,
+        ).last_hidden_state[:, length:]
         return [
-            trie.log_probabilities(self.lm_head(hidden[:, nodes]))
+            trie.log_probabilities(self.lm_head(states[:, nodes]))
             for trie, nodes in zip(tries, branches.nodes, strict=True)
         ]
+
+    def _check_maskable(self, length: int) -> None:
+        """Raise a ValueError if the decoder's attention can't take the mask of the read-out."""
+        text_config = self.config.text_config
+        if text_config._attn_implementation not in ("sdpa", "eager"):
+            raise ValueError(
+                f"The read-out masks branches, which attn_implementation={text_config._attn_implementation!r} can't do: load the "
+                "model with attn_implementation={'text_config': 'sdpa'}, or use mode='generate'."
+            )
+        window = getattr(text_config, "sliding_window", None)
+        if window is not None and length > window:
+            raise ValueError(
+                f"The decoder attends to the last {window} tokens only and the read-out has {length}: use fewer chunks "
+                "(max_chunks) or fewer visual tokens, or mode='generate'."
+            )
 
     def _generate_quality(
         self, prefix: dict[str, Any], questions: Sequence[Sequence[int]], processor: Any
@@ -515,8 +569,8 @@ class LmmVqaForConditionalGeneration(LmmVqaPreTrainedModel, GenerationMixin):
         )
 
 
-def _rows(padded: torch.Tensor) -> list[list[int]]:
-    return [[token for token in row if token >= 0] for row in padded.tolist()]
+def _rows(padded: torch.Tensor) -> tuple[tuple[int, ...], ...]:
+    return tuple(tuple(token for token in row if token >= 0) for row in padded.tolist())
 
 
 def _as_map(state: torch.Tensor) -> torch.Tensor:

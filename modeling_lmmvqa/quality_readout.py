@@ -1,13 +1,14 @@
 """The quality read-out: from the logits of the language model to a score and a level, exactly.
 
-All answers that a question allows form a trie of tokens. Both questions, and every trie node where answers part, go
-through the language model in one pass behind one shared prefix, as branches that do not see each other. That gives the
+All answers that a question allows form a trie of tokens. The video, both questions, and every trie node where answers part,
+go through the language model in one pass, as one prefix and branches that do not see each other. That gives the
 probability of every allowed answer, so the score is an expectation and nothing has to be sampled or parsed.
 """
 
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -81,6 +82,11 @@ class AnswerTrie:
             self.answers.append(answer[:length])
         # The root is the question itself; every other node is a shared beginning of answers. Parents come first.
         self.nodes: list[tuple[int, ...]] = [(), *sorted(shared, key=lambda prefix: (len(prefix), prefix))]
+        # (answers, longest answer): which node's logits hold each token of an answer, and which token; -1 behind its end.
+        index = {node: i for i, node in enumerate(self.nodes)}
+        steps = [[(index[answer[:depth]], token) for depth, token in enumerate(answer)] for answer in self.answers]
+        longest = max(map(len, steps))
+        self._steps = torch.tensor([row + [(-1, -1)] * (longest - len(row)) for row in steps]).movedim(2, 0)
 
     def log_probabilities(self, node_logits: torch.Tensor) -> torch.Tensor:
         """Log-probability of each answer, given that the answer is an allowed one.
@@ -91,12 +97,9 @@ class AnswerTrie:
         Returns:
             (batch, answers), float32; the probabilities of one row sum to 1.
         """
-        steps = node_logits.float().log_softmax(-1)
-        index = {node: i for i, node in enumerate(self.nodes)}
-        columns = [
-            sum(steps[:, index[answer[:depth]], token] for depth, token in enumerate(answer)) for answer in self.answers
-        ]
-        return torch.stack(columns, dim=1).log_softmax(-1)
+        nodes, tokens = self._steps.to(node_logits.device)
+        steps = node_logits.float().log_softmax(-1)[:, nodes, tokens].masked_fill(nodes < 0, 0.0)
+        return steps.sum(2).log_softmax(-1)
 
 
 @dataclass
@@ -143,6 +146,15 @@ def lay_out_branches(questions: Sequence[Sequence[int]], tries: Sequence[AnswerT
             visible[position] |= visible[parent]
             depths[position] = depths[parent] + 1
     return Branches(torch.tensor(token_ids), depths, visible, nodes)
+
+
+@lru_cache(maxsize=8)
+def lay_out_answers(
+    questions: tuple[tuple[int, ...], ...], answers: tuple[tuple[tuple[int, ...], ...], ...]
+) -> tuple[list[AnswerTrie], Branches]:
+    """The tries of the allowed answers and the branches of the questions: the same for every video, so made once."""
+    tries = [AnswerTrie(allowed) for allowed in answers]
+    return tries, lay_out_branches(questions, tries)
 
 
 def read_out(

@@ -159,3 +159,28 @@ def test_calibration_maps_score_and_interval():
     torch.testing.assert_close(wide.score_interval, (plain.score[:, None] + 1.1 * distance).clamp(0, 100), atol=1e-4, rtol=0)
     same = read_out(scores, levels, ["a", "b", "c"], [[0.0, 0.0], [40.0, 40.0], [100.0, 100.0]])
     torch.testing.assert_close(same.score_std, plain.score_std, atol=1e-4, rtol=0)
+
+
+def test_a_cached_template_changes_nothing(tiny, tiny_inputs):
+    """The rows are of different length, so one of them is padded."""
+    model, processor = tiny
+    expected = model.assess(**tiny_inputs)
+    template = model.cache_template(torch.tensor(processor.assessment_prefix_ids(1)))
+    assert 5 < len(template.token_ids) < tiny_inputs["input_ids"].shape[1]
+    for _ in range(2):
+        found = model.assess(**tiny_inputs, template_cache=template)
+        torch.testing.assert_close(found.score_probabilities, expected.score_probabilities, atol=1e-6, rtol=1e-3)
+        torch.testing.assert_close(found.level_probabilities, expected.level_probabilities, atol=1e-6, rtol=1e-3)
+    other = model.cache_template(template.token_ids.flip(0))
+    with pytest.raises(ValueError, match="does not begin with the cached template"):
+        model.assess(**tiny_inputs, template_cache=other)
+
+
+def test_attention_that_cannot_be_masked_is_refused(tiny, tiny_inputs):
+    model, _ = tiny
+    model.config.text_config.sliding_window = 20
+    try:
+        with pytest.raises(ValueError, match="last 20 tokens"):
+            model.assess(**tiny_inputs)
+    finally:
+        del model.config.text_config.sliding_window
