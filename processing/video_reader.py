@@ -1,8 +1,8 @@
 """Read a video second by second: one key frame and a few small frames for each.
 
 A video is cut into non-overlapping chunks of one second. The decoder runs over the file once; frames that no chunk
-needs are decoded and dropped, and the others are scaled as they come, so that memory stays the same whatever the
-length of the video.
+needs are decoded and dropped, or jumped over where the container leads to a key frame behind them; the others are scaled
+as they come, so that memory stays the same whatever the length of the video.
 
 Colours: both decoders convert with swscale, by the matrix and the range that the file states (BT.601, limited range
 where it states none, as FFmpeg does whatever the size). On 32 real clips the key frames of PyAV and decord differ by at
@@ -18,13 +18,14 @@ import logging
 import math
 import os
 import re
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO, NamedTuple, Protocol
 from urllib.parse import unquote, urlsplit
 
 import numpy as np
@@ -45,6 +46,12 @@ TAG_TOLERANCE = 0.02
 DRIFT_TOLERANCE_S = 0.1
 # A longer hole between two frames is a broken clock (a recording that was joined), not a freeze.
 LONGEST_FREEZE_S = 60.0
+# A jump to a key frame empties the decoder's pipeline, so fewer frames than this are decoded and dropped instead.
+SHORTEST_JUMP = 32
+# Containers that say where each key frame is; the others would be searched, and miss.
+_INDEXED = {"mov", "mp4", "matroska", "webm"}
+# Threads of FFmpeg for one video; 0: one for each core. Whoever reads several videos at once sets less.
+DECODING_THREADS = 0
 # Scaling runs beside decoding; frames at full size wait for it in this number only.
 FRAMES_IN_SCALING = 2
 
@@ -101,8 +108,9 @@ class _Decoder(Protocol):
     timestamps: np.ndarray | None  # int64 ticks, ascending, one for each frame; None without a usable clock
     tick: Fraction  # seconds
 
-    def frames(self) -> Iterator[tuple[int, Any]]:
-        """Yield (position, frame), from the first on; positions skip what cannot be decoded."""
+    def frames(self, needed: np.ndarray) -> Iterator[tuple[int, Any]]:
+        """Yield (position, frame), positions ascending. What cannot be decoded is skipped; so may be what lies between the
+        positions that are needed (ascending, too), but never the last frame before one of them."""
 
     def to_rgb(self, frame: Any, size: tuple[int, int] | None = None) -> np.ndarray:
         """Convert a frame to uint8 RGB (3, height, width), as displayed, scaled to `size` if given."""
@@ -208,7 +216,7 @@ class VideoReader:
         )
 
     def __iter__(self) -> Iterator[Chunk]:
-        frames = self._decoder.frames()
+        frames = self._decoder.frames(np.unique(np.concatenate([positions for _, _, positions in self._plan])))
         self._passes.append(frames)
         try:
             screen = _Screen(frames)
@@ -364,6 +372,8 @@ def _checked_path(path: str) -> str:
         local = unquote(url.path)
     try:
         if os.path.isdir(local):
+            if not os.access(local, os.R_OK | os.X_OK):
+                raise VideoError(f"{path} is a folder that cannot be listed. Check its permissions.")
             raise VideoError(f"{path} is a folder. Give the video files in it.")
         if os.path.exists(local) and not os.path.isfile(local):
             # Reading a pipe or a device may wait for ever.
@@ -400,6 +410,13 @@ def _rewound(file: str | BinaryIO) -> str | BinaryIO:
     return file
 
 
+class _Key(NamedTuple):
+    """A key frame: its position in the video, and the time (in ticks) that leads its container to it."""
+
+    position: int
+    time: int
+
+
 class _PyAVDecoder:
     """FFmpeg by PyAV.
 
@@ -421,7 +438,7 @@ class _PyAVDecoder:
         # A reformatter keeps its tables from frame to frame; a frame's own would compute them anew.
         self._full, self._small = VideoReformatter(), VideoReformatter()
 
-        first_frame, pts, dts, num_packets = None, [], [], 0
+        first_frame, pts, dts, keys, num_packets = None, [], [], [], 0
         with self._open() as container:
             stream = self._video_stream(container)
             self.tick = stream.time_base
@@ -433,9 +450,12 @@ class _PyAVDecoder:
                 if not packet.is_discard:  # decoded for the sake of others, but cut away by the edit list
                     pts.append(packet.pts)
                     dts.append(packet.dts)
+                    if packet.is_keyframe and None not in (packet.pts, packet.dts):
+                        keys.append((packet.pts, min(packet.pts, packet.dts)))
             if first_frame is None:
                 first_frame = next(iter(self._decode(stream, None)), None)
             reorders = stream.codec_context.has_b_frames
+            indexed = bool(_INDEXED & set(container.format.name.split(",")))
             # The index of a file that was cut short lists packets that are gone.
             num_cut_off = max(0, len(stream.index_entries) - num_packets)
         if first_frame is None or not pts:
@@ -447,25 +467,63 @@ class _PyAVDecoder:
         self.timestamps = _clock(pts, dts, self.tick)
         # Some files with B-frames carry the times of decoding only: right as a set, wrong for single frames.
         self._frames_are_timed = self.timestamps is not None and not (reorders and pts == dts)
+        self._keys: list[_Key] = []
+        if indexed and self._frames_are_timed and not num_cut_off:
+            self._keys = sorted(_Key(int(np.searchsorted(self.timestamps, shown)), decoded) for shown, decoded in keys)
         self.height, self.width = first_frame.height, first_frame.width
         if _quarter_turns(first_frame) % 2:
             self.height, self.width = self.width, self.height
 
-    def frames(self) -> Iterator[tuple[int, Any]]:
-        num_decoded, position = 0, -1
+    def frames(self, needed: np.ndarray) -> Iterator[tuple[int, Any]]:
+        shown = -1
         with self._open() as container:
             stream = self._video_stream(container)
             stream.thread_type = "AUTO"
-            for packet in chain(self._packets(container, stream), [None]):
-                for frame in self._decode(stream, packet):
-                    num_decoded += 1
-                    position += 1
-                    if self._frames_are_timed and frame.pts is not None:
-                        # Not shifted by frames that are lost, and right where two fields, or a frame that is
-                        # not shown, come in packets of their own.
-                        position = int(np.searchsorted(self.timestamps, frame.pts, side="right")) - 1
-                    yield position, frame
-        if num_decoded < self.num_frames:
+            stream.thread_count = DECODING_THREADS
+            for key, last in self._runs(needed):
+                if key is not None:
+                    container.seek(key.time, stream=stream)
+                landed = None
+                for position, frame in self._decoded(container, stream, from_start=key is None):
+                    landed = position if landed is None else landed
+                    if key is not None and landed > key.position:
+                        break
+                    if key is None or position > shown:
+                        shown = position
+                        yield position, frame
+                    if position >= last:
+                        break
+                if key is not None and (landed is None or landed > key.position):
+                    # The index promised a key frame that is none: read on as if there were no index.
+                    self._keys = []
+                    yield from (later for later in self.frames(needed) if later[0] > shown)
+                    return
+
+    def _runs(self, needed: np.ndarray) -> list[tuple[_Key | None, int]]:
+        """Stretches to decode: the key frame to jump to (None for the beginning), and the last position that is needed."""
+        runs: list[tuple[_Key | None, int]] = [(None, -1)]
+        starts = [key.position for key in self._keys]
+        for position in needed.tolist():
+            before = bisect_right(starts, position) - 1
+            if before >= 0 and starts[before] - runs[-1][1] > SHORTEST_JUMP:
+                runs.append((self._keys[before], position))
+            else:
+                runs[-1] = (runs[-1][0], position)
+        return [run for run in runs if run[1] >= 0]
+
+    def _decoded(self, container: Any, stream: Any, from_start: bool) -> Iterator[tuple[int, Any]]:
+        """Every frame from where the container stands, with its position."""
+        num_decoded, position = 0, -1
+        for packet in chain(self._packets(container, stream), [None]):
+            for frame in self._decode(stream, packet):
+                num_decoded += 1
+                position += 1
+                if self._frames_are_timed and frame.pts is not None:
+                    # Not shifted by frames that are lost, and right where two fields, or a frame that is
+                    # not shown, come in packets of their own.
+                    position = int(np.searchsorted(self.timestamps, frame.pts, side="right")) - 1
+                yield position, frame
+        if from_start and num_decoded < self.num_frames:
             self._warn_of_damage(num_decoded)
 
     def to_rgb(self, frame: Any, size: tuple[int, int] | None = None) -> np.ndarray:
@@ -485,12 +543,20 @@ class _PyAVDecoder:
             pixels = np.stack([_plane(gbr.planes[i]) for i in (2, 0, 1)])
         return np.rot90(pixels, turns, axes=(1, 2)).copy() if turns else pixels
 
+    def _too_large(self) -> VideoError:
+        return VideoError(
+            f"{self.name} needs more memory than this program may take: it is damaged, or too large. Download it again, or "
+            "scale it down."
+        )
+
     def _warn_of_damage(self, num_readable: int) -> None:
         logger.warning("%s is damaged: %d of %d frames can be read.", self.name, num_readable, self._num_listed)
 
     def _open(self) -> Any:
         try:
             return self._av.open(_rewound(self._file), metadata_errors="replace")
+        except MemoryError as error:
+            raise self._too_large() from error
         except self._av.FFmpegError as error:
             raise VideoError(
                 f"{self.name} is not a video that FFmpeg can open ({error.strerror}): another kind of file, or cut "
@@ -499,6 +565,8 @@ class _PyAVDecoder:
 
     def _video_stream(self, container: Any) -> Any:
         for stream in container.streams.video:
+            if stream.codec_context is None:
+                raise VideoError(f"{self.name} holds a video in a codec that FFmpeg does not know. Download or convert it again.")
             if not stream.disposition & self._av.stream.Disposition.attached_pic:
                 return stream
         raise VideoError(f"{self.name} has no video, only {_listed(container)}. Give a file with a video stream.")
@@ -508,12 +576,16 @@ class _PyAVDecoder:
             for packet in container.demux(stream):
                 if packet.size:  # an empty packet would end decoding
                     yield packet
+        except MemoryError as error:
+            raise self._too_large() from error
         except self._av.FFmpegError as error:
             logger.debug("%s cannot be read further: %s", self.name, error)
 
     def _decode(self, stream: Any, packet: Any) -> list[Any]:
         try:
             return stream.codec_context.decode(packet)
+        except MemoryError as error:
+            raise self._too_large() from error
         except self._av.FFmpegError as error:
             logger.debug("A packet of %s cannot be decoded: %s", self.name, error)
             return []
@@ -559,8 +631,8 @@ class _DecordDecoder:
     def __init__(self, file: str | BinaryIO, name: str):
         try:
             import decord
-        except ImportError as error:
-            raise ImportError("decord is not installed. Install it: pip install decord") from error
+        except (ImportError, OSError) as error:
+            raise ImportError("decord is not installed, or cannot be loaded. Install it: pip install decord") from error
         decord.logging.set_level(decord.logging.QUIET)
         self._decord = decord
         self._file = file
@@ -580,7 +652,7 @@ class _DecordDecoder:
         microseconds = np.rint(seconds.astype(float) * 1e6).astype(np.int64)
         self.timestamps = _without_holes(np.sort(microseconds), self.tick)
 
-    def frames(self) -> Iterator[tuple[int, Any]]:
+    def frames(self, needed: np.ndarray) -> Iterator[tuple[int, Any]]:
         reader = self._open()
         for position in range(self.num_frames):
             try:
@@ -624,7 +696,7 @@ class _ArrayDecoder:
         self.num_frames, self.height, self.width, _ = video.shape
         self.rate = fps
 
-    def frames(self) -> Iterator[tuple[int, Any]]:
+    def frames(self, needed: np.ndarray) -> Iterator[tuple[int, Any]]:
         yield from enumerate(self._video)
 
     def to_rgb(self, frame: Any, size: tuple[int, int] | None = None) -> np.ndarray:

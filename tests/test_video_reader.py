@@ -520,3 +520,52 @@ def test_backends_are_imported_on_use():
     code += f"; sys.modules['decord'] = None\ntry: m.open_video({str(FLOWER)!r}, backend='decord')"
     code += "\nexcept ImportError as error: assert 'pip install decord' in str(error)\nelse: raise SystemExit(1)"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[1])
+
+
+KEY_EVERY_SECOND = ("-g", "25", "-pix_fmt", "yuv420p")
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("jumps_h264.mp4", ["-c:v", "libx264", "-preset", "fast", "-x264-params", "open-gop=1:bframes=3"]),
+        ("jumps_h264.mkv", ["-c:v", "libx264", "-preset", "fast", "-bf", "3"]),
+        ("jumps_refresh.mp4", ["-c:v", "libx264", "-preset", "fast", "-x264-params", "intra-refresh=1"]),
+        ("jumps_hevc.mp4", ["-c:v", "libx265", "-preset", "superfast", "-x265-params", "open-gop=1:log-level=none"]),
+        ("jumps_vp9.webm", ["-c:v", "libvpx-vp9", "-deadline", "realtime", "-cpu-used", "8"]),
+        ("jumps_av1.mp4", ["-c:v", "libsvtav1", "-preset", "12"]),
+    ],
+)
+def test_jumping_to_key_frames_gives_the_same_frames(make, name, options):
+    clip = make(name, "testsrc2=s=128x96:r=25:d=40", *options, *KEY_EVERY_SECOND)
+    with open_video(clip, backend="pyav", max_chunks=4, frames_per_chunk=8, frame_size=(48, 64)) as reader:
+        decoder = reader._decoder
+        assert len(decoder._keys) > 20
+        decoded = []
+        count = decoder._decode
+        decoder._decode = lambda stream, packet: decoded.append(len(found := count(stream, packet))) or found
+        jumped, few = list(reader), sum(decoded)
+        decoder._keys = []
+        decoded.clear()
+        through, all_of_them = list(reader), sum(decoded)
+    assert [chunk.index for chunk in jumped] == [chunk.index for chunk in through] == [0, 13, 26, 39]
+    for one, other in zip(jumped, through, strict=True):
+        assert torch.equal(one.key_frame, other.key_frame) and torch.equal(one.frames, other.frames)
+    # What an intra refresh calls key frames are none; this is noticed, and costs time.
+    assert few < all_of_them / 3 or name == "jumps_refresh.mp4"
+
+
+def test_a_key_frame_that_is_none_is_noticed(make):
+    """Every frame is said to be a key frame."""
+    clip = make("jumps_lie.mp4", "testsrc2=s=128x96:r=25:d=20", "-c:v", "libx264", "-g", "500", "-pix_fmt", "yuv420p")
+    with open_video(clip, backend="pyav", max_chunks=3, frames_per_chunk=8, frame_size=(48, 64)) as reader:
+        decoder = reader._decoder
+        assert len(decoder._keys) == 1
+        expected = list(reader)
+        first = decoder._keys[0]
+        decoder._keys = [first._replace(position=position, time=int(decoder.timestamps[position])) for position in range(0, 500, 25)]
+        jump = decoder._runs(np.array([0, 250, 490]))
+        assert len(jump) == 3
+        found = list(reader)
+    for one, other in zip(found, expected, strict=True):
+        assert torch.equal(one.key_frame, other.key_frame) and torch.equal(one.frames, other.frames)
