@@ -10,7 +10,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -18,6 +18,7 @@ from rich.logging import RichHandler
 from rich.markup import escape
 from rich.table import Table
 
+from lmmvqa.bulk_commands import app as bulk_app
 from lmmvqa.console import clear_errors, messages, print_timeline, show_error
 from lmmvqa.data_commands import app as data_app
 from lmmvqa.evaluation_commands import app as evaluation_app
@@ -31,6 +32,7 @@ app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, context_
 app.add_typer(data_app, name="data")
 app.add_typer(evaluation_app)
 app.add_typer(release_app)
+app.add_typer(bulk_app)
 
 
 @app.callback()
@@ -57,31 +59,48 @@ def score(
     batch_size: Annotated[int, typer.Option(min=1, help="Videos that the language model sees at once.")] = 8,
     decoder: Annotated[str, typer.Option(help="pyav, decord or auto.")] = "auto",
     timeline: Annotated[bool, typer.Option("--timeline", help="Also quality over time: windows of 4 s, one every second.")] = False,
+    output: Annotated[Path | None, typer.Option(help="For many videos: a .parquet, .csv or .jsonl file that grows as they are done; the same command goes on where it was stopped.")] = None,
+    engine: Annotated[Literal["local", "ray"], typer.Option(help="With --output: this machine, or a Ray cluster.")] = "local",
+    address: Annotated[str | None, typer.Option(help="Of the Ray cluster. Default: a Ray of this machine alone.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="With --output: videos read at once, or Ray workers. Default: one for each core.")] = None,
+    time_limit: Annotated[float, typer.Option(min=0.001, help="With --output: seconds that reading one video may take.")] = 300.0,
+    memory_limit: Annotated[int, typer.Option(min=64, help="With --output: MB that reading one video may take.")] = 2048,
 ) -> None:
     """Score videos: 0 (worst) to 100 (best), with a level and how sure the model is.
 
     Exit code 0: every video has a score. 1: some have an error instead. 2: the command itself failed.
     """
-    if as_json and csv_file is not None:
-        raise typer.BadParameter("Choose --json or --csv, not both.")
+    if sum((as_json, csv_file is not None, output is not None)) > 1:
+        raise typer.BadParameter("Choose one of --json, --csv and --output.")
+    if timeline and output is not None:
+        raise typer.BadParameter("--timeline goes with the table, --json and --csv, not with --output.")
     if decoder not in ("auto", "pyav", "decord"):
         raise typer.BadParameter(f"--decoder {decoder} is unknown: choose pyav, decord or auto.")
     with clear_errors():
         from lmmvqa.scoring import find_videos, load_checkpoint, score_over_time, score_videos
 
         videos = find_videos(paths)
-        network, processor = load_checkpoint(model, device)
-        if timeline:
-            scores = score_over_time(videos, network, processor, decoder=decoder)
+        if output is not None:
+            from lmmvqa.bulk_runs import local_engine, ray_engine, score_to_file
+            from lmmvqa.reading_workers import ReadingLimits
+
+            settings = dict(batch_size=batch_size, decoder=decoder, workers=workers, limits=ReadingLimits(time_limit, memory_limit))
+            scorer = local_engine(model, device, **settings) if engine == "local" else ray_engine(model, address, **settings)
+            failed = score_to_file(videos, output, scorer, _watched)
+            messages.print(f"{output}: {len(videos):,} videos" + (f", {failed:,} rows with an error." if failed else "."), soft_wrap=True)
         else:
-            scores = score_videos(videos, network, processor, batch_size=batch_size, decoder=decoder)
-        results = _watched(scores, len(videos))
-        if as_json:
-            failed = _write_json(results)
-        elif csv_file is not None:
-            failed = _write_csv(results, csv_file)
-        else:
-            failed = _print_table(results)
+            network, processor = load_checkpoint(model, device)
+            if timeline:
+                scores = score_over_time(videos, network, processor, decoder=decoder)
+            else:
+                scores = score_videos(videos, network, processor, batch_size=batch_size, decoder=decoder)
+            results = _watched(scores, len(videos))
+            if as_json:
+                failed = _write_json(results)
+            elif csv_file is not None:
+                failed = _write_csv(results, csv_file)
+            else:
+                failed = _print_table(results)
     raise typer.Exit(1 if failed else 0)
 
 

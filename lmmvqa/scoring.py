@@ -8,7 +8,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from itertools import islice
 from typing import Any
 
 import torch
@@ -16,8 +16,11 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 import lmmvqa.registration  # noqa: F401 - makes the Auto classes know ours
 from lmmvqa.default_checkpoint import default_checkpoint
-from modeling_lmmvqa.feature_batches import Features, assessment_inputs, encode_video
+from lmmvqa.remote_videos import at_hand, find_remote_videos, is_remote, name_of
+from modeling_lmmvqa.feature_batches import Features, assessment_inputs
+from modeling_lmmvqa.modeling_lmmvqa import TemplateCache
 from modeling_lmmvqa.pipeline_lmmvqa import LmmVqaPipeline
+from modeling_lmmvqa.quality_timeline import encode_stream
 from processing.video_names import is_video
 from processing.video_reader import VideoError, VideoInfo
 
@@ -62,6 +65,21 @@ class VideoScore:
         row = asdict(self)
         return row if self.timeline else {key: value for key, value in row.items() if key != "timeline"}
 
+    def as_flat_dict(self) -> dict[str, Any]:
+        """For tables: the ends of the interval and the probability of the level that was chosen, as columns."""
+        low, high = self.interval or (None, None)
+        return {
+            "path": self.path,
+            "score": self.score,
+            "score_std": self.score_std,
+            "interval_low": low,
+            "interval_high": high,
+            "level": self.level,
+            "level_probability": self.level_probabilities[self.level] if self.level_probabilities else None,
+            "duration_s": self.duration_s,
+            "error": self.error,
+        }
+
 
 def load_checkpoint(name_or_path: str | None = None, device: str | None = None) -> tuple[Any, Any]:
     """Model (in eval mode) and processor of a folder or Hub id; of the default checkpoint without one.
@@ -84,25 +102,56 @@ def load_checkpoint(name_or_path: str | None = None, device: str | None = None) 
     return model.to(device or _best_device()).eval(), processor
 
 
+@dataclass(frozen=True)
+class Encoded:
+    """A video that the towers have seen: its name, features (without a batch dimension) and what is known of it."""
+
+    name: str
+    features: Features
+    info: VideoInfo
+
+
 def score_videos(
     videos: Iterable[Any], model: Any, processor: Any, *, batch_size: int = 8, decoder: str = "auto"
 ) -> Iterator[VideoScore]:
-    """Score videos one after the other, in their order.
+    """Score videos one after the other, in their order. For many, `lmmvqa.bulk_scoring` does it faster.
 
     The towers see one video at a time, so memory does not grow with the batch; the language model sees `batch_size` at
     once. A video that fails becomes a result with an `error`, and the others go on.
 
     Args:
-        videos: paths, or whatever else the processor reads.
+        videos: paths, URLs, or whatever else the processor reads.
         decoder: "pyav", "decord" or "auto".
     """
-    batch: list[VideoScore | tuple[str, Features, VideoInfo]] = []
-    for video in videos:
-        batch.append(_encode(video, model, processor, decoder))
-        if len(batch) == batch_size:
-            yield from _assess(batch, model, processor)
-            batch = []
-    yield from _assess(batch, model, processor)
+    template = read_template(model, processor)
+    remaining = iter(videos)
+    while chosen := list(islice(remaining, batch_size)):
+        batch = [_encode(video, model, processor, decoder) for video in chosen]
+        scores = iter(assess_batch([item for item in batch if isinstance(item, Encoded)], model, processor, template))
+        yield from (item if isinstance(item, VideoScore) else next(scores) for item in batch)
+
+
+def read_template(model: Any, processor: Any) -> TemplateCache:
+    """The text in front of every video, read once for many calls of `assess_batch`."""
+    return model.cache_template(torch.tensor(processor.assessment_prefix_ids(1)))
+
+
+def assess_batch(batch: Sequence[Encoded], model: Any, processor: Any, template: TemplateCache) -> list[VideoScore]:
+    """One pass of the language model over several encoded videos."""
+    if not batch:
+        return []
+    inputs = assessment_inputs(processor, [video.features for video in batch])
+    quality = model.assess(**{name: tensor.to(model.device) for name, tensor in inputs.items()}, template_cache=template)
+    return [
+        VideoScore(path=video.name, duration_s=round(video.info.duration_s, 3), **row)
+        for video, row in zip(batch, quality.as_dicts(processor.levels), strict=True)
+    ]
+
+
+def unexpected(name: str, error: Exception) -> VideoScore:
+    """The result of a video on which something went wrong that nobody thought of."""
+    logger.debug("Unexpected error on %s", name, exc_info=True)
+    return VideoScore(name, error=f"{name}: {type(error).__name__}: {_first_line(error)}. Please report this file.")
 
 
 def score_over_time(videos: Iterable[Any], model: Any, processor: Any, *, decoder: str = "auto") -> Iterator[VideoScore]:
@@ -113,52 +162,51 @@ def score_over_time(videos: Iterable[Any], model: Any, processor: Any, *, decode
 
 
 def find_videos(paths: Sequence[str]) -> list[str]:
-    """Files, folders (all videos in them, at any depth) and glob patterns as one list of files, in the order in which a person
-    counts. A path that leads to nothing stays in the list, so that it gets its error."""
+    """Files, folders (all videos in them, at any depth), glob patterns and URLs of these as one list of files, in the order in
+    which a person counts. A path that leads to nothing, or a folder that can't be listed, stays in the list, so that it gets
+    its error. Links to folders are followed, each folder once."""
     found: list[str] = []
     for path in paths:
-        if os.path.isdir(path):
-            inside = (str(file) for file in Path(path).rglob("*") if is_video(file.suffix) and file.is_file())
-            found += sorted(inside, key=_natural) or [path]
-        elif os.path.exists(path) or not glob.has_magic(path):
+        if is_remote(path):
+            found += sorted(find_remote_videos(path), key=_natural)
+        elif os.path.isdir(path):
+            found += sorted(_videos_in(path), key=_natural) or [path]
+        elif os.path.lexists(path) or not glob.has_magic(path):
             found.append(path)
         else:
             found += sorted(filter(os.path.isfile, glob.iglob(path, recursive=True)), key=_natural) or [path]
     return list(dict.fromkeys(found))
 
 
-def _encode(video: Any, model: Any, processor: Any, decoder: str) -> VideoScore | tuple[str, Features, VideoInfo]:
-    name = video if isinstance(video, str) else str(getattr(video, "name", f"<{type(video).__name__}>"))
+def _videos_in(folder: str) -> Iterator[str]:
+    seen = {_identity(folder)}
+    closed: list[str] = []
+    for place, folders, files in os.walk(folder, followlinks=True, onerror=lambda error: closed.append(error.filename)):
+        # A link may lead back to a folder above it.
+        new = {_identity(os.path.join(place, name)): name for name in folders}
+        folders[:] = [name for identity, name in new.items() if identity not in seen]
+        seen.update(new)
+        yield from (os.path.join(place, name) for name in files if is_video(name))
+    yield from closed
+
+
+def _identity(folder: str) -> tuple[int, int]:
+    status = os.stat(folder)
+    return status.st_dev, status.st_ino
+
+
+def _encode(video: Any, model: Any, processor: Any, decoder: str) -> VideoScore | Encoded:
+    name = name_of(video)
     try:
-        inputs = processor.video_processor(video, decoder=decoder, return_metadata=True, return_tensors="pt")
-        info: VideoInfo = inputs.pop("video_metadata")[0]
-        return name, encode_video(model.base_model, inputs), info
+        with at_hand(video) as source:
+            stream = processor.video_processor.stream(source, decoder=decoder, max_chunks=processor.video_processor.max_chunks)
+            encoded = encode_stream(model, stream)
+        return Encoded(name, encoded.features, encoded.info)
     except VideoError as error:
         return VideoScore(name, error=str(error))
     # One bad file among a million must not end the run, whatever is wrong with it.
     except Exception as error:
-        logger.debug("Unexpected error on %s", name, exc_info=True)
-        return VideoScore(name, error=f"{name}: {type(error).__name__}: {_first_line(error)}. Please report this file.")
-
-
-def _assess(
-    batch: Sequence[VideoScore | tuple[str, Features, VideoInfo]], model: Any, processor: Any
-) -> Iterator[VideoScore]:
-    encoded = [item for item in batch if not isinstance(item, VideoScore)]
-    scores = iter(())
-    if encoded:
-        inputs = assessment_inputs(processor, [features for _, features, _ in encoded])
-        quality = model.assess(**{name: tensor.to(model.device) for name, tensor in inputs.items()})
-        scores = iter(_as_scores(encoded, quality, processor.levels))
-    for item in batch:
-        yield item if isinstance(item, VideoScore) else next(scores)
-
-
-def _as_scores(encoded: Sequence[tuple[str, Features, VideoInfo]], quality: Any, levels: Sequence[str]) -> list[VideoScore]:
-    return [
-        VideoScore(path=name, duration_s=round(info.duration_s, 3), **row)
-        for (name, _, info), row in zip(encoded, quality.as_dicts(levels), strict=True)
-    ]
+        return unexpected(name, error)
 
 
 def _natural(path: str) -> list[tuple[int, int | str]]:
