@@ -8,6 +8,7 @@ model over prefix, questions and trie nodes.
 import argparse
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -19,15 +20,9 @@ CLIP = Path(__file__).parent.parent / "tests" / "data" / "flower.mp4"
 
 
 @torch.no_grad()
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", help="checkpoint; the default one without it")
-    parser.add_argument("--video", default=str(CLIP))
-    parser.add_argument("--repeats", type=int, default=20)
-    arguments = parser.parse_args()
-
-    model, processor = load_checkpoint(arguments.model)
-    features = encode_video(model.base_model, processor.video_processor(arguments.video, return_tensors="pt"))
+def measure_readout(model: Any, processor: Any, video: str, repeats: int) -> tuple[int, dict[str, float]]:
+    """The number of tokens, and the best time of each way in seconds."""
+    features = encode_video(model.base_model, processor.video_processor(video, return_tensors="pt"))
     inputs = assessment_inputs(processor, [features])
     answers = [[[t for t in row if t >= 0] for row in inputs[f"{task}_answer_ids"].tolist()] for task in ("score", "level")]
     questions = [inputs[f"{task}_question_ids"].tolist() for task in ("score", "level")]
@@ -46,15 +41,24 @@ def main() -> None:
         "assess, template cached": lambda: model.assess(**inputs, template_cache=template),
     }
     times: dict[str, list[float]] = {name: [] for name in works}
-    for repeat in range(arguments.repeats + 2):
+    for repeat in range(repeats + 2):
         for name, work in works.items():
             start = time.perf_counter()
             work()
             # The first rounds warm up.
             if repeat >= 2:
                 times[name].append(time.perf_counter() - start)
-    best = {name: min(seconds) for name, seconds in times.items()}
-    print(f"tokens: {tokens.shape[1]} (prefix {inputs['input_ids'].shape[1]}, branches {len(branches.token_ids)})")
+    return tokens.shape[1], {name: min(seconds) for name, seconds in times.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", help="checkpoint; the default one without it")
+    parser.add_argument("--video", default=str(CLIP))
+    parser.add_argument("--repeats", type=int, default=20)
+    arguments = parser.parse_args()
+    tokens, best = measure_readout(*load_checkpoint(arguments.model), arguments.video, arguments.repeats)
+    print(f"tokens of prefix, questions and trie nodes: {tokens}")
     for name, seconds in best.items():
         print(f"{name}: {seconds * 1000:.1f} ms, ratio {seconds / best['prefill']:.2f}")
 
