@@ -10,7 +10,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from lmmvqa.bulk_scoring import StageTimes, score_in_bulk
+from lmmvqa.bulk_scoring import StageTimes, default_workers, score_in_bulk
 from lmmvqa.reading_workers import ReadingLimits
 from lmmvqa.result_files import ResultFile
 from lmmvqa.scoring import VideoScore, load_checkpoint
@@ -71,9 +71,13 @@ def local_engine(
     def run(videos: Sequence[str]) -> Iterator[VideoScore]:
         if not videos:
             return
-        here = device or (str(_state().device) if _is_shared() and _state().device.type != "cpu" else None)
+        here, readers = device, workers or default_workers()
+        if _is_shared():
+            state = _state()
+            here = device or str(state.device)
+            readers = workers or max(1, readers // state.num_processes)
         network, processor = load_checkpoint(model, here)
-        settings = {"batch_size": batch_size, "decoder": decoder, "workers": workers, "limits": limits, "times": times}
+        settings = {"batch_size": batch_size, "decoder": decoder, "workers": readers, "limits": limits, "times": times}
         yield from score_in_bulk(videos, network, processor, **settings)
 
     return run

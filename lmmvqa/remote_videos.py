@@ -53,6 +53,8 @@ def at_hand(video: Any) -> Iterator[Any]:
         except Exception as error:
             reason = " ".join(str(error).split()) or type(error).__name__
             raise VideoError(f"{video} can't be fetched ({reason}): check the address, the connection and your credentials.") from error
+        if local.tell() == 0:
+            raise VideoError(f"{video} is empty. Upload it again.")
         local.seek(0)
         yield {"path": video, "bytes": local}
 

@@ -89,8 +89,10 @@ def load_checkpoint(name_or_path: str | None = None, device: str | None = None) 
     """
     source = name_or_path or str(default_checkpoint())
     try:
-        model, report = AutoModelForImageTextToText.from_pretrained(source, output_loading_info=True)
-        processor = AutoProcessor.from_pretrained(source)
+        # Without this, the library would ask on the terminal whether a checkpoint's own code may run.
+        ours = {"trust_remote_code": False}
+        model, report = AutoModelForImageTextToText.from_pretrained(source, output_loading_info=True, **ours)
+        processor = AutoProcessor.from_pretrained(source, **ours)
     # The readers under the library raise errors of many kinds for a broken file.
     except Exception as error:
         remedy = "remove the folder and run the command again" if name_or_path is None else "check its name, or fetch it again"

