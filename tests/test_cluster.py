@@ -29,6 +29,9 @@ def small_clip(tmp_path_factory) -> Path:
 
 
 def test_a_killed_ray_worker_costs_no_result(small_clip, tmp_path, monkeypatch):
+    # Workers import from here, whatever is installed, and don't stand back behind everything else on the machine.
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("RAY_worker_niceness", "0")
     ray = pytest.importorskip("ray", reason="the extra 'ray' is not installed")
     checkpoint, videos = tmp_path / "tiny", tmp_path / "videos"
     model, processor = make_tiny()
@@ -39,9 +42,6 @@ def test_a_killed_ray_worker_costs_no_result(small_clip, tmp_path, monkeypatch):
         (videos / f"{number}.mp4").symlink_to(small_clip)
     (videos / "text.mp4").write_text("no video")
     (expected,) = score_videos([str(small_clip)], model, processor)
-    # Workers of Ray import from here, whatever is installed, and don't stand back behind everything else on the machine.
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    monkeypatch.setenv("RAY_worker_niceness", "0")
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
     try:
         killed = []
