@@ -13,6 +13,7 @@ from pathlib import Path
 
 from lmmvqa.training.arguments import read_arguments
 from lmmvqa.training.run import build_trainer
+from lmmvqa.training.trainer import quality_metrics, rated_videos
 from lmmvqa.training_commands import parse_settings
 
 
@@ -54,9 +55,10 @@ def main() -> None:
             trainer = build_trainer(read_arguments("own_videos", changed))
             scores = []
             for state in ("before", "after"):
-                metrics = trainer.evaluate(trainer.tests["test"], metric_key_prefix="test")
-                scores.append(metrics["test_srcc"])
-                print(f"half {number}, {state}: SRCC {metrics['test_srcc']:.3f}, PLCC {metrics['test_plcc']:.3f}, level {metrics['test_level_accuracy']:.2f} "
+                rows = rated_videos(trainer.tests["test"])
+                metrics = quality_metrics(trainer.assess(rows), rows)
+                scores.append(metrics["srcc"])
+                print(f"half {number}, {state}: SRCC {metrics['srcc']:.3f}, PLCC {metrics['plcc']:.3f}, level {metrics['level_accuracy']:.2f} "
                       f"({len(held_in)} clips held in, {len(held_out)} held out)", flush=True)
                 if state == "before":
                     trainer.train()
