@@ -182,8 +182,7 @@ def read_settings(config: str | os.PathLike, overrides: Mapping[str, Any] | None
         raise ValueError(f"{path} is no YAML file: {error}") from error
     if not isinstance(settings, dict):
         raise ValueError(f"{path} holds no settings: write lines such as `learning_rate: 1e-3`.")
-    # YAML 1.1 takes 1e-3 for text; people and Python take it for a number.
-    return {key: _number(value) for key, value in {**settings, **(overrides or {})}.items()}
+    return {key: _meant_value(key, value) for key, value in {**settings, **(overrides or {})}.items()}
 
 
 def make_arguments(settings: Mapping[str, Any], origin: str) -> LmmVqaTrainingArguments:
@@ -215,9 +214,11 @@ def _meant(word: str, known: Any) -> str:
     return f"did you mean {close[0]}?" if close else "nothing is named like it"
 
 
-def _number(value: Any) -> Any:
-    is_number = isinstance(value, str) and re.fullmatch(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+", value)
-    return float(value) if is_number else value
+def _meant_value(key: str, value: Any) -> Any:
+    """YAML 1.1 takes 1e-3 for text and a bare `no` for false; people and Python don't."""
+    if isinstance(value, str) and re.fullmatch(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+", value):
+        return float(value)
+    return "no" if value is False and key.endswith("_strategy") else value
 
 
 def _check_source(source: DataSource) -> None:
