@@ -72,6 +72,8 @@ def score(
     """
     if sum((as_json, csv_file is not None, output is not None)) > 1:
         raise typer.BadParameter("Choose one of --json, --csv and --output.")
+    if timeline and (csv_file is not None or output is not None):
+        raise typer.BadParameter("--timeline goes with the table or with --json.")
     if timeline and output is not None:
         raise typer.BadParameter("--timeline goes with the table, --json and --csv, not with --output.")
     if decoder not in ("auto", "pyav", "decord"):

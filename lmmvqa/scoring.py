@@ -160,7 +160,14 @@ def score_over_time(videos: Iterable[Any], model: Any, processor: Any, *, decode
     """`score_videos` with the quality over time of each video: every second of it is read."""
     pipe = LmmVqaPipeline(model=model, processor=processor, device=model.device)
     for video in videos:
-        yield VideoScore(**pipe(video, timeline=True, decoder=decoder))
+        name = name_of(video)
+        try:
+            with at_hand(video) as source:
+                row = pipe(source, timeline=True, decoder=decoder)
+        except VideoError as error:
+            yield VideoScore(name, error=str(error))
+        else:
+            yield VideoScore(**row | {"path": name})
 
 
 def find_videos(paths: Sequence[str]) -> list[str]:

@@ -124,10 +124,11 @@ def _small_jpeg(frame: torch.Tensor) -> bytes:
 def _scores(model: Any, processor: Any, video: EncodedVideo, windows: Sequence[range]) -> list[tuple[float, float]]:
     """Expected score and standard deviation of each window."""
     scores: list[tuple[float, float]] = []
+    template = model.cache_template(torch.tensor(processor.assessment_prefix_ids(1)))
     for first in range(0, len(windows), WINDOWS_AT_ONCE):
         parts = [video.part(chunks) for chunks in windows[first : first + WINDOWS_AT_ONCE]]
         inputs = assessment_inputs(processor, parts)
         asked = {name: tensor.to(model.device) for name, tensor in inputs.items() if not name.startswith("level_")}
-        quality = model.assess(**asked)
+        quality = model.assess(**asked, template_cache=template)
         scores += zip(quality.score.tolist(), quality.score_std.tolist(), strict=True)
     return scores

@@ -131,3 +131,4 @@ def test_the_command_gives_the_timeline(tiny, clip, monkeypatch):
     assert list(error) == KEYS and "missing.mp4" in error["error"]
     table = CliRunner().invoke(app, ["score", str(clip), "--timeline"]).stdout
     assert f"worst moment 0:{row['timeline']['worst']['start_s']:02.0f}" in table
+    assert CliRunner().invoke(app, ["score", str(clip), "--timeline", "--csv", "scores.csv"]).exit_code == 2

@@ -86,7 +86,7 @@ def build(pipe: Any, examples: Sequence[Path] = ()) -> gr.Blocks:
                     player = gr.Video(label=label, sources=["upload"], elem_id=f"player-{number}", height=320)
                     with gr.Row():
                         for example in examples:
-                            button = gr.Button(_title(example), size="sm", min_width=90)
+                            button = gr.Button(_title(example), size="sm", min_width=70)
                             button.click(lambda example=example: str(example), outputs=player, show_progress="hidden", api_visibility="private")
                     row = gr.State()
                     rows.append(row)
