@@ -123,6 +123,15 @@ def test_a_data_set_of_the_builders_loads_from_the_hub(hub, clip, tmp_path):
     assert "'0'" in done.stdout and "'100'" in done.stdout and done.stdout.count("(") == 6
 
 
+def test_the_metric_is_a_space(hub):
+    assert "push the metric to OWNER/vqa_metric" in " ".join(invoke("metric", "user/other").output.split())
+    done = invoke("metric", "user/vqa_metric")
+    assert done.exit_code == 0, done.output
+    files = hub.files("user/vqa_metric", "space")
+    assert {"vqa_metric.py", "app.py", "requirements.txt", "README.md"} <= set(files) and "__init__.py" not in files
+    assert 'evaluate.load("user/vqa_metric")' in files["README.md"].decode()
+
+
 def test_the_demo_is_the_file_that_runs_here(hub, tmp_path):
     from lmmvqa.demo import APP
 
