@@ -44,7 +44,8 @@ def scatter(rows: Sequence[Row], metrics: Row, unit: str) -> Figure:
         x = np.linspace(low, high, 200)
         axis.plot(x, logistic(x, metrics["logistic"]), color="black", linewidth=1.5, label="logistic fit")
     axis.set(xlabel="prediction", ylabel=unit, title=f"SRCC {_said(metrics.get('srcc'))}, PLCC after the fit {_said(metrics.get('plcc_fitted'))}, n = {metrics['n']}")
-    axis.legend(fontsize=8, framealpha=0.8)
+    if axis.get_legend_handles_labels()[0]:
+        axis.legend(fontsize=8, framealpha=0.8)
     return figure
 
 
@@ -164,7 +165,7 @@ def ablation_bars(tables: Mapping[str, Sequence[tuple[str, float, Sequence[float
     axis.invert_yaxis()
     axis.grid(axis="y", visible=False)
     axis.set_xlabel("SRCC")
-    axis.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.08), ncols=2)
+    figure.legend(fontsize=8, loc="outside lower center", ncols=2)
     return figure
 
 
