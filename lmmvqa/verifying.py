@@ -18,7 +18,7 @@ from lmmvqa.scoring import load_checkpoint, score_videos
 
 FOLDER = REFERENCE.name
 FILE = "scores.json"
-# Versions of the decoder library and of torch round differently; over those tried, scores moved by less than half of this.
+# Room for other versions of the decoder library and of torch, which round differently.
 TOLERANCE = 0.5
 # What can move a score.
 _LIBRARIES = ("torch", "transformers", "torchvision", "av", "numpy", "lmmvqa")
