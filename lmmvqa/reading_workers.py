@@ -114,7 +114,7 @@ class ReadingWorker:
             if self._closed:
                 raise EOFError
             self._connection, theirs = context.Pipe()
-            process = context.Process(target=_serve, args=(theirs, *self._arguments), daemon=True)
+            process = context.Process(target=_serve, args=(theirs, dict(os.environ), *self._arguments), daemon=True)
             process.start()
             self._process = process
             theirs.close()
@@ -128,8 +128,10 @@ class ReadingWorker:
         return signal.Signals(-code).name if code is not None and code < 0 else f"exit code {code}"
 
 
-def _serve(jobs: Any, video_processor: Any, decoder: str, limits: ReadingLimits) -> None:
+def _serve(jobs: Any, environment: dict[str, str], video_processor: Any, decoder: str, limits: ReadingLimits) -> None:
     """Read videos until the parent hangs up."""
+    # The fork server has the environment of the moment in which it was started; addresses and keys of stores come later.
+    os.environ.update(environment)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     # Several videos are read at once, so each is given one core.
     torch.set_num_threads(1)
