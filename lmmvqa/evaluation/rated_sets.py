@@ -94,6 +94,8 @@ def read_set(spec: SetSpec, *, levels: str = "tertiles", scale: tuple[float, flo
     dataset_builders.register()
     if spec.builder is None:
         try:
+            if not Path(spec.folder).is_dir() and spec.folder.count("/") != 1:
+                raise FileNotFoundError("there is no such folder, and a Hub id is owner/name")
             data = datasets.load_dataset(spec.folder, "score")
         # Errors of several libraries: no such folder, no such configuration, no network.
         except Exception as error:
