@@ -61,7 +61,7 @@ def measure_bulk(
     videos: Sequence[Any], model: Any, processor: Any, *, count: int, batch_size: int = 8, workers: int | None = None
 ) -> BulkFigures:
     """Score `count` videos, taken in turn from those given, after one that warms up; starting the readers does not count."""
-    times, failed, began = StageTimes(), 0, time.perf_counter()
+    times, failed = StageTimes(), 0
     settings = {"batch_size": batch_size, "workers": workers}
     for _ in score_in_bulk(videos[:1], model, processor, **settings):
         pass

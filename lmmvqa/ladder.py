@@ -305,7 +305,7 @@ def _make_rung(content: Content, rung: Rung, output: Path) -> dict[str, str]:
     _ffmpeg("-i", str(reference), "-vf", rung.filters(severity, content.name), "-fps_mode", "cfr", "-threads", "1",
             "-pix_fmt", "yuv420p", *rung.encoder(severity), str(copy))
     metrics = compare(copy, reference, features=("psnr_hvs",) if rung.second_rating == "psnr_hvs" else ())
-    second = {"": "", "fresh_frames": fresh_frames(copy), "psnr_hvs": metrics.get("psnr_hvs", "")}[rung.second_rating]
+    second = fresh_frames(copy) if rung.second_rating == "fresh_frames" else metrics.get(rung.second_rating, "")
     row = {
         "video": f"{content.name}/{rung.name}.mp4",
         "mos": f"{metrics['vmaf']:.3f}",

