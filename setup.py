@@ -49,7 +49,7 @@ setup(
         "scipy>=1.13",
         "torch>=2.6",
         "torchvision>=0.21",
-        "transformers>=5.23",
+        "transformers>=5.24",
         "typer>=0.19",
     ],
     extras_require={

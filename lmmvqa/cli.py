@@ -196,16 +196,29 @@ def ladder(
 def train_tower(
     ratings: Annotated[Path, typer.Argument(help="ratings.csv of `lmmvqa ladder`.")],
     output: Annotated[Path, typer.Option(help="Folder for the tower.")],
-    epochs: Annotated[int, typer.Option(min=1)] = 12,
-    held_out_fold: Annotated[int, typer.Option(min=0, max=4, help="Fold that the report is on.")] = 0,
+    tower: Annotated[Literal["spatial", "temporal"], typer.Option(help="Which of the two.")] = "temporal",
+    epochs: Annotated[int | None, typer.Option(min=1, help="By default 8 for the spatial tower, 12 for the temporal one.")] = None,
+    held_out_fold: Annotated[list[int] | None, typer.Option(min=0, max=4, help="Folds not to learn from; the report is on the first one. By default 0.")] = None,
 ) -> None:
-    """Train the small temporal tower of the default checkpoint on a ladder."""
+    """Train a tower of the default checkpoint on a ladder."""
     with clear_errors():
-        from lmmvqa.training.temporal_tower import SMALL_TOWER, read_chunks, train_temporal_tower
+        from lmmvqa.training.tower_training import split_by_fold
 
-        copies = read_chunks(ratings, SMALL_TOWER)
-        train, held_out = ([c for c in copies if (c.fold == held_out_fold) == held] for held in (False, True))
-        typer.echo(json.dumps(train_temporal_tower(train, held_out, output, SMALL_TOWER, epochs=epochs)))
+        folds = held_out_fold or [0]
+        if tower == "spatial":
+            from lmmvqa.default_checkpoint import VISION_TOWER, fetch, load_distortion_resnet
+            from lmmvqa.training.spatial_tower import read_key_frames, train_spatial_tower
+
+            train, held_out = split_by_fold(read_key_frames(ratings), folds)
+            held_out = [copy for copy in held_out if copy.fold == folds[0]]
+            metrics = train_spatial_tower(load_distortion_resnet(fetch(VISION_TOWER)), train, held_out, output, epochs=epochs or 8)
+        else:
+            from lmmvqa.training.temporal_tower import SMALL_TOWER, read_chunks, train_temporal_tower
+
+            train, held_out = split_by_fold(read_chunks(ratings, SMALL_TOWER), folds)
+            held_out = [copy for copy in held_out if copy.fold == folds[0]]
+            metrics = train_temporal_tower(train, held_out, output, SMALL_TOWER, epochs=epochs or 12)
+        typer.echo(json.dumps(metrics))
 
 
 for command in (train, features, merge, memory):

@@ -27,6 +27,7 @@ PHOTOGRAPH_FPS = 25
 PHOTOGRAPH_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
 VIDEO_SUFFIXES = {".mp4", ".mkv", ".mov", ".avi", ".webm", ".ts", ".mpg"}
 NUM_FOLDS = 5
+SPLITS = {0: "test", 1: "validation"}
 COLUMNS = ("video", "mos", "split", "fold", "content", "kind", "family", "rung", "severity", "second_rating", "second_rating_kind")
 
 _X264 = ("-c:v", "libx264", "-preset", "medium", "-crf")
@@ -129,17 +130,17 @@ RUNGS = (
     Rung("rescale_light", "spatial", (1.5, 2.5), _rescale, group="sharpness"),
     Rung("rescale_strong", "spatial", (3, 6), _rescale, group="sharpness"),
     Rung("blur", "spatial", (0.8, 4), lambda sigma, _: f"gblur=sigma={sigma:.2f}", group="sharpness"),
-    Rung("noise", "spatial", (8, 45), _noise, group="artefact", second_rating="psnr_hvs"),
-    Rung("banding", "spatial", (16, 64), _banding, group="artefact", second_rating="psnr_hvs"),
+    Rung("noise", "noise", (8, 45), _noise, group="artefact", second_rating="psnr_hvs"),
+    Rung("banding", "banding", (16, 64), _banding, group="artefact", second_rating="psnr_hvs"),
     Rung("blocking", "spatial", (6, 31), encoder=_mpeg4, group="artefact"),
-    Rung("dark", "spatial", (20, 90), lambda d, _: f"lutyuv=y='clip(val-{d:.0f},16,235)'", group="exposure", second_rating="psnr_hvs"),
-    Rung("bright", "spatial", (20, 90), lambda d, _: f"lutyuv=y='clip(val+{d:.0f},16,235)'", group="exposure", second_rating="psnr_hvs"),
-    Rung("flat", "spatial", (0.4, 0.85), lambda c, _: f"lutyuv=y='(val-128)*{c:.2f}+128'", group="exposure", second_rating="psnr_hvs"),
+    Rung("dark", "exposure", (20, 90), lambda d, _: f"lutyuv=y='clip(val-{d:.0f},16,235)'", group="exposure", second_rating="psnr_hvs"),
+    Rung("bright", "exposure", (20, 90), lambda d, _: f"lutyuv=y='clip(val+{d:.0f},16,235)'", group="exposure", second_rating="psnr_hvs"),
+    Rung("flat", "exposure", (0.4, 0.85), lambda c, _: f"lutyuv=y='(val-128)*{c:.2f}+128'", group="exposure", second_rating="psnr_hvs"),
     Rung("stutter_light", "temporal", (2, 3), _hold, whole_steps=True, group="stutter", second_rating="fresh_frames"),
     Rung("stutter_strong", "temporal", (4, 8), _hold, whole_steps=True, group="stutter", second_rating="fresh_frames"),
     Rung("drop", "temporal", (0.1, 0.6), _drop, group="fault", second_rating="fresh_frames"),
     Rung("freeze", "temporal", (0.3, 1.4), _freeze, group="fault", second_rating="fresh_frames"),
-    Rung("flicker", "temporal", (0.03, 0.2), _flicker, group="fault", second_rating="psnr_hvs"),
+    Rung("flicker", "flicker", (0.03, 0.2), _flicker, group="fault", second_rating="psnr_hvs"),
     Rung("rescale_x264", "pair", (30, 40), lambda _, __: _rescale(2), _x264, group="pair"),
     Rung("noise_x264", "pair", (26, 40), lambda _, content: _noise(20, content), _x264, group="pair"),
     Rung("stutter_x264", "pair", (30, 42), lambda _, __: _hold(3), _x264, group="pair"),
@@ -174,7 +175,7 @@ def build_ladder(sources: Iterable[Path], output: Path, *, workers: int = 2) -> 
 
     Returns:
         The path of `ratings.csv`. Contents are dealt to `NUM_FOLDS` folds by a hash of their names; fold 0 has the
-        split "test". All copies of one content are in one fold.
+        split "test", fold 1 "validation". All copies of one content are in one fold.
 
     Raises:
         FileNotFoundError: there is no content in `sources`.
@@ -192,7 +193,7 @@ def build_ladder(sources: Iterable[Path], output: Path, *, workers: int = 2) -> 
         writer.writeheader()
         for content, (rows, _) in zip(contents, outcomes, strict=True):
             fold = _fold(content)
-            writer.writerows({**row, "split": "train" if fold else "test", "fold": fold} for row in rows)
+            writer.writerows({**row, "split": SPLITS.get(fold, "train"), "fold": fold} for row in rows)
     if failures := [f"{content.path}: {error}" for content, (_, error) in zip(contents, outcomes, strict=True) if error]:
         raise RuntimeError(f"{len(failures)} of {len(contents)} contents failed, the others are in {ratings}:\n" + "\n".join(failures))
     logger.info("%d copies of %d contents in %s", sum(len(rows) for rows, _ in outcomes), len(contents), ratings)

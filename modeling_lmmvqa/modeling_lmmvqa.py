@@ -20,7 +20,7 @@ from transformers.utils import ModelOutput, can_return_tuple
 
 from .configuration_lmmvqa import TEMPORAL_GRIDS, LmmVqaConfig
 from .projectors import SPATIAL_PROJECTORS, FeatureStandardizer, MlpProjector, PerceiverProjector, Projector
-from .quality_readout import AnswerTrie, Branches, QualityOutput, lay_out_answers, read_out
+from .quality_readout import AnswerTrie, Branches, QualityOutput, lay_out_answers, lay_out_batch, read_out
 from .temporal_tower import LmmVqaTemporalModel
 
 
@@ -29,14 +29,14 @@ class LmmVqaModelOutputWithPast(ModelOutput):
     """
     Args:
         last_hidden_state: (batch, length, hidden size).
-        past_key_values: the cache of the language model.
+        cache: the cache of the language model.
         hidden_states: of every layer, where asked for.
         attentions: of every layer, where asked for.
         video_hidden_states: one tensor (tokens, hidden size) a video.
     """
 
     last_hidden_state: torch.Tensor | None = None
-    past_key_values: Cache | None = None
+    cache: Cache | None = None
     hidden_states: tuple[torch.Tensor, ...] | None = None
     attentions: tuple[torch.Tensor, ...] | None = None
     video_hidden_states: list[torch.Tensor] | None = None
@@ -48,7 +48,7 @@ class LmmVqaCausalLMOutputWithPast(ModelOutput):
     Args:
         loss: cross-entropy of the next token over the positions whose label is not -100, where labels are given.
         logits: (batch, length or `logits_to_keep`, vocabulary).
-        past_key_values: the cache of the language model.
+        cache: the cache of the language model.
         hidden_states: of every layer, where asked for.
         attentions: of every layer, where asked for.
         video_hidden_states: one tensor (tokens, hidden size) a video.
@@ -56,7 +56,7 @@ class LmmVqaCausalLMOutputWithPast(ModelOutput):
 
     loss: torch.Tensor | None = None
     logits: torch.Tensor | None = None
-    past_key_values: Cache | None = None
+    cache: Cache | None = None
     hidden_states: tuple[torch.Tensor, ...] | None = None
     attentions: tuple[torch.Tensor, ...] | None = None
     video_hidden_states: list[torch.Tensor] | None = None
@@ -80,7 +80,7 @@ class LmmVqaPreTrainedModel(PreTrainedModel):
     base_model_prefix = "model"
     input_modalities = ("video", "text")
     supports_gradient_checkpointing = True
-    _skip_keys_device_placement = ["past_key_values"]  # noqa: RUF012
+    _skip_keys_device_placement = ["cache"]  # noqa: RUF012
     _no_split_modules = ["VitProjector", "MlpProjector", "PerceiverProjector"]  # noqa: RUF012
     # Only the decoder is worth quantising; the library reads here what a quantiser must leave alone, and matches it from the
     # start of a name.
@@ -255,7 +255,7 @@ class LmmVqaModel(LmmVqaPreTrainedModel):
         temporal_features: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
         position_ids: torch.LongTensor | None = None,
-        past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         inputs_embeds: torch.Tensor | None = None,
         mm_encoder_outputs: dict[str, BaseModelOutputWithPooling] | None = None,
         **kwargs: Any,
@@ -290,13 +290,13 @@ class LmmVqaModel(LmmVqaPreTrainedModel):
         outputs = self.language_model(
             attention_mask=attention_mask,
             position_ids=position_ids,
-            past_key_values=past_key_values,
+            cache=cache,
             inputs_embeds=inputs_embeds,
             **kwargs,
         )
         return LmmVqaModelOutputWithPast(
             last_hidden_state=outputs.last_hidden_state,
-            past_key_values=outputs.past_key_values,
+            cache=outputs.cache,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
             video_hidden_states=video_tokens,
@@ -360,7 +360,7 @@ class LmmVqaForConditionalGeneration(LmmVqaPreTrainedModel, GenerationMixin):
         temporal_features: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
         position_ids: torch.LongTensor | None = None,
-        past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         inputs_embeds: torch.Tensor | None = None,
         labels: torch.LongTensor | None = None,
         logits_to_keep: int | torch.Tensor = 0,
@@ -383,7 +383,7 @@ class LmmVqaForConditionalGeneration(LmmVqaPreTrainedModel, GenerationMixin):
             temporal_features=temporal_features,
             attention_mask=attention_mask,
             position_ids=position_ids,
-            past_key_values=past_key_values,
+            cache=cache,
             inputs_embeds=inputs_embeds,
             mm_encoder_outputs=mm_encoder_outputs,
             # The loss alone needs it; a decoder may not know the word.
@@ -398,7 +398,7 @@ class LmmVqaForConditionalGeneration(LmmVqaPreTrainedModel, GenerationMixin):
         return LmmVqaCausalLMOutputWithPast(
             loss=loss,
             logits=logits,
-            past_key_values=outputs.past_key_values,
+            cache=outputs.cache,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
             video_hidden_states=outputs.video_hidden_states,
@@ -475,7 +475,7 @@ class LmmVqaForConditionalGeneration(LmmVqaPreTrainedModel, GenerationMixin):
         placeholders = (input_ids == self.config.video_token_id).nonzero()
         template = input_ids[: int(placeholders[0])] if len(placeholders) else input_ids
         cache = DynamicCache()
-        self.model(input_ids=template[None].to(self.device), past_key_values=cache, use_cache=True)
+        self.model(input_ids=template[None].to(self.device), cache=cache, use_cache=True)
         return TemplateCache(template, [(layer.keys, layer.values) for layer in cache.layers])
 
     def _answer_log_probabilities(
@@ -486,44 +486,21 @@ class LmmVqaForConditionalGeneration(LmmVqaPreTrainedModel, GenerationMixin):
         template: TemplateCache | None,
     ) -> list[torch.Tensor]:
         """One pass over prefix and branches; (videos, answers) for each trie."""
-        attention_mask = prefix["attention_mask"]
-        num_videos, prefix_length = attention_mask.shape
-        self._check_maskable(prefix_length + len(branches.token_ids))
-        device = attention_mask.device
-        positions = (attention_mask.cumsum(1) - 1).clamp(min=0)
-        depths = attention_mask.sum(1, keepdim=True) + branches.depths.to(device)
-
-        # The columns are keys: the cached template, the rest of the prefix, the branches. The rows are what is left to read.
-        present = attention_mask.bool()
-        input_ids, cache, skipped = prefix["input_ids"], None, 0
+        input_ids, attention_mask = prefix["input_ids"], prefix["attention_mask"]
+        self._check_maskable(input_ids.shape[1] + len(branches.token_ids))
+        cache, cached = None, 0
         if template is not None:
-            skipped = len(template.token_ids)
-            expected = template.token_ids.to(device).expand(num_videos, -1)
-            if not torch.equal(input_ids[present & (positions < skipped)], expected.flatten()):
+            cached = len(template.token_ids)
+            in_template = attention_mask.bool() & (attention_mask.cumsum(1) <= cached)
+            if not torch.equal(input_ids[in_template], template.token_ids.to(input_ids.device).repeat(len(input_ids))):
                 raise ValueError("The prefix does not begin with the cached template: make the cache with the same processor.")
-            shared = [tuple(part.expand(num_videos, -1, -1, -1) for part in layer) for layer in template.layers]
-            cache = DynamicCache(shared)
-            # In a row that is padded, template tokens are left where padding would be.
-            present = (present & (positions >= skipped))[:, skipped:]
-            input_ids, positions = input_ids[:, skipped:], positions[:, skipped:]
-        length = input_ids.shape[1]
-        visible = torch.zeros(length + len(branches.token_ids), length + len(branches.token_ids), dtype=torch.bool, device=device)
-        visible[:length, :length] = torch.ones(length, length, dtype=torch.bool, device=device).tril()
-        visible[length:, :length] = True
-        visible[length:, length:] = branches.visible.to(device)
-        hidden_keys = nn.functional.pad(~present, (skipped, len(branches.token_ids)))
-        visible = nn.functional.pad(visible, (skipped, 0), value=True) & ~hidden_keys[:, None]
-        # An additive mask is understood by both attention implementations.
-        mask = torch.zeros(visible.shape, dtype=self.lm_head.weight.dtype, device=device)
-        mask.masked_fill_(~visible, torch.finfo(mask.dtype).min)
+            cache = DynamicCache([tuple(part.expand(len(input_ids), -1, -1, -1) for part in layer) for layer in template.layers])
         states = self.model(
-            input_ids=torch.cat([input_ids, branches.token_ids.to(device).expand(num_videos, -1)], dim=1),
-            attention_mask=mask[:, None],
-            position_ids=torch.cat([positions, depths], dim=1),
+            **lay_out_batch(input_ids, attention_mask, branches, dtype=self.lm_head.weight.dtype, cached=cached),
             mm_encoder_outputs=prefix["mm_encoder_outputs"],
-            past_key_values=cache,
+            cache=cache,
             use_cache=cache is not None,
-        ).last_hidden_state[:, length:]
+        ).last_hidden_state[:, -len(branches.token_ids) :]
         return [
             trie.log_probabilities(self.lm_head(states[:, nodes]))
             for trie, nodes in zip(tries, branches.nodes, strict=True)

@@ -157,6 +157,41 @@ def lay_out_answers(
     return tries, lay_out_branches(questions, tries)
 
 
+def lay_out_batch(
+    input_ids: torch.Tensor, attention_mask: torch.Tensor, branches: Branches, *, dtype: torch.dtype, cached: int = 0
+) -> dict[str, torch.Tensor]:
+    """Prefixes of several videos, each followed by all branches, as a batch of the language model's inputs.
+
+    Args:
+        input_ids, attention_mask: (videos, length), the prefixes, padded on the left.
+        dtype: of the additive mask; that of the model's states.
+        cached: so many first tokens of each prefix are in the language model's cache already.
+
+    Returns:
+        input_ids and position_ids (videos, what is left to read), and attention_mask (videos, 1, what is left to read, all keys).
+    """
+    num_videos, device = len(input_ids), input_ids.device
+    positions = (attention_mask.cumsum(1) - 1).clamp(min=0)
+    depths = attention_mask.sum(1, keepdim=True) + branches.depths.to(device)
+    # The columns are keys: what is cached, the rest of the prefix, the branches. The rows are what is left to read. In a row
+    # that is padded, cached tokens are left where padding would be.
+    present = (attention_mask.bool() & (positions >= cached))[:, cached:]
+    length = input_ids.shape[1] - cached
+    visible = torch.zeros(length + len(branches.token_ids), length + len(branches.token_ids), dtype=torch.bool, device=device)
+    visible[:length, :length] = torch.ones(length, length, dtype=torch.bool, device=device).tril()
+    visible[length:, :length] = True
+    visible[length:, length:] = branches.visible.to(device)
+    hidden_keys = torch.nn.functional.pad(~present, (cached, len(branches.token_ids)))
+    visible = torch.nn.functional.pad(visible, (cached, 0), value=True) & ~hidden_keys[:, None]
+    # An additive mask is understood by both attention implementations.
+    mask = torch.zeros(visible.shape, dtype=dtype, device=device).masked_fill_(~visible, torch.finfo(dtype).min)
+    return {
+        "input_ids": torch.cat([input_ids[:, cached:], branches.token_ids.to(device).expand(num_videos, -1)], dim=1),
+        "attention_mask": mask[:, None],
+        "position_ids": torch.cat([positions[:, cached:], depths], dim=1),
+    }
+
+
 def read_out(
     score_log_probabilities: torch.Tensor,
     level_log_probabilities: torch.Tensor | None = None,

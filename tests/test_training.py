@@ -16,10 +16,11 @@ from lmmvqa.cli import app
 from lmmvqa.scoring import load_checkpoint
 from lmmvqa.training.adapters import load_trained_state, merge, trained_state
 from lmmvqa.training.arguments import LmmVqaTrainingArguments, read_arguments
+from lmmvqa.training.collators import AnswerCollator
 from lmmvqa.training.encoding import encode
 from lmmvqa.training.feature_cache import FeatureCache
 from lmmvqa.training.run import build_trainer, run_training
-from lmmvqa.training.trainer import AnswerCollator, rated_videos
+from lmmvqa.training.trainer import rated_videos
 from lmmvqa.training.training_data import load_training_data
 from lmmvqa.training.watching import DivergedError, LossWatch
 

@@ -13,8 +13,8 @@ from datasets import Dataset
 from rich.progress import track
 
 from lmmvqa.console import messages
+from lmmvqa.training.collators import AnswerCollator
 from lmmvqa.training.feature_cache import PROBED, FeatureCache
-from lmmvqa.training.trainer import AnswerCollator
 from lmmvqa.training.training_data import TrainingData
 from modeling_lmmvqa.feature_batches import encode_video
 

@@ -20,9 +20,10 @@ from lmmvqa.default_checkpoint import compose_default, default_checkpoint
 from lmmvqa.scoring import load_checkpoint
 from lmmvqa.training.adapters import make_trainable
 from lmmvqa.training.arguments import FRESH_DEFAULT, LmmVqaTrainingArguments, make_arguments, read_settings
+from lmmvqa.training.collators import AnswerCollator, ReadOutCollator
 from lmmvqa.training.encoding import encode, fit_standardizers
 from lmmvqa.training.feature_cache import FeatureCache
-from lmmvqa.training.trainer import AnswerCollator, LmmVqaTrainer, last_checkpoint
+from lmmvqa.training.trainer import LmmVqaTrainer, last_checkpoint, rated_indices
 from lmmvqa.training.training_data import check_fit, load_training_data
 from modeling_lmmvqa import LmmVqaConfig
 
@@ -105,10 +106,16 @@ def build_trainer(arguments: LmmVqaTrainingArguments) -> LmmVqaTrainer:
     model = make_trainable(
         model, arguments.trains, rank=arguments.lora_rank, alpha=arguments.lora_alpha, dropout=arguments.lora_dropout, seed=arguments.seed
     )
+    collator = AnswerCollator(cache, processor)
+    if arguments.loss == "read_out":
+        data = data.map(lambda rows: rows.select(rated_indices(rows)))
+        if not len(data.train):
+            raise ValueError("loss=read_out learns from ratings, and the data has none: set loss=answer.")
+        collator = ReadOutCollator(cache, processor, levels=tuple(processor.levels) if "level" in arguments.tasks else ())
     return LmmVqaTrainer(
         model=model,
         args=arguments,
-        data_collator=AnswerCollator(cache, processor),
+        data_collator=collator,
         train_dataset=data.train,
         eval_dataset=data.validation,
         processing_class=processor,

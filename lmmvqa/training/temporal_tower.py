@@ -8,8 +8,6 @@ copies.
 
 from __future__ import annotations
 
-import csv
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,13 +18,11 @@ import torch
 from scipy.stats import spearmanr
 from torch import nn
 from torch.utils.data import Dataset
-from transformers import Trainer, TrainingArguments
 
+from lmmvqa.training.tower_training import fit_tower, ladder_rows
 from modeling_lmmvqa import LmmVqaTemporalConfig, LmmVqaTemporalModel
 from processing.video_processing_lmmvqa import LmmVqaVideoProcessor, differences
 from processing.video_reader import open_video
-
-logger = logging.getLogger(__name__)
 
 # 0.9 million parameters. It sees differences of frames, so it needs few channels; 24 frames, so that a video of 25 frames a
 # second shows no frame twice.
@@ -59,14 +55,11 @@ class RatedChunks:
 def read_chunks(ratings: Path, config: LmmVqaTemporalConfig) -> list[RatedChunks]:
     """The copies of a ladder, as small as the tower sees them."""
     copies = []
-    with ratings.open(newline="", encoding="utf-8") as file:
-        for row in csv.DictReader(file):
-            size = (config.image_size, config.image_size)
-            with open_video(ratings.parent / row["video"], frames_per_chunk=config.num_frames, frame_size=size) as reader:
-                frames = torch.stack([chunk.frames for chunk in reader])
-            copies.append(
-                RatedChunks(row["content"], int(row["fold"]), row["family"], row["rung"], float(row["mos"]), frames)
-            )
+    size = (config.image_size, config.image_size)
+    for row in ladder_rows(ratings):
+        with open_video(row["video"], frames_per_chunk=config.num_frames, frame_size=size) as reader:
+            frames = torch.stack([chunk.frames for chunk in reader])
+        copies.append(RatedChunks(row["content"], int(row["fold"]), row["family"], row["rung"], float(row["mos"]), frames))
     return copies
 
 
@@ -86,7 +79,7 @@ class ChunkDataset(Dataset):
         frames = copy.frames[self.random.integers(len(copy.frames)) if self.augment else 0].float() / 255
         motion, fresh = copy.motion, _UNKNOWN
         # What a fault other than a temporal one costs is the spatial tower's business.
-        rating = 1.0 if motion == "smooth" else copy.rating / 100 if copy.family == "temporal" else _UNKNOWN
+        rating = 1.0 if motion == "smooth" else copy.rating / 100 if copy.family in ("temporal", "flicker") else _UNKNOWN
         if self.augment:
             if motion == "smooth":
                 motion = self.random.choice(MOTIONS, p=MOTION_SHARES)
@@ -173,29 +166,10 @@ def train_temporal_tower(
     model = TemporalTowerWithHeads(
         LmmVqaTemporalModel(config), LmmVqaVideoProcessor.temporal_mean[0], LmmVqaVideoProcessor.temporal_std[0]
     )
-    trainer = Trainer(
-        model=model,
-        args=TrainingArguments(
-            output_dir=str(output / "run"),
-            num_train_epochs=epochs,
-            per_device_train_batch_size=16,
-            per_device_eval_batch_size=16,
-            learning_rate=3e-3,
-            weight_decay=0.01,
-            lr_scheduler_type="cosine",
-            warmup_steps=0.05,
-            max_grad_norm=1.0,
-            logging_steps=20,
-            save_strategy="no",
-            report_to=[],
-            label_names=["motion", "fresh", "rating"],
-            remove_unused_columns=False,
-            disable_tqdm=True,
-            seed=seed,
-        ),
-        train_dataset=ChunkDataset(copies, augment=True, seed=seed),
+    trainer = fit_tower(
+        model, ChunkDataset(copies, augment=True, seed=seed), output,
+        labels=["motion", "fresh", "rating"], epochs=epochs, learning_rate=3e-3, batch_size=16, seed=seed,
     )
-    trainer.train()
     model.tower.save_pretrained(output)
 
     rated = trainer.predict(ChunkDataset(held_out, augment=False))

@@ -1,10 +1,9 @@
-"""The trainer: cross-entropy on the answer (paper, section III), on features that are encoded once."""
+"""The trainer: cross-entropy on the answer (paper, section III) or on the read-out, on features that are encoded once."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,83 +15,8 @@ from torch.distributed.fsdp import register_fsdp_forward_method
 from transformers import PrinterCallback, ProgressCallback, Trainer
 
 from hub_cards.training_card import training_card
-from lmmvqa.training.feature_cache import FeatureCache, decode
-from lmmvqa.training.watching import LOSS_NAMES, DivergedError, LossWatch, ProgressDisplay, Throughput
-from modeling_lmmvqa.feature_batches import assessment_prompts, pad_left, stack_features
-
-
-@dataclass
-class AnswerCollator:
-    """Rows of a question-and-answer data set to a batch for `forward`.
-
-    Sequences are padded on the left, so that all answers end together and logits are needed for the last few positions
-    only: with a large vocabulary and a short answer this saves a fifth of a step.
-
-    Args:
-        cache: where the features of a row's video are, named in its column `features`; without it the batch holds the videos
-            of the column `video`, for the towers to encode.
-        processor: a `LmmVqaProcessor`.
-    """
-
-    cache: FeatureCache | None
-    processor: Any
-
-    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor | int]:
-        videos = self.video_inputs(rows)
-        sequences, labels = zip(
-            *(self._tokens(row["messages"], chunks) for row, chunks in zip(rows, videos["chunk_counts"].tolist(), strict=True)),
-            strict=True,
-        )
-        # From one position before the first answer: its first token is predicted there.
-        kept = max(len(row) - next(i for i, label in enumerate(row) if label != -100) for row in labels) + 1
-        input_ids = [torch.tensor(sequence) for sequence in sequences]
-        return {
-            "input_ids": pad_left(input_ids, self.processor.tokenizer.pad_token_id),
-            "attention_mask": pad_left([torch.ones_like(sequence) for sequence in input_ids], 0),
-            "labels": pad_left([torch.tensor(row[-kept:]) for row in labels], -100),
-            "logits_to_keep": kept,
-            "tasks": torch.tensor([LOSS_NAMES.index(row["task"]) for row in rows]),
-            **videos,
-        }
-
-    def video_inputs(self, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        """What `forward` takes for the videos of these rows: features, or without a cache the videos themselves."""
-        if self.cache is not None:
-            return stack_features([self.cache.load(row["features"]) for row in rows])
-        decoded = [decode(self.processor.video_processor, row["video"]) for row in rows]
-        batch = {
-            name: torch.nn.utils.rnn.pad_sequence([video[name][0] for video in decoded], batch_first=True)
-            for name in decoded[0]
-            if name != "chunk_counts"
-        }
-        return {**batch, "chunk_counts": torch.cat([video["chunk_counts"] for video in decoded])}
-
-    def _tokens(self, messages: list[dict[str, Any]], num_chunks: int) -> tuple[list[int], list[int]]:
-        """Token ids of a conversation, and its labels: each answer with the end of its turn.
-
-        Raises:
-            ValueError: there is no answer, not exactly one video, or the chat template rewrites earlier turns.
-        """
-        processor, placeholders = self.processor, self.processor.video_placeholders(num_chunks)
-        ids: list[int] = []
-        labels: list[int] = []
-        done = ""
-        for turn, message in enumerate(messages):
-            if message["role"] != "assistant":
-                continue
-            chat = processor.apply_chat_template(messages[:turn], tokenize=False, add_generation_prompt=True)
-            if not chat.startswith(done) or chat.count(processor.video_token) != 1:
-                raise ValueError(f"This conversation can't be trained on, because it has not exactly one video or its template rewrites it: {messages}")
-            question = chat[len(done) :].replace(processor.video_token, placeholders)
-            question_ids = processor.tokenizer(question, add_special_tokens=False)["input_ids"]
-            answer = "".join(block["text"] for block in message["content"]).strip()
-            answer_ids = processor.answer_ids(answer)
-            ids += question_ids + answer_ids
-            labels += [-100] * len(question_ids) + answer_ids
-            done = chat + answer + processor.tokenizer.eos_token
-        if not done:
-            raise ValueError(f"This conversation has no answer to learn: {messages}")
-        return ids, labels
+from lmmvqa.training.watching import DivergedError, LossWatch, ProgressDisplay, Throughput, token_losses
+from modeling_lmmvqa.feature_batches import assessment_prompts
 
 
 class LmmVqaTrainer(Trainer):
@@ -117,13 +41,31 @@ class LmmVqaTrainer(Trainer):
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """Cross-entropy on the answers: mean over all of their tokens in the global batch."""
+        """Cross-entropy: over all tokens of the answers in the global batch, or with what the read-out should be, over all videos."""
+        if "score_targets" in inputs:
+            return self._read_out_loss(model, inputs, return_outputs)
         inputs = dict(inputs)
         tasks = inputs.pop("tasks")
         loss, outputs = super().compute_loss(model, inputs, return_outputs=True, num_items_in_batch=num_items_in_batch)
         if model.training:
-            self.throughput.count(outputs.logits, inputs["labels"], tasks, inputs["attention_mask"])
+            losses, kept = token_losses(outputs.logits, inputs["labels"])
+            self.throughput.count(len(tasks), inputs["attention_mask"].sum(), losses[kept], tasks[:, None].expand_as(kept)[kept])
         return (loss, outputs) if return_outputs else loss
+
+    def _read_out_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool) -> Any:
+        """Cross-entropy of the probabilities of all allowed answers with their targets, the tasks added."""
+        inputs = dict(inputs)
+        answers, score_targets, level_targets = (inputs.pop(name) for name in ("answers", "score_targets", "level_targets"))
+        outputs = model(**inputs)
+        scores, *levels = answers.log_probabilities(outputs.logits)
+        losses = [-(score_targets * scores).sum(1)]
+        losses += [-part.gather(1, level_targets[:, None])[:, 0] for part in levels]
+        loss = torch.stack([part.mean() for part in losses]).sum()
+        if model.training:
+            tasks = torch.arange(len(losses), device=loss.device).repeat_interleave(len(scores))
+            self.throughput.count(len(scores), inputs["position_ids"].numel(), torch.cat(losses).detach(), tasks)
+            loss = loss / self.current_gradient_accumulation_steps
+        return (loss, {"loss": loss, "logits": scores}) if return_outputs else loss
 
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         """
@@ -217,11 +159,16 @@ def last_checkpoint(output_dir: str | Path) -> str | None:
 
 def rated_videos(rows: Dataset) -> list[dict[str, Any]]:
     """One row of each video that has a score."""
+    return [rows[index] for index in rated_indices(rows)]
+
+
+def rated_indices(rows: Dataset) -> list[int]:
+    """The place of one row of each video that has a score."""
     first: dict[tuple[str, str], int] = {}
     for index, (source, name, score) in enumerate(zip(rows["source"], rows["id"], rows["score"], strict=True)):
         if score is not None:
             first.setdefault((source, name), index)
-    return [rows[index] for index in first.values()]
+    return list(first.values())
 
 
 def quality_metrics(predictions: list[dict[str, Any]], rows: list[dict[str, Any]]) -> dict[str, float]:

@@ -65,25 +65,19 @@ class Throughput:
         self.start = time.perf_counter()
         self.counts = torch.zeros(2 + 2 * len(LOSS_NAMES), dtype=torch.float64)
 
-    @torch.no_grad()
-    def count(self, logits: torch.Tensor, labels: torch.Tensor, tasks: torch.Tensor, attention_mask: torch.Tensor) -> None:
+    def count(self, videos: int, tokens: torch.Tensor | int, losses: torch.Tensor, tasks: torch.Tensor) -> None:
         """Count a batch.
 
         Args:
-            logits: (rows, positions, vocabulary), `labels` (rows, positions): those of the answers.
-            tasks: (rows,), indices into `LOSS_NAMES`.
-            attention_mask: (rows, length).
+            videos: rows of the batch, `tokens` of all of them.
+            losses: (n,), of each answer's token or each answer, without a gradient.
+            tasks: (n,), indices into `LOSS_NAMES`.
         """
-        losses = torch.nn.functional.cross_entropy(
-            logits[:, :-1].flatten(0, 1).float(), labels[:, 1:].flatten(), ignore_index=-100, reduction="none"
-        ).view(len(labels), -1)
         counts = self.counts.to(losses.device)
-        counts[0] += len(labels)
-        counts[1] += attention_mask.sum()
-        for index in range(len(LOSS_NAMES)):
-            of_task = tasks == index
-            counts[2 + 2 * index] += losses[of_task].sum()
-            counts[3 + 2 * index] += (labels[of_task, 1:] != -100).sum()
+        counts[0] += videos
+        counts[1] += tokens
+        counts[2::2] += torch.zeros(len(LOSS_NAMES), device=losses.device).index_add(0, tasks, losses.float())
+        counts[3::2] += torch.bincount(tasks, minlength=len(LOSS_NAMES))
         self.counts = counts
 
     def report(self, accelerator: Any) -> dict[str, float]:
@@ -96,6 +90,21 @@ class Throughput:
             if tokens := counts[3 + 2 * index]:
                 logs[f"loss_{name}"] = counts[2 + 2 * index] / tokens
         return logs
+
+
+@torch.no_grad()
+def token_losses(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Cross-entropy of each next token (rows, positions - 1), and which of them count.
+
+    Args:
+        logits: (rows, positions, vocabulary).
+        labels: (rows, positions), -100 where nothing is to be learned.
+    """
+    shifted = labels[:, 1:]
+    losses = torch.nn.functional.cross_entropy(
+        logits[:, :-1].flatten(0, 1).float(), shifted.flatten(), ignore_index=-100, reduction="none"
+    )
+    return losses.view(shifted.shape), shifted != -100
 
 
 class ProgressDisplay(TrainerCallback):

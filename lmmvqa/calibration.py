@@ -1,0 +1,90 @@
+"""Undoes the shrinkage of a model's scores, and makes its stated interval hold, on videos that it did not learn from.
+
+The expectation of an uncertain answer lies nearer to the middle of the scale than the rating does. The map from expected
+answers to ratings is found by matching quantiles, so that scores are spread as ratings are.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from modeling_lmmvqa.quality_readout import INTERVAL_TAIL, read_out
+
+# Quantiles of the answers and of the ratings that are matched. The extremes of a few hundred videos are chance.
+QUANTILES = (0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
+# Ratings that are all the same would make the map flat, and it must stay a ranking.
+_RISE = 0.1
+
+
+def fit_calibration(probabilities: torch.Tensor, ratings: torch.Tensor) -> dict[str, Any]:
+    """Fit on videos that the model did not learn from.
+
+    Args:
+        probabilities: (videos, 101), of each whole score as an answer.
+        ratings: (videos,), 0 to 100.
+
+    Returns:
+        The fields of `LmmVqaConfig`: "score_calibration" and "interval_scale", with which as many of the ratings lie inside
+        their interval as it says.
+
+    Raises:
+        ValueError: fewer videos than quantiles, or ratings that are all the same.
+    """
+    if len(ratings) < len(QUANTILES) or ratings.min() == ratings.max():
+        raise ValueError(f"{len(ratings)} videos with ratings from {ratings.min():g} to {ratings.max():g} can't calibrate a model: rate at least {len(QUANTILES)}.")
+    ratings, probabilities = ratings.double(), probabilities.double()
+    levels = torch.tensor(QUANTILES, dtype=torch.float64)
+    expected = probabilities @ torch.arange(probabilities.shape[1], dtype=torch.float64)
+    pairs: list[list[float]] = []
+    for answer, rating in zip(torch.quantile(expected, levels).tolist(), torch.quantile(ratings, levels).tolist(), strict=True):
+        if not pairs or answer > pairs[-1][0] + 1e-3:
+            pairs.append([round(answer, 3), round(max(rating, pairs[-1][1] + _RISE) if pairs else rating, 3)])
+    quality = read_out(probabilities.log(), calibration=pairs)
+    below, above = (quality.score_interval.double() - quality.score.double()[:, None]).abs().clamp(min=1e-3).T
+    error = ratings - quality.score.double()
+    ratio = error.abs() / torch.where(error < 0, below, above)
+    return {"score_calibration": pairs, "interval_scale": round(torch.quantile(ratio, 1 - INTERVAL_TAIL).item(), 4)}
+
+
+def calibrate_checkpoint(folder: Path, ratings: Sequence[float], videos: Sequence[Any], cache: Path | None = None) -> dict[str, Any]:
+    """Calibrate a full checkpoint by rated videos, and write that into its config.json.
+
+    Args:
+        folder: as `lmmvqa merge` or `compose` wrote it.
+        ratings: 0 to 100, of `videos`.
+        cache: folder of features that `lmmvqa train` or `features` encoded with the same towers.
+
+    Returns:
+        What `fit_calibration` returns.
+
+    Raises:
+        ValueError: the videos are too few.
+        VideoError: one of them can't be read.
+    """
+    from lmmvqa.scoring import load_checkpoint
+    from lmmvqa.training.feature_cache import FeatureCache
+    from modeling_lmmvqa.feature_batches import assessment_inputs, encode_video
+
+    model, processor = load_checkpoint(str(folder))
+    features = FeatureCache(cache, model, processor) if cache else None
+    probabilities = []
+    for video in videos:
+        if features is None:
+            encoded = encode_video(model.base_model, processor.video_processor(video, return_tensors="pt"))
+        else:
+            key = features.key(video)
+            for _, error in features.fill([(key, video)]):
+                if error:
+                    raise ValueError(error)
+            encoded = features.load(key)
+        inputs = {name: tensor.to(model.device) for name, tensor in assessment_inputs(processor, [encoded]).items()}
+        probabilities.append(model.assess(**inputs).score_probabilities.cpu())
+    fitted = fit_calibration(torch.cat(probabilities), torch.tensor(ratings))
+    config = folder / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text(encoding="utf-8")) | fitted, indent=2) + "\n", encoding="utf-8")
+    return fitted

@@ -1,0 +1,142 @@
+"""Rows of a question-and-answer data set to batches for the model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from lmmvqa.training.feature_cache import FeatureCache, decode
+from lmmvqa.training.watching import LOSS_NAMES
+from modeling_lmmvqa.feature_batches import pad_left, stack_features
+from modeling_lmmvqa.quality_readout import AnswerTrie, lay_out_answers, lay_out_batch
+from processing.quality_prompts import MAX_SCORE, drawn_question, score_answers
+
+# Standard deviation, in points, of the answers that are right about a rating: no one rates to the point, and a neighbour of the
+# rating is nearly as right.
+SCORE_SPREAD = 4.0
+
+
+@dataclass
+class AnswerCollator:
+    """Rows of a question-and-answer data set to a batch for `forward`.
+
+    Sequences are padded on the left, so that all answers end together and logits are needed for the last few positions
+    only: with a large vocabulary and a short answer this saves a fifth of a step.
+
+    Args:
+        cache: where the features of a row's video are, named in its column `features`; without it the batch holds the videos
+            of the column `video`, for the towers to encode.
+        processor: a `LmmVqaProcessor`.
+    """
+
+    cache: FeatureCache | None
+    processor: Any
+
+    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor | int]:
+        videos = self.video_inputs(rows)
+        sequences, labels = zip(
+            *(self._tokens(row["messages"], chunks) for row, chunks in zip(rows, videos["chunk_counts"].tolist(), strict=True)),
+            strict=True,
+        )
+        # From one position before the first answer: its first token is predicted there.
+        kept = max(len(row) - next(i for i, label in enumerate(row) if label != -100) for row in labels) + 1
+        input_ids = [torch.tensor(sequence) for sequence in sequences]
+        return {
+            "input_ids": pad_left(input_ids, self.processor.tokenizer.pad_token_id),
+            "attention_mask": pad_left([torch.ones_like(sequence) for sequence in input_ids], 0),
+            "labels": pad_left([torch.tensor(row[-kept:]) for row in labels], -100),
+            "logits_to_keep": kept,
+            "tasks": torch.tensor([LOSS_NAMES.index(row["task"]) for row in rows]),
+            **videos,
+        }
+
+    def video_inputs(self, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        """What `forward` takes for the videos of these rows: features, or without a cache the videos themselves."""
+        if self.cache is not None:
+            return stack_features([self.cache.load(row["features"]) for row in rows])
+        decoded = [decode(self.processor.video_processor, row["video"]) for row in rows]
+        batch = {
+            name: torch.nn.utils.rnn.pad_sequence([video[name][0] for video in decoded], batch_first=True)
+            for name in decoded[0]
+            if name != "chunk_counts"
+        }
+        return {**batch, "chunk_counts": torch.cat([video["chunk_counts"] for video in decoded])}
+
+    def _tokens(self, messages: list[dict[str, Any]], num_chunks: int) -> tuple[list[int], list[int]]:
+        """Token ids of a conversation, and its labels: each answer with the end of its turn.
+
+        Raises:
+            ValueError: there is no answer, not exactly one video, or the chat template rewrites earlier turns.
+        """
+        processor, placeholders = self.processor, self.processor.video_placeholders(num_chunks)
+        ids: list[int] = []
+        labels: list[int] = []
+        done = ""
+        for turn, message in enumerate(messages):
+            if message["role"] != "assistant":
+                continue
+            chat = processor.apply_chat_template(messages[:turn], tokenize=False, add_generation_prompt=True)
+            if not chat.startswith(done) or chat.count(processor.video_token) != 1:
+                raise ValueError(f"This conversation can't be trained on, because it has not exactly one video or its template rewrites it: {messages}")
+            question = chat[len(done) :].replace(processor.video_token, placeholders)
+            question_ids = processor.tokenizer(question, add_special_tokens=False)["input_ids"]
+            answer = "".join(block["text"] for block in message["content"]).strip()
+            answer_ids = processor.answer_ids(answer)
+            ids += question_ids + answer_ids
+            labels += [-100] * len(question_ids) + answer_ids
+            done = chat + answer + processor.tokenizer.eos_token
+        if not done:
+            raise ValueError(f"This conversation has no answer to learn: {messages}")
+        return ids, labels
+
+
+@dataclass(frozen=True)
+class AllowedAnswers:
+    """Where the answers of each question stand among the logits of a batch: a trie, and the slice of its nodes."""
+
+    tries: list[AnswerTrie]
+    nodes: list[slice]
+
+    def log_probabilities(self, logits: torch.Tensor) -> list[torch.Tensor]:
+        """(rows, nodes of all tries, vocabulary) -> (rows, answers) for each question."""
+        return [trie.log_probabilities(logits[:, nodes]) for trie, nodes in zip(self.tries, self.nodes, strict=True)]
+
+
+@dataclass
+class ReadOutCollator(AnswerCollator):
+    """Rows of rated videos, each once, to a batch for `forward` in which all allowed answers are asked for, as in `assess`.
+
+    One pass teaches the score and the level, and not the one right number but every allowed answer: those near the rating are
+    nearly right. The questions of a batch are drawn by its first video.
+
+    Args:
+        levels: the level words, worst first; none where the level is not asked for.
+    """
+
+    levels: tuple[str, ...] = ()
+
+    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
+        videos = self.video_inputs(rows)
+        processor = self.processor
+        allowed = {"score": score_answers()} | ({"level": self.levels} if self.levels else {})
+        key = f"{rows[0]['source']}/{rows[0]['id']}/{rows[-1]['id']}"
+        tries, branches = lay_out_answers(
+            tuple(tuple(processor.question_ids(drawn_question(task, key, levels=processor.levels))) for task in allowed),
+            tuple(tuple(tuple(processor.answer_ids(answer)) for answer in answers) for answers in allowed.values()),
+        )
+        prefixes = [torch.tensor(processor.assessment_prefix_ids(count)) for count in videos["chunk_counts"].tolist()]
+        input_ids = pad_left(prefixes, processor.tokenizer.pad_token_id)
+        attention_mask = pad_left([torch.ones_like(prefix) for prefix in prefixes], 0)
+        ends = torch.tensor([len(nodes) for nodes in branches.nodes]).cumsum(0).tolist()
+        scores = torch.tensor([row["score"] for row in rows])
+        distances = torch.arange(MAX_SCORE + 1) - scores[:, None]
+        return {
+            **lay_out_batch(input_ids, attention_mask, branches, dtype=torch.float32),
+            **videos,
+            "logits_to_keep": input_ids.shape[1] + torch.tensor([position for nodes in branches.nodes for position in nodes]),
+            "answers": AllowedAnswers(tries, [slice(start, end) for start, end in zip([0, *ends], ends, strict=False)]),
+            "score_targets": (-0.5 * (distances / SCORE_SPREAD) ** 2).softmax(1).float(),
+            "level_targets": torch.tensor([self.levels.index(row["level"]) if self.levels else -1 for row in rows]),
+        }

@@ -1,0 +1,61 @@
+"""What the trainings of both towers share: the ladder's rows, the split by fold, and how a tower with heads is fitted."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from torch import nn
+from torch.utils.data import Dataset
+from transformers import Trainer, TrainingArguments
+
+
+class _HasFold(Protocol):
+    fold: int
+
+
+Copy = TypeVar("Copy", bound=_HasFold)
+
+
+def ladder_rows(ratings: Path) -> list[dict[str, str]]:
+    """The rows of a ladder's ratings.csv, the column `video` as a path that can be opened."""
+    with ratings.open(newline="", encoding="utf-8") as file:
+        return [{**row, "video": str(ratings.parent / row["video"])} for row in csv.DictReader(file)]
+
+
+def split_by_fold(copies: Sequence[Copy], held_out: Sequence[int]) -> tuple[list[Copy], list[Copy]]:
+    """Copies to learn from, and those of the folds that are held out."""
+    return [c for c in copies if c.fold not in held_out], [c for c in copies if c.fold in held_out]
+
+
+def fit_tower(
+    model: nn.Module, data: Dataset, output: Path, *, labels: list[str], epochs: int, learning_rate: float, batch_size: int, seed: int
+) -> Trainer:
+    """Train a tower with heads, whose `forward` gives "loss" and "logits", on one cosine of the learning rate.
+
+    Returns:
+        The trainer, for `predict`.
+    """
+    settings: dict[str, Any] = {"per_device_train_batch_size": batch_size, "per_device_eval_batch_size": batch_size}
+    arguments = TrainingArguments(
+        output_dir=str(output / "run"),
+        num_train_epochs=epochs,
+        learning_rate=learning_rate,
+        weight_decay=0.01,
+        lr_scheduler_type="cosine",
+        warmup_steps=0.05,
+        max_grad_norm=1.0,
+        logging_steps=20,
+        save_strategy="no",
+        report_to=[],
+        label_names=labels,
+        remove_unused_columns=False,
+        disable_tqdm=True,
+        seed=seed,
+        **settings,
+    )
+    trainer = Trainer(model=model, args=arguments, train_dataset=data)
+    trainer.train()
+    return trainer
