@@ -71,6 +71,7 @@ setup(
             "ray[data]>=2.50",
             "ruff>=0.9",
             "scikit-image>=0.25",
+            "scikit-learn>=1.5",
             "s3fs>=2025.9",
             "tensorboard>=2.16",
         ],

@@ -21,8 +21,8 @@ from sklearn.preprocessing import StandardScaler
 from torch.nn import functional
 from transformers import AutoModel
 
-from lmmvqa.default_checkpoint import VISION_TOWER, fetch, load_distortion_resnet
-from lmmvqa.training.spatial_tower import read_key_frames
+from lmmvqa.default_checkpoint import fetch
+from lmmvqa.training.spatial_tower import DISTORTION_RESNET, load_distortion_resnet, read_key_frames
 
 FAMILIES = ("codec", "spatial", "pair")
 FRAGMENT, GRID = 32, 7
@@ -71,7 +71,7 @@ def main() -> None:
     parser.add_argument("ratings", type=Path)
     parser.add_argument("--tower", help="another ResNet tower, as `lmmvqa train-tower` writes it")
     options = parser.parse_args()
-    tower = AutoModel.from_pretrained(options.tower).float().eval() if options.tower else load_distortion_resnet(fetch(VISION_TOWER))
+    tower = AutoModel.from_pretrained(options.tower).float().eval() if options.tower else load_distortion_resnet(fetch(DISTORTION_RESNET))
     copies = [copy for copy in read_key_frames(options.ratings) if copy.family in FAMILIES]
     ratings, folds = np.array([copy.rating for copy in copies]), np.array([copy.fold for copy in copies])
     found = {view: [] for view in VIEWS}

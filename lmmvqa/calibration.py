@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from modeling_lmmvqa.quality_readout import INTERVAL_TAIL, read_out
 
 # Quantiles of the answers and of the ratings that are matched. The extremes of a few hundred videos are chance.
 QUANTILES = (0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
-# Ratings that are all the same would make the map flat, and it must stay a ranking.
+# In points: equal ratings, or equal answers, would make the map flat or a step, and it must stay a ranking.
 _RISE = 0.1
 
 
@@ -40,10 +41,13 @@ def fit_calibration(probabilities: torch.Tensor, ratings: torch.Tensor) -> dict[
     ratings, probabilities = ratings.double(), probabilities.double()
     levels = torch.tensor(QUANTILES, dtype=torch.float64)
     expected = probabilities @ torch.arange(probabilities.shape[1], dtype=torch.float64)
-    pairs: list[list[float]] = []
+    # Beyond the outer quantiles the map runs on to the ends of the scale, so that no two answers get one score.
+    pairs = [[0.0, 0.0]]
     for answer, rating in zip(torch.quantile(expected, levels).tolist(), torch.quantile(ratings, levels).tolist(), strict=True):
-        if not pairs or answer > pairs[-1][0] + 1e-3:
-            pairs.append([round(answer, 3), round(max(rating, pairs[-1][1] + _RISE) if pairs else rating, 3)])
+        if answer > pairs[-1][0] + _RISE:
+            pairs.append([round(answer, 3), round(min(max(rating, pairs[-1][1] + _RISE), 100 - _RISE), 3)])
+    pairs.append([100.0, 100.0])
+    pairs = [pair for pair, after in pairwise(pairs) if pair[1] < after[1]] + pairs[-1:]
     quality = read_out(probabilities.log(), calibration=pairs)
     below, above = (quality.score_interval.double() - quality.score.double()[:, None]).abs().clamp(min=1e-3).T
     error = ratings - quality.score.double()

@@ -23,7 +23,7 @@ from lmmvqa.console import clear_errors, messages, print_timeline, show_error
 from lmmvqa.data_commands import app as data_app
 from lmmvqa.evaluation_commands import app as evaluation_app
 from lmmvqa.release_commands import app as release_app
-from lmmvqa.training_commands import features, memory, merge, parse_settings, train
+from lmmvqa.training_commands import calibrate, features, memory, merge, parse_settings, train
 
 if TYPE_CHECKING:
     from lmmvqa.scoring import VideoScore
@@ -197,7 +197,7 @@ def train_tower(
     ratings: Annotated[Path, typer.Argument(help="ratings.csv of `lmmvqa ladder`.")],
     output: Annotated[Path, typer.Option(help="Folder for the tower.")],
     tower: Annotated[Literal["spatial", "temporal"], typer.Option(help="Which of the two.")] = "temporal",
-    epochs: Annotated[int | None, typer.Option(min=1, help="By default 8 for the spatial tower, 12 for the temporal one.")] = None,
+    epochs: Annotated[int, typer.Option(min=1)] = 12,
     held_out_fold: Annotated[list[int] | None, typer.Option(min=0, max=4, help="Folds not to learn from; the report is on the first one. By default 0.")] = None,
 ) -> None:
     """Train a tower of the default checkpoint on a ladder."""
@@ -206,22 +206,27 @@ def train_tower(
 
         folds = held_out_fold or [0]
         if tower == "spatial":
-            from lmmvqa.default_checkpoint import VISION_TOWER, fetch, load_distortion_resnet
-            from lmmvqa.training.spatial_tower import read_key_frames, train_spatial_tower
+            from lmmvqa.default_checkpoint import fetch
+            from lmmvqa.training.spatial_tower import (
+                DISTORTION_RESNET,
+                load_distortion_resnet,
+                read_key_frames,
+                train_spatial_tower,
+            )
 
             train, held_out = split_by_fold(read_key_frames(ratings), folds)
             held_out = [copy for copy in held_out if copy.fold == folds[0]]
-            metrics = train_spatial_tower(load_distortion_resnet(fetch(VISION_TOWER)), train, held_out, output, epochs=epochs or 8)
+            metrics = train_spatial_tower(load_distortion_resnet(fetch(DISTORTION_RESNET)), train, held_out, output, epochs=epochs)
         else:
             from lmmvqa.training.temporal_tower import SMALL_TOWER, read_chunks, train_temporal_tower
 
             train, held_out = split_by_fold(read_chunks(ratings, SMALL_TOWER), folds)
             held_out = [copy for copy in held_out if copy.fold == folds[0]]
-            metrics = train_temporal_tower(train, held_out, output, SMALL_TOWER, epochs=epochs or 12)
+            metrics = train_temporal_tower(train, held_out, output, SMALL_TOWER, epochs=epochs)
         typer.echo(json.dumps(metrics))
 
 
-for command in (train, features, merge, memory):
+for command in (train, features, merge, calibrate, memory):
     app.command()(command)
 
 

@@ -25,7 +25,9 @@ logger = logging.getLogger(__name__)
 CHECKPOINT_FOLDER = Path(__file__).parent / "checkpoint"
 # What the model is (fields of LmmVqaConfig and of the video processor), and what we trained.
 RECIPE = CHECKPOINT_FOLDER / "recipe.json"
-TEMPORAL_TOWER = CHECKPOINT_FOLDER / "temporal_tower"
+SPATIAL_TOWER, TEMPORAL_TOWER = CHECKPOINT_FOLDER / "spatial_tower", CHECKPOINT_FOLDER / "temporal_tower"
+# What `lmmvqa calibrate` found for the trained weights: fields of LmmVqaConfig.
+CALIBRATION = CHECKPOINT_FOLDER / "calibration.json"
 # Clips and their scores, to check an installation with, and what `lmmvqa evaluate` found; the model does not depend on them.
 REFERENCE = CHECKPOINT_FOLDER / "reference"
 RESULTS = CHECKPOINT_FOLDER / "results"
@@ -53,13 +55,6 @@ DECODER = Part(
     sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
     licence="Apache-2.0",
 )
-VISION_TOWER = Part(
-    package="fdim",
-    version="0.2.1",
-    member="fdim/dist/checkpoints/dist_5.0.0.ckpt",
-    sha256="def2615203d1bc86645bda4657068f493169c9f3d0dbb7b8224f04b1046c7eb5",
-    licence="MIT",
-)
 
 
 def cache_folder() -> Path:
@@ -70,7 +65,7 @@ def cache_folder() -> Path:
 
 
 def default_checkpoint() -> Path:
-    """The folder of the default checkpoint, assembled now if it is not there: 100 s and 700 MB, once.
+    """The folder of the default checkpoint, assembled now if it is not there: a minute and 700 MB, once.
 
     Raises:
         PartError: a part can't be fetched, or is not the file that it should be.
@@ -84,6 +79,7 @@ def default_checkpoint() -> Path:
 
     model, processor = compose_default()
     load_trained_state(model, CHECKPOINT_FOLDER)
+    model.config.update(json.loads(CALIBRATION.read_text(encoding="utf-8")))
     folder.parent.mkdir(parents=True, exist_ok=True)
     # Assembled beside its place and moved there whole: two processes may do this at once, and one may be killed.
     with tempfile.TemporaryDirectory(dir=folder.parent) as assembling:
@@ -108,50 +104,22 @@ def compose_default(recipe: Mapping[str, Any] | None = None) -> tuple[Any, Any]:
     Args:
         recipe: in place of `recipe.json`: "config" and "video_processor".
     """
-    from lmmvqa.composing import compose, load_decoder, load_temporal_tower
+    import torch
+
+    from lmmvqa.composing import compose, load_decoder, load_temporal_tower, load_vision_tower
 
     recipe = recipe or json.loads(RECIPE.read_text(encoding="utf-8"))
     decoder, tokenizer = load_decoder(str(fetch(DECODER)))
-    sees_motion = TEMPORAL_TOWER.is_dir() and recipe["config"].get("num_temporal_tokens") != 0
+    sees_motion = recipe["config"].get("num_temporal_tokens") != 0
     return compose(
-        vision_tower=load_distortion_resnet(fetch(VISION_TOWER)),
+        # Kept in half precision; computed in the decoder's.
+        vision_tower=load_vision_tower(str(SPATIAL_TOWER), dtype=torch.float32),
         temporal_tower=load_temporal_tower(str(TEMPORAL_TOWER)) if sees_motion else None,
         decoder=decoder,
         tokenizer=tokenizer,
         config=recipe["config"],
         video_processor=recipe["video_processor"],
     )
-
-
-def load_distortion_resnet(path: Path) -> Any:
-    """The ResNet-18 of fdim's DIST metric, which learned from opinions on compressed video, as a `ResNetModel`."""
-    import torch
-    from transformers import ResNetConfig, ResNetModel
-
-    config = ResNetConfig(
-        embedding_size=64, hidden_sizes=[64, 128, 256, 512], depths=[2, 2, 2, 2], layer_type="basic", hidden_act="relu"
-    )
-    tower = ResNetModel(config)
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    prefix = "backbone."
-    tower.load_state_dict(
-        {_resnet_name(name.removeprefix(prefix)): value for name, value in state.items() if name.startswith(prefix)}
-    )
-    return tower.eval()
-
-
-def _resnet_name(name: str) -> str:
-    """torchvision's name of a ResNet-18 parameter in transformers' naming."""
-    kinds = {"conv": "convolution", "bn": "normalization"}
-    parts = name.split(".")
-    if parts[0] in ("conv1", "bn1"):
-        return f"embedder.embedder.{kinds[parts[0].rstrip('1')]}.{parts[1]}"
-    stage, block, module, *rest = parts
-    home = f"encoder.stages.{int(stage.removeprefix('layer')) - 1}.layers.{block}"
-    if module == "downsample":
-        kind = ("convolution", "normalization")[int(rest[0])]
-        return f"{home}.shortcut.{kind}.{rest[1]}"
-    return f"{home}.layer.{int(module[-1]) - 1}.{kinds[module[:-1]]}.{rest[0]}"
 
 
 def fetch(part: Part) -> Path:
@@ -201,8 +169,7 @@ def file_sha256(path: Path) -> str:
 def _version() -> str:
     """A short hash of all that the checkpoint is made of, so that a new release assembles anew."""
     digest = hashlib.sha256()
-    for part in (DECODER, VISION_TOWER):
-        digest.update(part.sha256.encode())
+    digest.update(DECODER.sha256.encode())
     for file in sorted(path for path in CHECKPOINT_FOLDER.rglob("*") if path.suffix in (".json", ".safetensors")):
         if file.relative_to(CHECKPOINT_FOLDER).parts[0] in (REFERENCE.name, RESULTS.name):
             continue

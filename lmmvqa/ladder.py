@@ -238,7 +238,7 @@ def _make_content(content: Content, output: Path) -> tuple[list[dict[str, str]],
     return rows, ""
 
 
-def _ffmpeg(*arguments: str) -> str:
+def run_ffmpeg(*arguments: str) -> str:
     import imageio_ffmpeg
 
     command = [imageio_ffmpeg.get_ffmpeg_exe(), "-nostdin", "-hide_banner", "-y", *arguments]
@@ -274,7 +274,7 @@ def _make_reference(content: Content, output: Path) -> None:
         frame = f"scale={WIDTH}:{HEIGHT}:force_original_aspect_ratio=increase:flags=lanczos,crop={WIDTH}:{HEIGHT}"
         rate = ()
     partial = reference.with_suffix(".partial.mkv")
-    _ffmpeg(*cut, "-an", "-vf", f"{frame},setsar=1,format=yuv420p", "-fps_mode", "cfr", *rate, "-threads", "1",
+    run_ffmpeg(*cut, "-an", "-vf", f"{frame},setsar=1,format=yuv420p", "-fps_mode", "cfr", *rate, "-threads", "1",
             "-c:v", "libx264", "-preset", "ultrafast", "-qp", "0", str(partial))
     partial.rename(reference)
 
@@ -303,7 +303,7 @@ def _make_rung(content: Content, rung: Rung, output: Path) -> dict[str, str]:
     if rung.whole_steps:
         severity = low + int((high - low + 1) * _draw(content.name, rung.name))
     reference, copy = folder / "reference.mkv", folder / f"{rung.name}.mp4"
-    _ffmpeg("-i", str(reference), "-vf", rung.filters(severity, content.name), "-fps_mode", "cfr", "-threads", "1",
+    run_ffmpeg("-i", str(reference), "-vf", rung.filters(severity, content.name), "-fps_mode", "cfr", "-threads", "1",
             "-pix_fmt", "yuv420p", *rung.encoder(severity), str(copy))
     metrics = compare(copy, reference, features=("psnr_hvs",) if rung.second_rating == "psnr_hvs" else ())
     second = fresh_frames(copy) if rung.second_rating == "fresh_frames" else metrics.get(rung.second_rating, "")
@@ -330,7 +330,7 @@ def compare(copy: Path, reference: Path, features: Iterable[str] = ()) -> dict[s
         wanted = ":feature=" + "|".join(f"name={feature}" for feature in features) if features else ""
         # Frames are paired by number: containers round time stamps differently, and a pair off by one frame looks
         # like a distortion.
-        _ffmpeg("-i", str(copy), "-i", str(reference), "-lavfi",
+        run_ffmpeg("-i", str(copy), "-i", str(reference), "-lavfi",
                 f"[0:v]settb=1/25,setpts=N[a];[1:v]settb=1/25,setpts=N[b];"
                 f"[a][b]libvmaf=log_fmt=json:log_path={log}:n_threads=1:shortest=1{wanted}", "-f", "null", "-")
         return {name: pooled["mean"] for name, pooled in json.loads(log.read_text())["pooled_metrics"].items()}

@@ -1,7 +1,8 @@
-"""The commands `lmmvqa train`, `features`, `merge` and `memory`. Thin over `lmmvqa.training`; heavy imports happen inside."""
+"""The commands `lmmvqa train`, `features`, `merge`, `calibrate` and `memory`. Thin over `lmmvqa.training`; heavy imports happen inside."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -54,6 +55,24 @@ def merge(
 
         merge_adapter(adapter, output)
         messages.print(f"Full checkpoint in {output}.")
+
+
+def calibrate(
+    checkpoint: Annotated[Path, typer.Argument(help="Folder of a full checkpoint; its config.json is changed.")],
+    data: Annotated[str, typer.Option(help="SET=FOLDER, as for `lmmvqa evaluate`: rated videos that the model did not learn from.")],
+    split: Annotated[str, typer.Option(help="Which of them.")] = "validation",
+    feature_cache: Annotated[Path | None, typer.Option(help="Features of a run on the same videos.")] = None,
+) -> None:
+    """Undo the shrinkage of a checkpoint's scores, and make its 90 % interval hold. Prints what is put into its config."""
+    with clear_errors():
+        from lmmvqa.calibration import calibrate_checkpoint
+        from lmmvqa.evaluation.rated_sets import SetSpec, read_set
+
+        rows = [row for row in read_set(SetSpec.parse(data)) if row.split == split]
+        if not rows:
+            raise ValueError(f"{data} has no videos of the split {split}: name another with --split.")
+        fitted = calibrate_checkpoint(checkpoint, [row.score for row in rows], [row.source for row in rows], feature_cache)
+        typer.echo(json.dumps(fitted))
 
 
 def memory(

@@ -80,7 +80,6 @@ class LmmVqaPreTrainedModel(PreTrainedModel):
     base_model_prefix = "model"
     input_modalities = ("video", "text")
     supports_gradient_checkpointing = True
-    _skip_keys_device_placement = ["cache"]  # noqa: RUF012
     _no_split_modules = ["VitProjector", "MlpProjector", "PerceiverProjector"]  # noqa: RUF012
     # Only the decoder is worth quantising; the library reads here what a quantiser must leave alone, and matches it from the
     # start of a name.

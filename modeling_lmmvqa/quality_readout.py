@@ -228,6 +228,11 @@ def read_out(
     return quality
 
 
+def expected_answer(score: torch.Tensor, calibration: Sequence[Sequence[float]] | None) -> torch.Tensor:
+    """The expected answer that `calibration` turns into this score: what a calibrated model is to learn from a rating."""
+    return score if calibration is None else _interpolate(score.double(), [(after, before) for before, after in calibration])
+
+
 def _interpolate(x: torch.Tensor, pairs: Sequence[Sequence[float]]) -> torch.Tensor:
     """The piecewise linear map through `pairs`, constant beyond the first and the last."""
     xs, ys = torch.tensor(pairs, dtype=x.dtype, device=x.device).T.contiguous()

@@ -1,4 +1,4 @@
-"""The ladder of distortions, its sources, and the temporal tower that learns from it: on one real clip and a picture made of it."""
+"""The ladder of distortions, its sources, and the towers that learn from it: on one real clip and a picture made of it."""
 
 import csv
 import json
@@ -8,9 +8,11 @@ import av
 import pytest
 import torch
 from conftest import DATA
+from transformers import AutoModel, ResNetConfig, ResNetModel
 
 from lmmvqa.ladder import COLUMNS, DRAWN, RUNGS, build_ladder, fresh_frames
 from lmmvqa.ladder_sources import Source, collect_sources, read_sources
+from lmmvqa.training.spatial_tower import CROP, FrameDataset, read_key_frames, train_spatial_tower
 from lmmvqa.training.temporal_tower import MOTIONS, SMALL_TOWER, ChunkDataset, read_chunks, train_temporal_tower
 from modeling_lmmvqa import LmmVqaTemporalModel
 
@@ -113,3 +115,19 @@ def test_the_temporal_tower_trains_on_a_ladder(ratings, tmp_path):
     tower = LmmVqaTemporalModel.from_pretrained(tmp_path / "tower")
     slow, fast = tower(torch.zeros(1, 24, 3, 64, 64))
     assert slow.shape[2] == 6 and fast.shape[2] == 24
+
+
+def test_the_spatial_tower_trains_on_a_ladder(ratings, tmp_path):
+    copies = read_key_frames(ratings)
+    assert {copy.frames.shape[1:] for copy in copies} == {(3, 360, 640)}
+    # The frames of a copy that stutters are clean, and what its motion costs is not theirs to tell.
+    assert {copy.rating for copy in copies if copy.family == "temporal"} == {1.0} and "flicker" not in {c.family for c in copies}
+    sample = FrameDataset(copies, augment=True)
+    assert sample[0]["frames"].shape == (3, CROP, CROP) and not torch.equal(sample[0]["frames"], sample[0]["frames"].flip(-1))
+    tower = ResNetModel(ResNetConfig(embedding_size=8, hidden_sizes=[8, 8, 8, 8], depths=[1, 1, 1, 1], layer_type="basic"))
+    before = {name: weight.clone() for name, weight in tower.state_dict().items()}
+    metrics = train_spatial_tower(tower, copies[:16], copies[-15:], tmp_path / "tower", epochs=1)
+    assert -1 <= metrics["srcc"] <= 1 and {"srcc_codec", "srcc_spatial"} <= set(metrics)
+    trained = AutoModel.from_pretrained(tmp_path / "tower").state_dict()
+    changed = {name for name in before if not torch.allclose(before[name].float(), trained[name].float(), atol=1e-3)}
+    assert changed and not any("running" in name for name in changed)

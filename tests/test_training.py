@@ -16,13 +16,15 @@ from lmmvqa.cli import app
 from lmmvqa.scoring import load_checkpoint
 from lmmvqa.training.adapters import load_trained_state, merge, trained_state
 from lmmvqa.training.arguments import LmmVqaTrainingArguments, read_arguments
-from lmmvqa.training.collators import AnswerCollator
+from lmmvqa.training.collators import AnswerCollator, ReadOutCollator
 from lmmvqa.training.encoding import encode
 from lmmvqa.training.feature_cache import FeatureCache
 from lmmvqa.training.run import build_trainer, run_training
 from lmmvqa.training.trainer import rated_videos
 from lmmvqa.training.training_data import load_training_data
 from lmmvqa.training.watching import DivergedError, LossWatch
+from modeling_lmmvqa.feature_batches import assessment_inputs
+from processing.quality_prompts import fixed_question
 
 TINY_SETTINGS = dict(
     dataset="rated_videos", per_device_train_batch_size=4, per_device_eval_batch_size=2, learning_rate=1e-2, warmup_steps=0,
@@ -94,6 +96,37 @@ def test_training_moves_the_projectors_alone_and_lowers_the_loss(settings, tmp_p
                if {"loss_score", "loss_level"} <= set(e))
     metrics = trainer.evaluate(trainer.tests["test"])
     assert {"eval_loss", "eval_srcc", "eval_plcc", "eval_level_accuracy"} <= set(metrics)
+
+
+def test_the_read_out_is_learned_in_one_pass_per_video(settings, tmp_path):
+    trainer = make_trainer(settings, tmp_path, loss="read_out", max_steps=24)
+    # One row a video, not one a question.
+    assert len(trainer.train_dataset) == 4 and {len(rows) for rows in trainer.tests.values()} == {2}
+    trainer.train()
+    entries = [entry for entry in trainer.state.log_history if "loss" in entry]
+    assert entries[-1]["loss"] < entries[0]["loss"]
+    assert all(entry["loss"] == pytest.approx(entry["loss_score"] + entry["loss_level"], rel=1e-3) for entry in entries)
+    assert {"eval_loss", "eval_srcc"} <= set(trainer.evaluate(trainer.tests["test"]))
+    alone = make_trainer(settings, tmp_path / "alone", loss="read_out", tasks="score", max_steps=1)
+    alone.train()
+    assert "loss_level" not in alone.state.log_history[0]
+
+
+def test_the_read_out_loss_is_that_of_assess(settings, tmp_path, monkeypatch):
+    """What the loss sees are the very probabilities that `assess` reads, when it is asked the same questions."""
+    trainer = make_trainer(settings, tmp_path, loss="read_out")
+    monkeypatch.setattr("lmmvqa.training.collators.drawn_question", lambda task, key, levels: fixed_question(task, levels))
+    rows = rated_videos(trainer.train_dataset)
+    collator = ReadOutCollator(trainer.data_collator.cache, trainer.processing_class, levels=("poor", "fair", "good"))
+    batch = collator(rows)
+    model = trainer.model.eval()
+    answers, _, levels = (batch.pop(name) for name in ("answers", "score_targets", "level_targets"))
+    with torch.no_grad():
+        scores, words = answers.log_probabilities(model(**batch).logits)
+    quality = model.assess(**assessment_inputs(trainer.processing_class, [collator.cache.load(row["features"]) for row in rows]))
+    torch.testing.assert_close(scores.exp(), quality.score_probabilities, atol=1e-5, rtol=1e-3)
+    torch.testing.assert_close(words.exp(), quality.level_probabilities, atol=1e-5, rtol=1e-3)
+    assert [("poor", "fair", "good")[index] for index in levels] == [row["level"] for row in rows]
 
 
 @pytest.mark.parametrize("trains", ["projectors", "projectors+lora", "projectors+decoder"])

@@ -84,9 +84,9 @@ class LmmVqaTrainingArguments(TrainingArguments):
     adam_beta2: float = field(default=0.95)
     max_grad_norm: float = field(default=1.0)
     logging_steps: float = field(default=10)
-    # The collator needs every column, and the labels are in no column.
+    # The collator needs every column, and what is to be learned is in no column.
     remove_unused_columns: bool | None = field(default=False)
-    label_names: list[str] | None = field(default_factory=lambda: ["labels"])
+    label_names: list[str] | None = field(default=None)
     report_to: str | list[str] = field(default="none")
     # Frozen parameters need no gradient, and all others get one in every step.
     ddp_find_unused_parameters: bool | None = field(default=False)
@@ -96,6 +96,7 @@ class LmmVqaTrainingArguments(TrainingArguments):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self.label_names = self.label_names or {"answer": ["labels"], "read_out": ["score_targets"]}.get(self.loss)
         _one_of("trains", self.trains, TRAINS)
         _one_of("tasks", self.tasks, TASKS)
         _one_of("loss", self.loss, LOSSES)

@@ -10,8 +10,8 @@ import torch
 from lmmvqa.training.feature_cache import FeatureCache, decode
 from lmmvqa.training.watching import LOSS_NAMES
 from modeling_lmmvqa.feature_batches import pad_left, stack_features
-from modeling_lmmvqa.quality_readout import AnswerTrie, lay_out_answers, lay_out_batch
-from processing.quality_prompts import MAX_SCORE, drawn_question, score_answers
+from modeling_lmmvqa.quality_readout import AnswerTrie, expected_answer, lay_out_answers, lay_out_batch
+from processing.quality_prompts import MAX_SCORE, TASKS, drawn_question, format_score, score_answers
 
 # Standard deviation, in points, of the answers that are right about a rating: no one rates to the point, and a neighbour of the
 # rating is nearly as right.
@@ -29,15 +29,17 @@ class AnswerCollator:
         cache: where the features of a row's video are, named in its column `features`; without it the batch holds the videos
             of the column `video`, for the towers to encode.
         processor: a `LmmVqaProcessor`.
+        calibration: of the model's config. Scores are learned as the answers that it turns into the ratings.
     """
 
     cache: FeatureCache | None
     processor: Any
+    calibration: list[list[float]] | None = None
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor | int]:
         videos = self.video_inputs(rows)
         sequences, labels = zip(
-            *(self._tokens(row["messages"], chunks) for row, chunks in zip(rows, videos["chunk_counts"].tolist(), strict=True)),
+            *(self._tokens(self._conversation(row), chunks) for row, chunks in zip(rows, videos["chunk_counts"].tolist(), strict=True)),
             strict=True,
         )
         # From one position before the first answer: its first token is predicted there.
@@ -63,6 +65,13 @@ class AnswerCollator:
             if name != "chunk_counts"
         }
         return {**batch, "chunk_counts": torch.cat([video["chunk_counts"] for video in decoded])}
+
+    def _conversation(self, row: dict[str, Any]) -> list[dict[str, Any]]:
+        """The messages of a row; the answer of a rating as the model is to give it."""
+        if self.calibration is None or row["task"] != TASKS[0]:
+            return row["messages"]
+        answer = format_score(expected_answer(torch.tensor(row["score"]), self.calibration).item())
+        return [*row["messages"][:-1], {"role": "assistant", "content": [{"type": "text", "text": answer}]}]
 
     def _tokens(self, messages: list[dict[str, Any]], num_chunks: int) -> tuple[list[int], list[int]]:
         """Token ids of a conversation, and its labels: each answer with the end of its turn.
@@ -130,8 +139,8 @@ class ReadOutCollator(AnswerCollator):
         input_ids = pad_left(prefixes, processor.tokenizer.pad_token_id)
         attention_mask = pad_left([torch.ones_like(prefix) for prefix in prefixes], 0)
         ends = torch.tensor([len(nodes) for nodes in branches.nodes]).cumsum(0).tolist()
-        scores = torch.tensor([row["score"] for row in rows])
-        distances = torch.arange(MAX_SCORE + 1) - scores[:, None]
+        answers = expected_answer(torch.tensor([row["score"] for row in rows]), self.calibration)
+        distances = torch.arange(MAX_SCORE + 1) - answers[:, None]
         return {
             **lay_out_batch(input_ids, attention_mask, branches, dtype=torch.float32),
             **videos,

@@ -106,12 +106,13 @@ def build_trainer(arguments: LmmVqaTrainingArguments) -> LmmVqaTrainer:
     model = make_trainable(
         model, arguments.trains, rank=arguments.lora_rank, alpha=arguments.lora_alpha, dropout=arguments.lora_dropout, seed=arguments.seed
     )
-    collator = AnswerCollator(cache, processor)
+    shared = {"cache": cache, "processor": processor, "calibration": model.config.score_calibration}
+    collator = AnswerCollator(**shared)
     if arguments.loss == "read_out":
         data = data.map(lambda rows: rows.select(rated_indices(rows)))
         if not len(data.train):
             raise ValueError("loss=read_out learns from ratings, and the data has none: set loss=answer.")
-        collator = ReadOutCollator(cache, processor, levels=tuple(processor.levels) if "level" in arguments.tasks else ())
+        collator = ReadOutCollator(**shared, levels=tuple(processor.levels) if "level" in arguments.tasks else ())
     return LmmVqaTrainer(
         model=model,
         args=arguments,

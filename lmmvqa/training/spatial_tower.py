@@ -16,14 +16,54 @@ import torch
 from scipy.stats import spearmanr
 from torch import nn
 from torch.utils.data import Dataset
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, ResNetConfig, ResNetModel
 
+from lmmvqa.default_checkpoint import Part
 from lmmvqa.training.tower_training import fit_tower, ladder_rows
+from modeling_lmmvqa.projectors import FeatureStandardizer
 from processing.video_reader import open_video
 
-CROP = 224
+# Where the training starts.
+DISTORTION_RESNET = Part(
+    package="fdim",
+    version="0.2.1",
+    member="fdim/dist/checkpoints/dist_5.0.0.ckpt",
+    sha256="def2615203d1bc86645bda4657068f493169c9f3d0dbb7b8224f04b1046c7eb5",
+    licence="MIT",
+)
+
+CROP = 160
+_RIDGE = 1e3
 # One frame does not show what these do to the motion, and the rating counts both.
 _UNSEEN = ("flicker", "stutter_x264")
+
+
+def load_distortion_resnet(path: Path) -> ResNetModel:
+    """The ResNet-18 of fdim's DIST metric, which learned from opinions on compressed video, as a `ResNetModel`."""
+    config = ResNetConfig(
+        embedding_size=64, hidden_sizes=[64, 128, 256, 512], depths=[2, 2, 2, 2], layer_type="basic", hidden_act="relu"
+    )
+    tower = ResNetModel(config)
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    prefix = "backbone."
+    tower.load_state_dict(
+        {_resnet_name(name.removeprefix(prefix)): value for name, value in state.items() if name.startswith(prefix)}
+    )
+    return tower.eval()
+
+
+def _resnet_name(name: str) -> str:
+    """torchvision's name of a ResNet-18 parameter in transformers' naming."""
+    kinds = {"conv": "convolution", "bn": "normalization"}
+    parts = name.split(".")
+    if parts[0] in ("conv1", "bn1"):
+        return f"embedder.embedder.{kinds[parts[0].rstrip('1')]}.{parts[1]}"
+    stage, block, module, *rest = parts
+    home = f"encoder.stages.{int(stage.removeprefix('layer')) - 1}.layers.{block}"
+    if module == "downsample":
+        kind = ("convolution", "normalization")[int(rest[0])]
+        return f"{home}.shortcut.{kind}.{rest[1]}"
+    return f"{home}.layer.{int(module[-1]) - 1}.{kinds[module[:-1]]}.{rest[0]}"
 
 
 @dataclass
@@ -74,13 +114,14 @@ class FrameDataset(Dataset):
 
 
 class SpatialTowerWithHead(nn.Module):
-    """The tower and a head on means and deviations of its stem and stages. The head is left behind after training."""
+    """The tower and a linear head on means and deviations of its stem and stages. The head is left behind after training."""
 
     def __init__(self, tower: PreTrainedModel):
         super().__init__()
         self.tower = tower
         channels = 2 * (tower.config.embedding_size + sum(tower.config.hidden_sizes))
-        self.head = nn.Sequential(nn.BatchNorm1d(channels), nn.Dropout(0.3), nn.Linear(channels, 64), nn.GELU(), nn.Linear(64, 1))
+        self.standardizer = FeatureStandardizer(channels)
+        self.head = nn.Linear(channels, 1)
 
     def train(self, mode: bool = True) -> SpatialTowerWithHead:
         """The tower's batch-norm statistics stay as they are: those of a few crops are poorer."""
@@ -88,10 +129,32 @@ class SpatialTowerWithHead(nn.Module):
         self.tower.eval()
         return self
 
-    def forward(self, frames: torch.Tensor, rating: torch.Tensor) -> dict[str, torch.Tensor]:
+    def moments(self, frames: torch.Tensor) -> torch.Tensor:
+        """(frames, 3, height, width), 0 to 1 -> (frames, channels)"""
         maps = self.tower(frames, output_hidden_states=True).hidden_states
-        pooled = [moment for feature_map in maps for moment in torch.std_mean(feature_map, dim=(2, 3))]
-        predictions = self.head(torch.cat(pooled, dim=1))[:, 0]
+        moments = []
+        for feature_map in maps:
+            variance, mean = torch.var_mean(feature_map, dim=(2, 3))
+            # The slope of a root is steepest where a channel is silent.
+            moments += [mean, (variance + 1e-2).sqrt()]
+        return torch.cat(moments, dim=1)
+
+    @torch.no_grad()
+    def fit_head(self, data: Dataset) -> None:
+        """Ridge regression on the tower as it is. From a random head, the first steps would spoil what the tower knows."""
+        items = [data[index] for index in range(len(data))]
+        batches = [torch.stack([item["frames"] for item in items[start : start + 16]]) for start in range(0, len(items), 16)]
+        features = torch.cat([self.moments(batch) for batch in batches])
+        self.standardizer.fit(features)
+        # A channel that is nearly silent would be made loud.
+        self.standardizer.scale.clamp_(max=5 * self.standardizer.scale.median())
+        known, ratings = self.standardizer(features), torch.tensor([item["rating"] for item in items])
+        gram = known.T @ known + _RIDGE * torch.eye(known.shape[1])
+        self.head.weight.copy_(torch.linalg.solve(gram, known.T @ (ratings - ratings.mean()))[None])
+        self.head.bias.fill_(ratings.mean())
+
+    def forward(self, frames: torch.Tensor, rating: torch.Tensor) -> dict[str, torch.Tensor]:
+        predictions = self.head(self.standardizer(self.moments(frames)))[:, 0]
         loss = nn.functional.smooth_l1_loss(predictions, rating.float(), beta=0.1)
         return {"loss": loss, "logits": predictions}
 
@@ -102,7 +165,7 @@ def train_spatial_tower(
     held_out: Sequence[RatedFrames],
     output: Path,
     *,
-    epochs: int = 8,
+    epochs: int = 12,
     seed: int = 0,
 ) -> dict[str, float]:
     """Train on `copies`, report on `held_out`, which should be of other contents.
@@ -116,9 +179,10 @@ def train_spatial_tower(
         pair together, and "srcc_<family>" of each.
     """
     torch.manual_seed(seed)
+    model, data = SpatialTowerWithHead(tower), FrameDataset(copies, augment=True, seed=seed)
+    model.fit_head(data)
     trainer = fit_tower(
-        SpatialTowerWithHead(tower), FrameDataset(copies, augment=True, seed=seed), output,
-        labels=["rating"], epochs=epochs, learning_rate=2e-4, batch_size=32, seed=seed,
+        model, data, output, labels=["rating"], epochs=epochs, learning_rate=2e-5, tower_learning_rate=1e-4, seed=seed
     )
     rated = [copy for copy in held_out if copy.family != "temporal"]
     result = trainer.predict(FrameDataset(rated, augment=False))

@@ -168,7 +168,7 @@ def train_temporal_tower(
     )
     trainer = fit_tower(
         model, ChunkDataset(copies, augment=True, seed=seed), output,
-        labels=["motion", "fresh", "rating"], epochs=epochs, learning_rate=3e-3, batch_size=16, seed=seed,
+        labels=["motion", "fresh", "rating"], epochs=epochs, learning_rate=3e-3, seed=seed,
     )
     model.tower.save_pretrained(output)
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+import torch
 from torch import nn
 from torch.utils.data import Dataset
 from transformers import Trainer, TrainingArguments
@@ -31,9 +32,14 @@ def split_by_fold(copies: Sequence[Copy], held_out: Sequence[int]) -> tuple[list
 
 
 def fit_tower(
-    model: nn.Module, data: Dataset, output: Path, *, labels: list[str], epochs: int, learning_rate: float, batch_size: int, seed: int
+    model: nn.Module, data: Dataset, output: Path, *,
+    labels: list[str], epochs: int, learning_rate: float, tower_learning_rate: float | None = None, batch_size: int = 16, seed: int = 0,
 ) -> Trainer:
     """Train a tower with heads, whose `forward` gives "loss" and "logits", on one cosine of the learning rate.
+
+    Args:
+        labels: those of `forward`'s arguments that are not input.
+        tower_learning_rate: for `model.tower`, if it was trained before and the heads were not.
 
     Returns:
         The trainer, for `predict`.
@@ -56,6 +62,11 @@ def fit_tower(
         seed=seed,
         **settings,
     )
-    trainer = Trainer(model=model, args=arguments, train_dataset=data)
+    optimizer = None
+    if tower_learning_rate is not None:
+        heads = [parameter for name, parameter in model.named_parameters() if not name.startswith("tower.")]
+        groups = [{"params": heads}, {"params": model.tower.parameters(), "lr": tower_learning_rate}]
+        optimizer = torch.optim.AdamW(groups, lr=learning_rate, weight_decay=arguments.weight_decay)
+    trainer = Trainer(model=model, args=arguments, train_dataset=data, optimizers=(optimizer, None))
     trainer.train()
     return trainer

@@ -1,0 +1,167 @@
+"""What the default checkpoint knows: `python benchmarks/default_checkpoint.py LADDER [--model FOLDER] [--feature-cache FOLDER]`.
+
+On the test contents of a ladder (fold 0), which nothing of the checkpoint has seen: SRCC with VMAF by family (95 % intervals by
+bootstrap over contents), level accuracy and coverage of the interval; beside it ridge regression and gradient boosting on the same
+pooled features (fitted on the contents that the projectors learned from), NIQE and BRISQUE; the temporal tokens switched off; the
+second rating, where the ladder has one; whether the score falls with the rate; and by how much it moves when nothing visible
+changes.
+"""
+
+import argparse
+import csv
+import tempfile
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+from scipy.stats import spearmanr
+from sklearn.ensemble import HistGradientBoostingRegressor
+from sklearn.linear_model import RidgeCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from lmmvqa.evaluation.natural_scene import BASELINES, mean_over_key_frames
+from lmmvqa.ladder import run_ffmpeg
+from lmmvqa.scoring import load_checkpoint, score_videos
+from lmmvqa.training.feature_cache import FeatureCache
+from modeling_lmmvqa.feature_batches import assessment_inputs
+
+CODECS = ("near_lossless", "x264_light", "x264_medium", "x264_strong", "x264_extreme")
+# Where a small difference of the ratings would be chance.
+APART = 10
+CHANGES = {
+    "re-encoded (x264, crf 10)": ("-c:v", "libx264", "-preset", "medium", "-crf", "10"),
+    "mirrored (x264, crf 10)": ("-vf", "hflip", "-c:v", "libx264", "-preset", "medium", "-crf", "10"),
+    "first half second cut off (x264, crf 10)": ("-ss", "0.5", "-c:v", "libx264", "-preset", "medium", "-crf", "10"),
+}
+
+
+def bootstrap(predicted: np.ndarray, rated: np.ndarray, contents: np.ndarray, resamples: int = 1000) -> tuple[float, float]:
+    """95 % interval of SRCC, contents drawn with replacement."""
+    random = np.random.default_rng(0)
+    places = [np.flatnonzero(contents == content) for content in np.unique(contents)]
+    drawn = []
+    for _ in range(resamples):
+        chosen = np.concatenate([places[i] for i in random.integers(len(places), size=len(places))])
+        drawn.append(spearmanr(predicted[chosen], rated[chosen]).statistic)
+    return tuple(np.nanpercentile(drawn, (2.5, 97.5)))
+
+
+def pooled(features: dict[str, torch.Tensor]) -> np.ndarray:
+    return torch.cat([features[name].mean(0).flatten() for name in sorted(features)]).numpy()
+
+
+def assess(model, processor, features: list[dict[str, torch.Tensor]]) -> dict[str, np.ndarray]:
+    found: dict[str, list] = {"score": [], "level": [], "low": [], "high": []}
+    for start in range(0, len(features), 16):
+        quality = model.assess(**assessment_inputs(processor, features[start : start + 16]))
+        found["score"] += quality.score.tolist()
+        found["level"] += quality.level
+        found["low"] += quality.score_interval[:, 0].tolist()
+        found["high"] += quality.score_interval[:, 1].tolist()
+    return {name: np.array(values) for name, values in found.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("ladder", type=Path)
+    parser.add_argument("--model", help="default: the checkpoint that comes with LMM-VQA")
+    parser.add_argument("--feature-cache", type=Path)
+    parser.add_argument("--split", default="test")
+    parser.add_argument("--without-baselines", action="store_true", help="leave out NIQE and BRISQUE, which take minutes")
+    options = parser.parse_args()
+    console = Console(width=150)
+    with (options.ladder / "ratings.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    train, test = [r for r in rows if r["split"] == "train"], [r for r in rows if r["split"] == options.split]
+    model, processor = load_checkpoint(options.model)
+    cache = FeatureCache(options.feature_cache or tempfile.mkdtemp(), model, processor)
+
+    def encode(wanted: list[dict]) -> list[dict[str, torch.Tensor]]:
+        keyed = [(cache.key(path), path) for path in (str(options.ladder / row["video"]) for row in wanted)]
+        for _, error in track(cache.fill(keyed), "Encoding", len(keyed), transient=True):
+            if error:
+                raise ValueError(error)
+        return [cache.load(key) for key, _ in keyed]
+
+    features = encode(test)
+    rated, contents, families, rungs = (np.array([row[name] for row in test]) for name in ("mos", "content", "family", "rung"))
+    rated = rated.astype(float)
+    ours = assess(model, processor, features)
+    known = encode(train)
+    x, y = np.stack([pooled(item) for item in known]), np.array([float(row["mos"]) for row in train])
+    tested = np.stack([pooled(item) for item in features])
+    methods = {"LMM-VQA": ours["score"]}
+    for name, regressor in (("ridge", make_pipeline(StandardScaler(), RidgeCV(np.logspace(0, 5, 11)))),
+                            ("boosting", HistGradientBoostingRegressor(max_iter=300, learning_rate=0.05, random_state=0))):
+        methods[name] = regressor.fit(x, y).predict(tested)
+    if not options.without_baselines:
+        for name, measure in BASELINES.items():
+            scores = [-mean_over_key_frames(str(options.ladder / row["video"]), measure)[0] for row in track(test, name, transient=True)]
+            methods[name.upper()] = np.array(scores)
+    if "temporal_features" in features[0]:
+        middle = torch.stack([item["temporal_features"].mean(0) for item in known]).mean(0)
+        blind = [{**item, "temporal_features": middle.expand_as(item["temporal_features"])} for item in features]
+        methods["temporal tokens off"] = assess(model, processor, blind)["score"]
+
+    low, high = np.quantile(y, (1 / 3, 2 / 3))
+    levels = np.where(rated <= low, "poor", np.where(rated <= high, "fair", "good"))
+    table = Table("family", "copies", *(f"{name}" for name in methods), "95 %", "right level", "in the 90 % interval", title="SRCC with VMAF")
+    parts = {"all": np.ones(len(test), bool)} | {family: families == family for family in dict.fromkeys(families)}
+    for name, part in parts.items():
+        correlations = [f"{spearmanr(scores[part], rated[part]).statistic:.3f}" for scores in methods.values()]
+        between = bootstrap(ours["score"][part], rated[part], contents[part])
+        inside = (ours["low"] <= rated) & (rated <= ours["high"])
+        table.add_row(name, str(part.sum()), *correlations, f"{between[0]:.2f} to {between[1]:.2f}", f"{(ours['level'] == levels)[part].mean():.2f}", f"{inside[part].mean():.2f}")
+    console.print(table)
+
+    seconds = Table("family", "second rating", "copies", "SRCC", "of VMAF with it", title="Where VMAF is blind: SRCC with the second rating")
+    second = np.array([float(row["second_rating"] or "nan") for row in test])
+    kinds = np.array([row["second_rating_kind"] for row in test])
+    for family, kind in dict.fromkeys((f, k) for f, k in zip(families, kinds, strict=True) if k):
+        part = (families == family) & (kinds == kind)
+        seconds.add_row(family, kind, str(part.sum()), f"{spearmanr(ours['score'][part], second[part]).statistic:.3f}", f"{spearmanr(rated[part], second[part]).statistic:.3f}")
+    console.print(seconds)
+
+    falls = [
+        (ours["score"][a] - ours["score"][b]) * (rated[a] - rated[b]) > 0
+        for content in dict.fromkeys(contents)
+        for a, b in neighbours(content, contents, rungs, rated)
+    ]
+    console.print(f"The score falls with the rate in {np.mean(falls):.1%} of {len(falls)} neighbouring pairs of x264 at least {APART} VMAF apart.")
+    for rung in ("near_lossless", "x264_extreme"):
+        part = rungs == rung
+        console.print(f"Median score of {rung}: {np.median(ours['score'][part]):.1f} (VMAF {np.median(rated[part]):.1f})")
+    print_stability(console, options.ladder, [row for row in test if row["rung"] in ("near_lossless", "x264_medium", "blur", "rescale_strong")], model, processor)
+
+
+def neighbours(content: str, contents: np.ndarray, rungs: np.ndarray, rated: np.ndarray) -> list[tuple[int, int]]:
+    """Places of copies of a content next to each other on its x264 ladder, of those at least `APART` apart."""
+    places = [int(np.flatnonzero((contents == content) & (rungs == rung))[0]) for rung in CODECS]
+    chain = [places[0]]
+    for place in places[1:]:
+        if abs(rated[chain[-1]] - rated[place]) >= APART:
+            chain.append(place)
+    return [(a, b) for (i, a), (j, b) in combinations(enumerate(chain), 2) if j == i + 1]
+
+
+def print_stability(console: Console, ladder: Path, rows: list[dict], model, processor) -> None:
+    videos = [ladder / row["video"] for row in rows]
+    before = [score.score for score in score_videos(map(str, videos), model, processor)]
+    for name, arguments in CHANGES.items():
+        with tempfile.TemporaryDirectory() as folder:
+            changed = [Path(folder) / f"{number}.mp4" for number in range(len(videos))]
+            for video, copy in zip(videos, changed, strict=True):
+                # As an option of the output, so that frames are cut off exactly.
+                run_ffmpeg("-i", str(video), *arguments, "-pix_fmt", "yuv420p", str(copy))
+            after = [score.score for score in score_videos(map(str, changed), model, processor)]
+        moved = np.abs(np.array(after) - np.array(before))
+        console.print(f"{name}: the score of {len(videos)} copies moves by {np.median(moved):.2f} (median), {np.quantile(moved, 0.9):.2f} (nine in ten)")
+
+
+if __name__ == "__main__":
+    main()

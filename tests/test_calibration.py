@@ -1,0 +1,54 @@
+"""Calibration: spread as the ratings are, and an interval that holds what it says."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from conftest import DATA, make_tiny
+
+from lmmvqa.calibration import calibrate_checkpoint, fit_calibration
+from lmmvqa.scoring import load_checkpoint
+from modeling_lmmvqa.quality_readout import read_out
+
+
+def shrunken_answers(ratings, spread=12.0):
+    """Answers of a model that goes two thirds of the way from the middle, and is off by chance."""
+    noise = torch.randn(len(ratings), generator=torch.Generator().manual_seed(1)) * 5
+    centres = 55 + 0.6 * (ratings - 55) + noise
+    return (-0.5 * ((torch.arange(101) - centres[:, None]) / spread) ** 2).softmax(1)
+
+
+def test_shrinkage_is_undone_and_the_interval_holds():
+    ratings = torch.rand(600, generator=torch.Generator().manual_seed(0)) * 95 + 4
+    probabilities = shrunken_answers(ratings)
+    fitted = fit_calibration(probabilities[:300], ratings[:300])
+    before = read_out(probabilities[300:].log())
+    after = read_out(probabilities[300:].log(), calibration=fitted["score_calibration"], interval_scale=fitted["interval_scale"])
+    held_out = ratings[300:]
+    assert before.score.std() < 0.7 * held_out.std() and after.score.std() == pytest.approx(held_out.std().item(), rel=0.1)
+    low, high = after.score_interval.T
+    assert 0.85 <= ((low <= held_out) & (held_out <= high)).float().mean() <= 0.95
+    # A map that rises leaves the ranking alone.
+    order = before.score.argsort()
+    assert (after.score[order].diff() >= 0).all()
+
+
+def test_too_few_videos_calibrate_nothing():
+    with pytest.raises(ValueError, match="5 videos with ratings from 1 to 5"):
+        fit_calibration(torch.full((5, 101), 1 / 101), torch.arange(1.0, 6))
+
+
+def test_a_checkpoint_is_calibrated_in_place(tmp_path):
+    for part in make_tiny():
+        part.save_pretrained(tmp_path)
+    videos, ratings = [], []
+    for number in range(14):
+        videos.append(str(shutil.copy(DATA / ("flower.mp4" if number % 2 else "toy_monster.mp4"), tmp_path / f"{number}.mp4")))
+        ratings.append(10.0 + 5 * number)
+    fitted = calibrate_checkpoint(tmp_path, ratings, videos)
+    model, _ = load_checkpoint(str(tmp_path))
+    assert model.config.score_calibration == fitted["score_calibration"] and model.config.interval_scale == fitted["interval_scale"]
+    assert json.loads((tmp_path / "config.json").read_text())["model_type"] == "lmmvqa"
+    cached = calibrate_checkpoint(tmp_path, ratings, videos, cache=tmp_path / "features")
+    torch.testing.assert_close(torch.tensor(cached["score_calibration"]), torch.tensor(fitted["score_calibration"]), atol=0.5, rtol=0)
