@@ -197,6 +197,7 @@ def train_tower(
     ratings: Annotated[Path, typer.Argument(help="ratings.csv of `lmmvqa ladder`.")],
     output: Annotated[Path, typer.Option(help="Folder for the tower.")],
     tower: Annotated[Literal["spatial", "temporal"], typer.Option(help="Which of the two.")] = "temporal",
+    start: Annotated[str | None, typer.Option(help="Spatial tower to learn on from, a folder; by default that of fdim's DIST metric.")] = None,
     epochs: Annotated[int, typer.Option(min=1)] = 12,
     held_out_fold: Annotated[list[int] | None, typer.Option(min=0, max=4, help="Folds not to learn from; the report is on the first one. By default 0.")] = None,
 ) -> None:
@@ -206,6 +207,9 @@ def train_tower(
 
         folds = held_out_fold or [0]
         if tower == "spatial":
+            import torch
+
+            from lmmvqa.composing import load_vision_tower
             from lmmvqa.default_checkpoint import fetch
             from lmmvqa.training.spatial_tower import (
                 DISTORTION_RESNET,
@@ -216,7 +220,8 @@ def train_tower(
 
             train, held_out = split_by_fold(read_key_frames(ratings), folds)
             held_out = [copy for copy in held_out if copy.fold == folds[0]]
-            metrics = train_spatial_tower(load_distortion_resnet(fetch(DISTORTION_RESNET)), train, held_out, output, epochs=epochs)
+            network = load_vision_tower(start, dtype=torch.float32) if start else load_distortion_resnet(fetch(DISTORTION_RESNET))
+            metrics = train_spatial_tower(network, train, held_out, output, epochs=epochs)
         else:
             from lmmvqa.training.temporal_tower import SMALL_TOWER, read_chunks, train_temporal_tower
 

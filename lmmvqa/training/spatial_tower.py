@@ -32,10 +32,10 @@ DISTORTION_RESNET = Part(
     licence="MIT",
 )
 
-CROP = 160
+CROP = 192
 _RIDGE = 1e3
-# One frame does not show what these do to the motion, and the rating counts both.
-_UNSEEN = ("flicker", "stutter_x264")
+# What one frame can't tell: what these do to the motion, and how bright it was before.
+_UNSEEN = ("flicker", "stutter_x264", "dark", "bright", "flat")
 
 
 def load_distortion_resnet(path: Path) -> ResNetModel:
@@ -182,7 +182,7 @@ def train_spatial_tower(
     model, data = SpatialTowerWithHead(tower), FrameDataset(copies, augment=True, seed=seed)
     model.fit_head(data)
     trainer = fit_tower(
-        model, data, output, labels=["rating"], epochs=epochs, learning_rate=2e-5, tower_learning_rate=1e-4, seed=seed
+        model, data, output, labels=["rating"], epochs=epochs, learning_rate=4e-5, tower_learning_rate=2e-4, seed=seed
     )
     rated = [copy for copy in held_out if copy.family != "temporal"]
     result = trainer.predict(FrameDataset(rated, augment=False))
