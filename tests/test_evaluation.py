@@ -1,6 +1,8 @@
 """From rated sets to tables: protocols, methods, ablations, report, benchmark of understanding; killed and started again."""
 
 import json
+import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -35,6 +37,42 @@ def ffmpeg(*arguments) -> None:
     import imageio_ffmpeg
 
     subprocess.run([imageio_ffmpeg.get_ffmpeg_exe(), "-loglevel", "error", "-y", *map(str, arguments)], check=True)
+
+
+# The command, but killed as by SIGKILL before its training step of this number (from 0).
+KILLED_IN_TRAINING = """
+import itertools, os, signal, sys
+from lmmvqa.training.trainer import LmmVqaTrainer
+steps, step = itertools.count(), LmmVqaTrainer.training_step
+def counted(*arguments, **keywords):
+    if next(steps) == int(sys.argv[1]):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return step(*arguments, **keywords)
+LmmVqaTrainer.training_step = counted
+from lmmvqa.cli import app
+app(sys.argv[2:])
+"""
+
+
+def into(output: Path, command: list) -> list[str]:
+    """The command with another folder for its output."""
+    place = command.index("--output") + 1
+    return [str(argument) for argument in (*command[:place], output, *command[place + 1 :])]
+
+
+def kill_in_training(step: int, command: list[str]) -> None:
+    killed = subprocess.run([sys.executable, "-c", KILLED_IN_TRAINING, str(step), *command], capture_output=True, text=True, check=False)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+
+
+@pytest.fixture
+def steps(monkeypatch):
+    """Counts the steps of training in this process."""
+    from lmmvqa.training.trainer import LmmVqaTrainer
+
+    taken, step = [], LmmVqaTrainer.training_step
+    monkeypatch.setattr(LmmVqaTrainer, "training_step", lambda *arguments, **keywords: taken.append(1) or step(*arguments, **keywords))
+    return taken
 
 
 def run(*arguments, code: int = 0) -> str:
@@ -143,18 +181,31 @@ def test_five_folds_from_data_to_table(fold_run, konvid):
     assert mean["level_accuracy"]["total"] == pytest.approx(np.mean([row["predicted_level"] == row["level"] for row in table]))
 
 
-def test_folds_go_on_where_they_were(fold_run, monkeypatch):
-    """A fold whose predictions are lost is predicted from its own weights, not trained again."""
-    import lmmvqa.training.run
+def test_folds_that_were_killed_go_on_where_they_were(fold_run, steps, tmp_path):
+    """SIGKILL in the second of five folds: the first is neither trained nor predicted again, and the figures are those of a run
+    without it."""
+    direct, command = fold_run
+    shutil.copytree(direct / "features", tmp_path / "features")
+    kill_in_training(3, into(tmp_path, command))
+    trained = {file: file.stat().st_mtime_ns for file in tmp_path.glob("konvid_1k/fold_*/adapter_model.safetensors")}
+    assert len(trained) == 1 and not (tmp_path / "metrics.json").exists()
+    run(*into(tmp_path, command))
+    assert len(steps) == 4 * 2
+    assert trained == {file: file.stat().st_mtime_ns for file in trained}
+    found, expected = (pq.read_table(folder / "predictions.parquet").to_pylist() for folder in (tmp_path, direct))
+    assert len(found) == VIDEOS
+    assert {row["key"]: row["predicted"] for row in found} == pytest.approx({row["key"]: row["predicted"] for row in expected}, abs=1e-3)
+    assert json.loads((tmp_path / "metrics.json").read_text())[-1]["srcc"] == pytest.approx(json.loads((direct / "metrics.json").read_text())[-1]["srcc"])
 
+
+def test_folds_whose_predictions_are_lost_are_not_trained_again(fold_run, steps):
     output, command = fold_run
     before = pq.read_table(output / "predictions.parquet")
     lost = before.filter(np.array([row["fold"] != 3 for row in before.to_pylist()]))
     pq.write_table(lost, output / "predictions.parquet")
-    monkeypatch.setattr(lmmvqa.training.run, "run_training", lambda *_: pytest.fail("trained again"))
     run(*command)
     after = {row["key"]: row["predicted"] for row in pq.read_table(output / "predictions.parquet").to_pylist()}
-    assert after == pytest.approx({row["key"]: row["predicted"] for row in before.to_pylist()}, abs=1e-3)
+    assert not steps and after == pytest.approx({row["key"]: row["predicted"] for row in before.to_pylist()}, abs=1e-3)
 
 
 def test_levels_protocol_and_parts_of_own_videos(konvid, tmp_path):
@@ -373,6 +424,30 @@ def test_a_grid_of_ablations(grid_run, monkeypatch):
     assert before == {file: file.stat().st_mtime_ns for file in output.rglob("*.safetensors")}
 
 
+def test_a_grid_that_was_killed_goes_on_where_it_was(grid_run, steps, tmp_path):
+    """SIGKILL in the second of four trainings."""
+    direct, command = grid_run
+    shutil.copytree(direct / "features", tmp_path / "features")
+    kill_in_training(3, into(tmp_path, command))
+    first = {file: file.stat().st_mtime_ns for file in tmp_path.rglob("adapter_model.safetensors")}
+    assert len(first) == 1 and len(json.loads((tmp_path / "ablations.json").read_text())) == 1
+    run(*into(tmp_path, command))
+    assert len(steps) == 3 * 2
+    assert first == {file: file.stat().st_mtime_ns for file in first}
+    found, expected = (json.loads((folder / "ablations.json").read_text()) for folder in (tmp_path, direct))
+    assert [(row["run"], row["figures"][0]["n"]) for row in found] == [(row["run"], VIDEOS) for row in expected]
+    for row, other in zip(found, expected, strict=True):
+        assert row["figures"][0]["srcc"] == pytest.approx(other["figures"][0]["srcc"]), row["name"]
+
+
+def test_some_tables_of_a_grid(grid_run, steps):
+    output, command = grid_run
+    run(*command, "--table", "tasks")
+    assert not steps and [row["table"] for row in json.loads((output / "ablations.json").read_text())] == ["tasks", "tasks"]
+    run(*command)
+    assert "it has temporal tokens, tasks, training data" in " ".join(run(*command, "--table", "decoder", code=2).split())
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [({"tables": None}, "needs recipe, data and tables"), ({"seed": 1}, "unknown key 'seed'"), ({"protocol": "5fold"}, "not for a grid"),
@@ -431,6 +506,9 @@ class JudgeOnLoopback(BaseHTTPRequestHandler):
     def do_POST(self):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self.server.asked.append((self.path, self.headers.get("Authorization"), body))
+        if self.server.victim is not None and len(self.server.asked) == self.server.kills_at:
+            os.kill(self.server.victim.pid, signal.SIGKILL)
+            return
         if len(self.server.asked) in self.server.busy:
             self.send_response(429)
             self.send_header("Retry-After", "0")
@@ -456,6 +534,7 @@ class JudgeOnLoopback(BaseHTTPRequestHandler):
 def judge_server():
     server = HTTPServer(("127.0.0.1", 0), JudgeOnLoopback)
     server.asked, server.busy, server.dies_after = [], {1}, 10**6
+    server.victim, server.kills_at = None, 3
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     yield server
@@ -497,6 +576,25 @@ def test_vcgbench_asks_marks_and_goes_on(judge_server, benchmark_files, tiny_che
     assert path == "/v1/chat/completions" and key == "Bearer secret" and body["model"] == "judge-1"
     assert "Which thing?" in body["messages"][1]["content"] and "Reference answer: A flower." in body["messages"][1]["content"]
     assert run_vcgbench(*arguments) == scores and len(judge_server.asked) == 7
+
+
+def test_vcgbench_that_was_killed_goes_on_where_it_was(judge_server, benchmark_files, tiny_checkpoint, tmp_path):
+    """SIGKILL while the second mark is waited for: it alone is asked for again."""
+    command = ["vcgbench", benchmark_files, "--videos", DATA, "--judge", f"http://127.0.0.1:{judge_server.server_port}/v1", "--judge-model", "judge-1",
+               "--model", tiny_checkpoint, "--output", tmp_path / "out", "--device", "cpu"]
+    judge_server.victim = subprocess.Popen([sys.executable, "-m", "lmmvqa.cli", *map(str, command)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    assert judge_server.victim.wait() == -signal.SIGKILL
+    assert len(judge_server.asked) == 3, "refused as busy, marked, killed"
+    judge_server.victim = None
+    answers = next((tmp_path / "out").glob("answers.jsonl*"))
+    written = answers.read_bytes()
+    run(*command)
+    assert len(judge_server.asked) == 3 + 4
+    asked = [body["messages"][1]["content"] + body["messages"][0]["content"] for _, _, body in judge_server.asked[1:]]
+    assert len(set(asked)) == len(asked) - 1 == 5
+    assert next((tmp_path / "out").glob("answers.jsonl*")).read_bytes() == written
+    scores = json.loads((tmp_path / "out" / "scores.json").read_text())
+    assert {aspect: entry["n"] for aspect, entry in scores["aspects"].items()} == {"correctness": 1, "detail": 1, "context": 0, "temporal": 1, "consistency": 1}
 
 
 def test_a_mark_is_read_or_it_is_none():

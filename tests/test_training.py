@@ -260,6 +260,25 @@ def test_the_cache_is_used_and_never_stale(rated, tmp_path):
     assert len(list((tmp_path / "cache").iterdir())) == 3
 
 
+def test_a_model_without_temporal_tokens_adopts_the_spatial_features_of_one_with_them(rated, tmp_path):
+    model, processor = make_tiny()
+    still, still_processor = make_tiny(temporal=False)
+    cache, own = FeatureCache(tmp_path, model, processor), FeatureCache(tmp_path, still, still_processor)
+    videos = [str(rated / f"{number}.mp4") for number in range(3)]
+    list(cache.fill(zip(cache.keys(videos[:2]), videos, strict=False)))
+    assert own.adopt(cache, videos) == 2 and own.adopt(cache, videos) == 0
+    encoded = FeatureCache(tmp_path / "encoded", still, still_processor)
+    list(encoded.fill([(encoded.key(videos[0]), videos[0])]))
+    adopted, expected = own.load(own.key(videos[0])), encoded.load(encoded.key(videos[0]))
+    assert adopted.keys() == expected.keys() == {"spatial_features"} and torch.equal(adopted["spatial_features"], expected["spatial_features"])
+    with torch.no_grad():
+        next(still.model.vision_tower.parameters()).add_(1)
+    with pytest.raises(ValueError, match="differently"):
+        FeatureCache(tmp_path, still, still_processor).adopt(cache, videos)
+    with pytest.raises(ValueError, match="both streams"):
+        cache.adopt(own, videos)
+
+
 def test_labels_are_the_answers_alone(settings, tmp_path):
     trainer = make_trainer(settings, tmp_path)
     rows = [trainer.train_dataset[index] for index in range(4)]
