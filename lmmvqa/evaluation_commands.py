@@ -118,14 +118,17 @@ def _print(title: str, found: list[dict[str, Any]]) -> None:
         between = f"{interval[0]:.3f} to {interval[1]:.3f}" if interval else "-"
         level = (row.get("level_accuracy") or {}).get("total")
         table.add_row(row["set"], part, str(row["n"]), cells[0], between, *cells[1:], _cell(level), _cell(row.get("interval_holds")))
-    # Wide enough for every column where the output is no terminal.
-    console = Console()
-    Console(width=max(console.width, 130)).print(table)
+    _print_wide(table)
     for row in found:
         if row["failed"]:
             typer.echo(f"{row['set']} {row['split']} {row['part'] or ''}: {row['failed']} of {row['videos']} without a prediction, {row['unparsable']} of them with an unparsable answer")
         for note in row["notes"]:
             typer.echo(f"{row['set']} {row['split']} {row['part'] or ''}: {note}")
+
+
+def _print_wide(table: Table) -> None:
+    """Wide enough for every column where the output is no terminal."""
+    Console(width=max(Console().width, 130)).print(table)
 
 
 def _cell(value: float | None) -> str:
@@ -156,12 +159,12 @@ def ablate(
                     level = (row.get("level_accuracy") or {}).get("total")
                     where = f"{row['set']} {row['split']}"
                     shown.add_row(result["table"], result["name"], where, str(row["n"]), _cell(row.get("srcc")), between, _cell(row.get("plcc_fitted")), _cell(level))
-        Console().print(shown)
+        _print_wide(shown)
 
 
 @app.command()
 def report(
-    folders: Annotated[list[Path], typer.Argument(help="Outputs of `lmmvqa evaluate` and `lmmvqa ablate`.")],
+    folders: Annotated[list[Path], typer.Argument(help="Outputs of `lmmvqa evaluate`, `ablate`, `train` and `vcgbench`.")],
     output: Annotated[Path, typer.Option(help="The page; its tables go beside it as Markdown.")] = Path("report.html"),
     pictures: Annotated[Path | None, typer.Option(help="Folder for the pictures as PNG files too.")] = None,
     unit: Annotated[str, typer.Option(help="What the ratings are, such as MOS or VMAF.")] = "MOS",

@@ -415,7 +415,7 @@ def test_a_config_that_is_not_there_or_no_yaml(tmp_path):
     (tmp_path / "config.yaml").write_text("just text")
     with pytest.raises(ValueError, match="holds no settings"):
         read_arguments(tmp_path / "config.yaml")
-    bare = read_arguments("default_checkpoint", {"learning_rate": "2e-3", "eval_strategy": False})
+    bare = read_arguments("default_checkpoint", {"learning_rate": "2e-3", "eval_strategy": False, "save_strategy": False})
     assert bare.learning_rate == 2e-3 and bare.eval_strategy == "no"
 
 

@@ -140,7 +140,8 @@ class FeatureCache:
         if config.spatial_projector_type == "perceiver":
             # It reads every place of the tower's map.
             side = getattr(config.vision_config, "patch_size", 32)
-            spatial_tokens = prod(-(-length // side) for length in self.processor.video_processor.size.values())
+            size = self.processor.video_processor.size
+            spatial_tokens = prod(-(-size[name] // side) for name in ("height", "width"))
         values = spatial_tokens * config.spatial_feature_size
         if config.num_temporal_tokens:
             values += config.num_temporal_tokens * config.temporal_config.feature_size
