@@ -181,6 +181,17 @@ def test_five_folds_from_data_to_table(fold_run, konvid):
     assert mean["level_accuracy"]["total"] == pytest.approx(np.mean([row["predicted_level"] == row["level"] for row in table]))
 
 
+def test_features_of_another_run_are_taken(fold_run, ood_run, konvid, tiny_checkpoint, tmp_path):
+    features = fold_run[0] / "features"
+    before = set(features.iterdir())
+    run("evaluate", "--protocol", "ood", "--data", f"konvid_1k={konvid}", "--model", tiny_checkpoint, "--output", tmp_path, "--feature-cache", features, "--resamples", 0)
+    assert set(features.iterdir()) == before
+    found, expected = (pq.read_table(folder / "predictions.parquet").to_pylist() for folder in (tmp_path, ood_run))
+    for row, other in zip(found, expected, strict=True):
+        # Features are kept in half precision.
+        assert row["predicted"] == pytest.approx(other["predicted"], abs=0.5) and row["duration_s"] == pytest.approx(other["duration_s"])
+
+
 def test_folds_that_were_killed_go_on_where_they_were(fold_run, steps, tmp_path):
     """SIGKILL in the second of five folds: the first is neither trained nor predicted again, and the figures are those of a run
     without it."""

@@ -260,6 +260,13 @@ def test_the_cache_is_used_and_never_stale(rated, tmp_path):
     assert len(list((tmp_path / "cache").iterdir())) == 3
 
 
+def test_validation_videos_are_encoded_only_to_be_evaluated(settings, tmp_path):
+    arguments = {**settings, "output_dir": str(tmp_path), "validation_fraction": 0.5}
+    assert load_training_data(LmmVqaTrainingArguments(**arguments)).validation is None
+    data = load_training_data(LmmVqaTrainingArguments(**arguments, eval_strategy="epoch"))
+    assert len(data.validation) == len(data.train) == 4
+
+
 def test_a_model_without_temporal_tokens_adopts_the_spatial_features_of_one_with_them(rated, tmp_path):
     model, processor = make_tiny()
     still, still_processor = make_tiny(temporal=False)
