@@ -120,11 +120,12 @@ def run_grid(grid: Grid, output: Path, resamples: int = 1000, feature_cache: Pat
     rated = read_set(grid.data, levels=grid.levels)
     tested = select(rated, grid.protocol)
     protocols.open_run(output, {"grid": grid.recipe, "data": [grid.data.folder], "protocol": grid.protocol, "levels": grid.levels})
-    results = []
-    for number, row in enumerate(grid.rows, start=1):
+    done: dict[int, dict[str, Any]] = {}
+    # A row without temporal tokens takes over features of those with them, which therefore come first.
+    for place, row in sorted(enumerate(grid.rows), key=lambda item: _is_still(item[1])):
         folder = output / row.run
         if not (folder / protocols.METRICS).is_file():
-            logger.info("Row %d of %d: %s, %s", number, len(grid.rows), row.table, row.name)
+            logger.info("Row %d of %d: %s, %s", len(done) + 1, len(grid.rows), row.table, row.name)
             _run_row(grid, row, folder, features, rated, tested)
         settings, predictions = protocols.read_run(folder)
         figures = protocols.tables(settings, predictions, resamples=resamples)
@@ -132,7 +133,8 @@ def run_grid(grid: Grid, output: Path, resamples: int = 1000, feature_cache: Pat
             # It answers the other question too, but was never taught to.
             figures = [{name: value for name, value in part.items() if name not in ("level_accuracy", "confusion")} for part in figures]
         protocols.save_metrics(folder, figures)
-        results.append({"table": row.table, "name": row.name, "run": row.run, "figures": figures})
+        done[place] = {"table": row.table, "name": row.name, "run": row.run, "figures": figures}
+        results = [done[key] for key in sorted(done)]
         # Kept after every row, so that a report can be made of a grid that is under way.
         (output / "ablations.json").write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return results
@@ -147,7 +149,7 @@ def _run_row(grid: Grid, row: GridRow, folder: Path, features: Path, rated: Sequ
     base = row.model or str(_fresh_base(row.config, folder / "base").absolute())
     finished = folder / "trained" / "finished"
     if not finished.exists():
-        if row.model is None and row.config.get("num_temporal_tokens") == 0:
+        if row.model is None and _is_still(row):
             _adopt_features(Path(base), row.config, features, rated)
         options = {"levels": grid.levels, **row.settings.get("data_options", {})}
         overrides = {
@@ -166,6 +168,10 @@ def _run_row(grid: Grid, row: GridRow, folder: Path, features: Path, rated: Sequ
     # Frozen parts that `compose_default` gives again; what was trained is kept.
     if row.model is None:
         shutil.rmtree(folder / "base", ignore_errors=True)
+
+
+def _is_still(row: GridRow) -> bool:
+    return row.config.get("num_temporal_tokens") == 0
 
 
 def _fresh_base(config: dict[str, Any], folder: Path) -> Path:
