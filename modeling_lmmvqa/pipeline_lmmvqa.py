@@ -60,7 +60,7 @@ class LmmVqaPipeline(Pipeline):
 
     def preprocess(self, video: Any) -> dict[str, Any]:
         """The video as it is: its seconds are read when the towers are ready for them, so memory does not grow with its length."""
-        return {"path": _name(video), "video": video}
+        return {"path": self.processor.video_processor.name_of(video), "video": video}
 
     def get_iterator(
         self,
@@ -135,12 +135,6 @@ def _is_one_video(video: Any) -> bool:
     if isinstance(video, str | bytes | os.PathLike | Mapping) or hasattr(video, "read") or hasattr(video, "ndim"):
         return True
     return not isinstance(video, Iterable)
-
-
-def _name(video: Any) -> str:
-    if isinstance(video, Mapping):
-        return str(video.get("path") or "<bytes>")
-    return os.fspath(video) if isinstance(video, str | os.PathLike) else str(getattr(video, "name", f"<{type(video).__name__}>"))
 
 
 __all__ = ["LmmVqaPipeline"]
