@@ -392,17 +392,15 @@ def _checked_path(path: str) -> str:
 def _open_file(file: str | BinaryIO, name: str, backend: str) -> _Decoder:
     if backend != "auto":
         return _FILE_DECODERS[backend](file, name)
-    reasons = {}
+    errors: list[Exception] = []
     for backend, decoder in _FILE_DECODERS.items():
         try:
             return decoder(file, name)
         except (VideoError, ImportError) as error:
-            reasons[backend] = error
-    if all(isinstance(error, ImportError) for error in reasons.values()):
-        raise reasons["pyav"]
-    raise VideoError(
-        f"{name} cannot be read. With PyAV: {reasons['pyav']} With decord: {reasons['decord']}"
-    ) from reasons["pyav"]
+            logger.debug("With %s: %s", backend, error)
+            errors.append(error)
+    # PyAV's reason is the clearer one, and all that a person needs.
+    raise next((error for error in errors if isinstance(error, VideoError)), errors[0])
 
 
 def _rewound(file: str | BinaryIO) -> str | BinaryIO:

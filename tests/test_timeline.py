@@ -131,6 +131,12 @@ def test_the_score_is_the_same_with_a_timeline(tiny_pipe, dipping):
         tiny_pipe(str(dipping), timeline=True, window=0)
 
 
+def test_who_waits_sees_how_far_it_is(tiny_pipe, dipping):
+    seen = []
+    tiny_pipe(str(dipping), timeline=True, progress=lambda *step: seen.append(step))
+    assert seen == [*(("seconds", done, 15) for done in range(1, 16)), ("windows", 0, 12), ("windows", 12, 12)]
+
+
 def test_the_command_gives_the_timeline(tiny, clip, monkeypatch):
     monkeypatch.setattr(scoring, "load_checkpoint", lambda *_: tiny)
     done = CliRunner().invoke(app, ["score", str(clip), "missing.mp4", "--timeline", "--json"])
