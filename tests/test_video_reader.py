@@ -15,6 +15,7 @@ import imageio_ffmpeg
 import numpy as np
 import pytest
 import torch
+from conftest import SITE
 from PIL import Image
 
 from processing.video_reader import VideoError, open_video
@@ -521,7 +522,7 @@ def test_backends_are_imported_on_use():
     code = "import sys, processing.video_reader as m; assert not {'av', 'decord'} & set(sys.modules)"
     code += f"; sys.modules['decord'] = None\ntry: m.open_video({str(FLOWER)!r}, backend='decord')"
     code += "\nexcept ImportError as error: assert 'pip install decord' in str(error)\nelse: raise SystemExit(1)"
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[1])
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=SITE)
 
 
 KEY_EVERY_SECOND = ("-g", "25", "-pix_fmt", "yuv420p")
