@@ -25,6 +25,5 @@ def name_of(video: Any) -> str:
         return "<bytes>"
     if hasattr(video, "ndim"):
         return "<array>"
-    if hasattr(video, "read"):
-        return str(getattr(video, "name", "<file object>"))
-    return f"<{type(video).__name__}>"
+    kind = "file object" if hasattr(video, "read") else type(video).__name__
+    return str(getattr(video, "name", f"<{kind}>"))
