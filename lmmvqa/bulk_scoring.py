@@ -18,9 +18,9 @@ from typing import Any
 import torch
 
 from lmmvqa.reading_workers import ReadingLimits, ReadingWorker
-from lmmvqa.remote_videos import name_of
 from lmmvqa.scoring import Encoded, VideoScore, assess_batch, read_template, unexpected
 from modeling_lmmvqa.feature_batches import encode_video
+from processing.video_names import name_of
 from processing.video_reader import VideoError
 
 

@@ -13,8 +13,9 @@ from typing import Any
 
 import torch
 
-from lmmvqa.remote_videos import at_hand, name_of
+from lmmvqa.remote_videos import at_hand
 from processing import video_reader
+from processing.video_names import name_of
 from processing.video_reader import VideoError, VideoInfo
 
 try:
