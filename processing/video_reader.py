@@ -19,22 +19,22 @@ import math
 import os
 import re
 from bisect import bisect_right
-from collections import deque
 from collections.abc import Iterator, Mapping
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain
-from typing import Any, BinaryIO, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, Protocol, Union
 from urllib.parse import unquote, urlsplit
 
 import numpy as np
-import torch
-import torch.nn.functional as F
+
+# Processes that only read videos do without torch, which takes more memory than they do.
+if TYPE_CHECKING:
+    import torch
 
 logger = logging.getLogger(__name__)
 
-VideoSource = str | os.PathLike | bytes | BinaryIO | Mapping[str, Any] | np.ndarray | torch.Tensor
+VideoSource = Union[str, os.PathLike, bytes, BinaryIO, Mapping[str, Any], np.ndarray, "torch.Tensor"]  # noqa: UP007 - a name in quotes
 
 # A frame-rate tag is believed when it explains the length of the video to 2 %: this forgives 29.97 tagged as
 # 30 and a rounded average, and refuses 24 for 25, fields counted as frames, and clock rates such as 90000.
@@ -52,8 +52,6 @@ SHORTEST_JUMP = 32
 _INDEXED = {"mov", "mp4", "matroska", "webm"}
 # Threads of FFmpeg for one video; 0: one for each core. Whoever reads several videos at once sets less.
 DECODING_THREADS = 0
-# Scaling runs beside decoding; frames at full size wait for it in this number only.
-FRAMES_IN_SCALING = 2
 
 
 class VideoError(ValueError):
@@ -92,8 +90,8 @@ class Chunk:
 
     index: int
     start_s: float
-    key_frame: torch.Tensor
-    frames: torch.Tensor | None
+    key_frame: np.ndarray
+    frames: np.ndarray | None
 
 
 class _Decoder(Protocol):
@@ -155,7 +153,7 @@ def open_video(
     if fps is not None and not 0 < fps < math.inf:
         raise ValueError(f"fps is {fps}; use a positive number of frames per second.")
 
-    if isinstance(video, np.ndarray | torch.Tensor):
+    if hasattr(video, "ndim"):
         decoder: _Decoder = _ArrayDecoder(video, fps)
     else:
         decoder = _open_file(*_as_file(video), backend)
@@ -220,33 +218,23 @@ class VideoReader:
         self._passes.append(frames)
         try:
             screen = _Screen(frames)
-            with ThreadPoolExecutor(1, thread_name_prefix="scaling") as scaling:
-                for index, start_s, positions in self._plan:
-                    frame = screen.at(positions[0])
-                    if screen.ended_before(positions[0]):
-                        break
-                    key_frame = torch.from_numpy(self._decoder.to_rgb(frame))
-                    yield Chunk(index, start_s, key_frame, self._small_frames(screen, positions, scaling))
+            for index, start_s, positions in self._plan:
+                frame = screen.at(positions[0])
+                if screen.ended_before(positions[0]):
+                    break
+                yield Chunk(index, start_s, self._decoder.to_rgb(frame), self._small_frames(screen, positions))
         finally:
             frames.close()
             self._passes.remove(frames)
 
-    def _small_frames(self, screen: _Screen, positions: np.ndarray, scaling: Executor) -> torch.Tensor | None:
+    def _small_frames(self, screen: _Screen, positions: np.ndarray) -> np.ndarray | None:
         if self._frame_size is None:
             return None
         small = np.empty((len(positions), 3, *self._frame_size), dtype=np.uint8)
-        jobs: deque[Future[None]] = deque()
         for position in np.unique(positions):
-            if len(jobs) == FRAMES_IN_SCALING:
-                jobs.popleft().result()
-            slots = positions == position
-            jobs.append(scaling.submit(self._scale_into, small, slots, screen.at(position)))
-        for job in jobs:
-            job.result()
-        return torch.from_numpy(small)
-
-    def _scale_into(self, small: np.ndarray, slots: np.ndarray, frame: Any) -> None:
-        small[slots] = self._decoder.to_rgb(frame, self._frame_size)
+            # In this thread, while the frame is in the cache: FFmpeg's threads decode meanwhile.
+            small[positions == position] = self._decoder.to_rgb(screen.at(position), self._frame_size)
+        return small
 
     def close(self) -> None:
         """Free the decoder. Iterations that have begun end."""
@@ -683,7 +671,7 @@ class _ArrayDecoder:
     tick = Fraction(1)
 
     def __init__(self, video: np.ndarray | torch.Tensor, fps: float | None):
-        if video.ndim != 4 or video.shape[3] != 3 or video.dtype not in (np.uint8, torch.uint8):
+        if video.ndim != 4 or video.shape[3] != 3 or str(video.dtype) not in ("uint8", "torch.uint8"):
             raise VideoError(
                 f"<array> has shape {tuple(video.shape)} and type {video.dtype}. Give RGB frames as uint8, 0 to 255, "
                 "of shape (frames, height, width, 3)."
@@ -692,7 +680,7 @@ class _ArrayDecoder:
             raise VideoError(f"<array> has shape {tuple(video.shape)}, so no pixels. Give at least one frame.")
         if fps is None:
             raise VideoError("<array> has no frame rate. Give its frames per second with `fps`.")
-        self._video = np.asarray(video.cpu() if isinstance(video, torch.Tensor) else video)
+        self._video = np.asarray(video.cpu() if hasattr(video, "cpu") else video)
         self.num_frames, self.height, self.width, _ = video.shape
         self.rate = fps
 
@@ -706,10 +694,13 @@ class _ArrayDecoder:
 
 def _resized(pixels: np.ndarray, size: tuple[int, int] | None) -> np.ndarray:
     """Turn uint8 (height, width, 3) into (3, height, width); resize without crop, bilinear and antialiased."""
-    planes = torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)
-    if size is not None:
-        planes = F.interpolate(planes[None], size=size, mode="bilinear", antialias=True)[0]
-    return planes.numpy()
+    planes = np.ascontiguousarray(pixels).transpose(2, 0, 1)
+    if size is None:
+        return planes
+    from torch import from_numpy
+    from torch.nn.functional import interpolate
+
+    return interpolate(from_numpy(planes)[None], size=size, mode="bilinear", antialias=True)[0].numpy()
 
 
 _FILE_DECODERS = {"pyav": _PyAVDecoder, "decord": _DecordDecoder}
