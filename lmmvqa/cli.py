@@ -63,8 +63,8 @@ def score(
     engine: Annotated[Literal["local", "ray"], typer.Option(help="With --output: this machine, or a Ray cluster.")] = "local",
     address: Annotated[str | None, typer.Option(help="Of the Ray cluster. Default: a Ray of this machine alone.")] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="With --output: videos read at once, or Ray workers. Default: one for each core.")] = None,
-    time_limit: Annotated[float, typer.Option(min=0.001, help="With --output: seconds that reading one video may take.")] = 300.0,
-    memory_limit: Annotated[int, typer.Option(min=64, help="With --output: MB that reading one video may take.")] = 2048,
+    time_limit: Annotated[float, typer.Option(min=0.001, help="Seconds that reading one video may take.")] = 300.0,
+    memory_limit: Annotated[int, typer.Option(min=64, help="MB that reading one video may take.")] = 2048,
 ) -> None:
     """Score videos: 0 (worst) to 100 (best), with a level and how sure the model is.
 
@@ -79,23 +79,23 @@ def score(
     if decoder not in ("auto", "pyav", "decord"):
         raise typer.BadParameter(f"--decoder {decoder} is unknown: choose pyav, decord or auto.")
     with clear_errors():
+        from lmmvqa.reading_workers import ReadingLimits
         from lmmvqa.scoring import find_videos, load_checkpoint, score_over_time, score_videos
 
-        videos = find_videos(paths)
+        videos, limits = find_videos(paths), ReadingLimits(time_limit, memory_limit)
         if output is not None:
             from lmmvqa.bulk_runs import local_engine, ray_engine, score_to_file
-            from lmmvqa.reading_workers import ReadingLimits
 
-            settings = dict(batch_size=batch_size, decoder=decoder, workers=workers, limits=ReadingLimits(time_limit, memory_limit))
+            settings = dict(batch_size=batch_size, decoder=decoder, workers=workers, limits=limits)
             scorer = local_engine(model, device, **settings) if engine == "local" else ray_engine(model, address, **settings)
             failed = score_to_file(videos, output, scorer, _watched)
             messages.print(f"{output}: {len(videos):,} videos" + (f", {failed:,} rows with an error." if failed else "."), soft_wrap=True)
         else:
             network, processor = load_checkpoint(model, device)
             if timeline:
-                scores = score_over_time(videos, network, processor, decoder=decoder)
+                scores = score_over_time(videos, network, processor, decoder=decoder, limits=limits)
             else:
-                scores = score_videos(videos, network, processor, batch_size=batch_size, decoder=decoder)
+                scores = score_videos(videos, network, processor, batch_size=batch_size, decoder=decoder, limits=limits)
             results = _watched(scores, len(videos))
             if as_json:
                 failed = _write_json(results)

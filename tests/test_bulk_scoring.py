@@ -10,12 +10,13 @@ import time
 from pathlib import Path
 
 import pandas as pd
+import psutil
 import pytest
 from conftest import ffmpeg, make_tiny
 
 from lmmvqa.bulk_runs import local_engine, score_to_file
 from lmmvqa.bulk_scoring import StageTimes, score_in_bulk
-from lmmvqa.reading_workers import ReadingLimits
+from lmmvqa.reading_workers import ReadingLimits, ReadingWorker
 from lmmvqa.result_files import ResultFile
 from lmmvqa.scoring import VideoScore, find_videos, score_videos
 from processing.video_reader import VideoError
@@ -79,6 +80,20 @@ def test_a_lost_reader_costs_one_video(tiny, library):
     assert len(lost) == 2 and all("poison.mp4 ended the process that was reading it (SIGABRT)" in error for error in lost)
 
 
+def test_readers_do_without_torch(tiny, library):
+    """Where the video needs none: this is what keeps their memory small."""
+    with ReadingWorker(tiny[1].video_processor) as reader:
+        assert len(list(reader.read(str(library / "2.mov")))) == 3
+        assert "libtorch" not in Path(f"/proc/{reader._process.pid}/maps").read_text()
+        assert min(reader.seconds_there, reader.seconds_here) > 0
+
+
+def test_one_by_one_a_lost_reader_costs_one_video_too(tiny, library):
+    videos = [str(library / "0.mp4"), _Poison(), str(library / "2.mov")]
+    first, lost, last = score_videos(videos, *tiny)
+    assert first.error is None and last.error is None and "poison.mp4 ended the process that was reading it (SIGABRT)" in lost.error
+
+
 def test_limits_of_time_and_memory_cost_one_video_each(tiny, library, tmp_path):
     model, processor = tiny
     ffmpeg("-f", "lavfi", "-i", "testsrc2=size=7680x4320:rate=2:duration=1", "-c:v", "mpeg4", tmp_path / "huge.mp4")
@@ -106,23 +121,15 @@ def test_stopping_early_leaves_no_process_behind(tiny, library):
     model, processor = tiny
     scores = score_in_bulk(find_videos([str(library)]) * 20, model, processor, workers=2, batch_size=1)
     next(scores)
-    readers = _children(b"forkserver")
-    assert readers
+    readers = _readers()
+    assert len(readers) == 2
     scores.close()
-    assert not _children(b"forkserver") & readers
+    assert not _readers()
 
 
-def _children(word: bytes) -> set[int]:
-    """Processes below this one's fork server."""
-    parents = {}
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdigit():
-            try:
-                parents[int(folder.name)] = int((folder / "stat").read_text().rsplit(")", 1)[1].split()[1])
-            except OSError:
-                continue
-    servers = {pid for pid, parent in parents.items() if parent == os.getpid() and word in Path(f"/proc/{pid}/cmdline").read_bytes()}
-    return {pid for pid, parent in parents.items() if parent in servers}
+def _readers() -> set[int]:
+    """Reading processes of this one."""
+    return {child.pid for child in psutil.Process().children() if "lmmvqa.reading_process" in child.cmdline()}
 
 
 def score_command(*arguments: object, **options) -> subprocess.Popen:
