@@ -6,10 +6,12 @@ does, once for every core.
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import threading
 import time
+from logging.handlers import QueueHandler
 from multiprocessing import connection
 from multiprocessing.connection import Connection
 from typing import Any
@@ -44,14 +46,23 @@ def receive_chunk(connection: Connection, header: tuple[int, float, tuple[int, .
     return Chunk(index, start_s, packed.transpose(2, 0, 1), frames if frames.size else None)
 
 
+class _ParentsLog(QueueHandler):
+    """Warnings are shown where and how the parent shows its own."""
+
+    def enqueue(self, record: logging.LogRecord) -> None:
+        self.queue.send(("log", record))
+
+
 def main() -> None:
     """Read videos until the parent hangs up.
 
     The first message is the memory limit in MB and FFmpeg's threads; each other one a video and the options of `open_video`. The
-    answers are ("info", `VideoInfo`), ("chunk", ...) for each, then ("end", processor seconds) or ("error", what a person is told).
+    answers are ("info", `VideoInfo`), ("chunk", ...) for each, then ("end", processor seconds) or ("error", what a person is
+    told); ("log", record) may come between them.
     """
     jobs = getattr(connection, "PipeConnection", Connection)(int(sys.argv[1]))
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    logging.getLogger().addHandler(_ParentsLog(jobs))
     try:
         megabytes, video_reader.DECODING_THREADS = jobs.recv()
         _limit_memory(megabytes)

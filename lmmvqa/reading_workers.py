@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import subprocess
@@ -18,6 +19,12 @@ from lmmvqa import reading_process
 from lmmvqa.remote_videos import name_of
 from processing.video_processing_lmmvqa import LmmVqaVideoProcessor, PreparedChunk
 from processing.video_reader import VideoError, VideoInfo
+
+# What FFmpeg leaks on a damaged file (0.4 kB on average) never adds up to more than a few MB.
+VIDEOS_OF_A_PROCESS = 5_000
+# glibc gives memory that was freed back at once, and takes it from one heap: by itself it would keep what the largest frames so
+# far have needed, in pieces. Other systems ignore these.
+_ALLOCATOR = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "131072", "MALLOC_TRIM_THRESHOLD_": "131072"}
 
 
 @dataclass(frozen=True)
@@ -55,6 +62,7 @@ class ReadingWorker:
         self._limits, self._threads = limits, threads
         self._process: subprocess.Popen | None = None
         self._connection: Connection | None = None
+        self._videos = 0
         # Who stops a run ends processes that belong to other threads.
         self._lock = threading.RLock()
         self._closed = False
@@ -72,8 +80,11 @@ class ReadingWorker:
         remaining, finished = self._limits.seconds, False
         info: VideoInfo | None = None
         try:
+            if self._videos == VIDEOS_OF_A_PROCESS:
+                self._end()
             if self._process is None:
                 self._start()
+            self._videos += 1
             self._connection.send((video, self._options | {"max_chunks": max_chunks}))
             while not finished:
                 began = time.monotonic()
@@ -82,9 +93,11 @@ class ReadingWorker:
                     raise VideoError(f"{name} could not be read within {self._limits.seconds:g} s. {remedy}")
                 remaining = max(0.0, remaining - (time.monotonic() - began))
                 kind, content = self._connection.recv()
-                finished = kind not in ("info", "chunk")
+                finished = kind in ("end", "error")
                 if kind == "info":
                     info = content
+                elif kind == "log":
+                    logging.getLogger(content.name).handle(content)
                 elif kind == "chunk":
                     began = time.thread_time()
                     chunk = self._video_processor.prepare(reading_process.receive_chunk(self._connection, content), info)
@@ -136,10 +149,11 @@ class ReadingWorker:
                 [sys.executable, "-P", "-m", reading_process.__name__, str(end)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
-                env=os.environ | {"PYTHONPATH": packages, "OPENBLAS_NUM_THREADS": "1"},
+                env=os.environ | _ALLOCATOR | {"PYTHONPATH": packages, "OPENBLAS_NUM_THREADS": "1"},
                 **({"close_fds": False} if os.name == "nt" else {"pass_fds": [end]}),
             )
             theirs.close()
+            self._videos = 0
             self._connection.send((self._limits.megabytes, self._threads))
 
     def _last_words(self) -> str:

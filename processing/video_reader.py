@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-VideoSource = Union[str, os.PathLike, bytes, BinaryIO, Mapping[str, Any], np.ndarray, "torch.Tensor"]  # noqa: UP007 - a name in quotes
+VideoSource = Union[str, os.PathLike, bytes, BinaryIO, Mapping[str, Any], np.ndarray, "torch.Tensor"]
 
 # A frame-rate tag is believed when it explains the length of the video to 2 %: this forgives 29.97 tagged as
 # 30 and a rounded average, and refuses 24 for 25, fields counted as frames, and clock rates such as 90000.

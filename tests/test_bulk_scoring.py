@@ -14,6 +14,7 @@ import psutil
 import pytest
 from conftest import ffmpeg, make_tiny
 
+from lmmvqa import reading_workers
 from lmmvqa.bulk_runs import local_engine, score_to_file
 from lmmvqa.bulk_scoring import StageTimes, score_in_bulk
 from lmmvqa.reading_workers import ReadingLimits, ReadingWorker
@@ -92,6 +93,22 @@ def test_one_by_one_a_lost_reader_costs_one_video_too(tiny, library):
     videos = [str(library / "0.mp4"), _Poison(), str(library / "2.mov")]
     first, lost, last = score_videos(videos, *tiny)
     assert first.error is None and last.error is None and "poison.mp4 ended the process that was reading it (SIGABRT)" in lost.error
+
+
+def test_a_reader_is_replaced_before_leaks_add_up(tiny, library, monkeypatch):
+    monkeypatch.setattr(reading_workers, "VIDEOS_OF_A_PROCESS", 2)
+    with ReadingWorker(tiny[1].video_processor) as reader:
+        processes = [(list(reader.read(str(library / "0.mp4"))), reader._process.pid)[1] for _ in range(5)]
+    assert [processes.count(pid) for pid in dict.fromkeys(processes)] == [2, 2, 1]
+
+
+def test_warnings_of_readers_are_heard_here(tiny, library, tmp_path, caplog, capfd):
+    cut = tmp_path / "cut.mp4"
+    ffmpeg("-i", library / "2.mov", "-c", "copy", "-movflags", "+faststart", tmp_path / "fast.mp4")
+    fast = (tmp_path / "fast.mp4").read_bytes()
+    cut.write_bytes(fast[: len(fast) * 6 // 10])
+    (score,) = score_videos([str(cut)], *tiny)
+    assert score.error is None and f"{cut} is damaged" in caplog.text and capfd.readouterr().err == ""
 
 
 def test_limits_of_time_and_memory_cost_one_video_each(tiny, library, tmp_path):
