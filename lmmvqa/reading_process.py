@@ -1,7 +1,6 @@
 """What runs in a process that reads videos: `python -m lmmvqa.reading_process CONNECTION`, started by `reading_workers`.
 
-Neither torch nor transformers is imported here, unless a video needs them: they would take several times the memory that reading
-does, once for every core.
+Neither torch nor transformers is imported here: they would take several times the memory that reading does, once for every core.
 """
 
 from __future__ import annotations

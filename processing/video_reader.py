@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, Protocol, Union
 from urllib.parse import unquote, urlsplit
 
 import numpy as np
+from PIL import Image
 
 # Processes that only read videos do without torch, which takes more memory than they do.
 if TYPE_CHECKING:
@@ -630,15 +631,18 @@ class _DecordDecoder:
             self.num_frames = len(reader)
             seconds = reader.get_frame_timestamp(np.arange(self.num_frames))[:, 0]
             self.height, self.width = _numpy(reader.next()).shape[:2]
-        except (decord.DECORDError, RuntimeError, AssertionError, StopIteration) as error:
+        except (decord.DECORDError, RuntimeError, AssertionError, IndexError, StopIteration) as error:
             reason = " ".join(str(error).split())[-100:] or type(error).__name__
             raise VideoError(
                 f"{name} is not a video that decord can open ({reason}). Convert it to H.264, or use PyAV."
             ) from error
         self.rate = float(reader.get_avg_fps()) or None
         self.tick = Fraction(1, 1_000_000)
-        microseconds = np.rint(seconds.astype(float) * 1e6).astype(np.int64)
-        self.timestamps = _without_holes(np.sort(microseconds), self.tick)
+        self.timestamps = None
+        # A frame without a time has an absurd one here.
+        if (np.abs(seconds) < 1e9).all():
+            microseconds = np.rint(seconds.astype(float) * 1e6).astype(np.int64)
+            self.timestamps = _without_holes(np.sort(microseconds), self.tick)
 
     def frames(self, needed: np.ndarray) -> Iterator[tuple[int, Any]]:
         reader = self._open()
@@ -694,13 +698,11 @@ class _ArrayDecoder:
 
 def _resized(pixels: np.ndarray, size: tuple[int, int] | None) -> np.ndarray:
     """Turn uint8 (height, width, 3) into (3, height, width); resize without crop, bilinear and antialiased."""
-    planes = np.ascontiguousarray(pixels).transpose(2, 0, 1)
-    if size is None:
-        return planes
-    from torch import from_numpy
-    from torch.nn.functional import interpolate
-
-    return interpolate(from_numpy(planes)[None], size=size, mode="bilinear", antialias=True)[0].numpy()
+    pixels = np.ascontiguousarray(pixels)
+    if size is not None:
+        height, width = size
+        pixels = np.array(Image.fromarray(pixels).resize((width, height), Image.Resampling.BILINEAR))
+    return pixels.transpose(2, 0, 1)
 
 
 _FILE_DECODERS = {"pyav": _PyAVDecoder, "decord": _DecordDecoder}
