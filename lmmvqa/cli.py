@@ -18,6 +18,7 @@ from rich.logging import RichHandler
 from rich.markup import escape
 from rich.table import Table
 
+from lmmvqa.bulk_commands import Precision
 from lmmvqa.bulk_commands import app as bulk_app
 from lmmvqa.console import clear_errors, messages, print_timeline, show_error
 from lmmvqa.data_commands import app as data_app
@@ -56,6 +57,7 @@ def score(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line on standard output.")] = False,
     csv_file: Annotated[Path | None, typer.Option("--csv", help="Write a CSV file.")] = None,
     device: Annotated[str | None, typer.Option(help="For example cpu, cuda, cuda:1. Default: a GPU if there is one.")] = None,
+    dtype: Annotated[Precision, typer.Option(help="Precision; auto: as the checkpoint was saved. bfloat16 is twice as fast on processors made for it.")] = "auto",
     batch_size: Annotated[int, typer.Option(min=1, help="Videos that the language model sees at once.")] = 8,
     decoder: Annotated[str, typer.Option(help="pyav, decord or auto.")] = "auto",
     timeline: Annotated[bool, typer.Option("--timeline", help="Also quality over time: windows of 4 s, one every second.")] = False,
@@ -86,12 +88,12 @@ def score(
         if output is not None:
             from lmmvqa.bulk_runs import local_engine, ray_engine, score_to_file
 
-            settings = dict(batch_size=batch_size, decoder=decoder, workers=workers, limits=limits)
+            settings = dict(dtype=dtype, batch_size=batch_size, decoder=decoder, workers=workers, limits=limits)
             scorer = local_engine(model, device, **settings) if engine == "local" else ray_engine(model, address, **settings)
             failed = score_to_file(videos, output, scorer, _watched)
             messages.print(f"{output}: {len(videos):,} videos" + (f", {failed:,} rows with an error." if failed else "."), soft_wrap=True)
         else:
-            network, processor = load_checkpoint(model, device)
+            network, processor = load_checkpoint(model, device, dtype)
             if timeline:
                 scores = score_over_time(videos, network, processor, decoder=decoder, limits=limits)
             else:

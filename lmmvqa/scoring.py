@@ -82,8 +82,11 @@ class VideoScore:
         }
 
 
-def load_checkpoint(name_or_path: str | None = None, device: str | None = None) -> tuple[Any, Any]:
+def load_checkpoint(name_or_path: str | None = None, device: str | None = None, dtype: str = "auto") -> tuple[Any, Any]:
     """Model (in eval mode) and processor of a folder or Hub id; of the default checkpoint without one.
+
+    Args:
+        dtype: "float32", "bfloat16", "float16" (towers and projectors then stay in float32), or "auto": as it was saved.
 
     Raises:
         ModelError: it is not a checkpoint of ours, or weights are missing or broken.
@@ -92,7 +95,7 @@ def load_checkpoint(name_or_path: str | None = None, device: str | None = None) 
     try:
         # Without this, the library would ask on the terminal whether a checkpoint's own code may run.
         ours = {"trust_remote_code": False}
-        model, report = AutoModelForImageTextToText.from_pretrained(source, output_loading_info=True, **ours)
+        model, report = AutoModelForImageTextToText.from_pretrained(source, output_loading_info=True, dtype=dtype, **ours)
         processor = AutoProcessor.from_pretrained(source, **ours)
     # The readers under the library raise errors of many kinds for a broken file.
     except Exception as error:
@@ -102,6 +105,8 @@ def load_checkpoint(name_or_path: str | None = None, device: str | None = None) 
         raise ModelError(f"{source} is a {type(model).__name__} and not an LMM-VQA checkpoint: name another one.")
     if missing := sorted(report["missing_keys"]):
         raise ModelError(f"The checkpoint {source} lacks {len(missing)} weights ({missing[0]}, ...): fetch it again.")
+    # Convolutions on a processor are a fifth faster with colours innermost; features move by rounding alone.
+    model.base_model.vision_tower.to(memory_format=torch.channels_last)
     return model.to(device or _best_device()).eval(), processor
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pandas as pd
 import psutil
 import pytest
+import torch
 from conftest import ffmpeg, make_tiny
 
 from lmmvqa import reading_workers
@@ -19,7 +20,7 @@ from lmmvqa.bulk_runs import local_engine, score_to_file
 from lmmvqa.bulk_scoring import StageTimes, score_in_bulk
 from lmmvqa.reading_workers import ReadingLimits, ReadingWorker
 from lmmvqa.result_files import ResultFile
-from lmmvqa.scoring import VideoScore, find_videos, score_videos
+from lmmvqa.scoring import VideoScore, find_videos, load_checkpoint, score_videos
 from processing.video_reader import VideoError
 
 ROOT = Path(__file__).parent.parent
@@ -272,3 +273,11 @@ def test_a_folder_that_cannot_be_listed_gets_its_error(tmp_path):
         os._exit(0)
     assert os.waitpid(child, 0)[1] == 0
     closed.chmod(0o700)
+
+
+def test_half_precision_on_request(tiny_checkpoint, library):
+    full, half = (load_checkpoint(tiny_checkpoint, "cpu", dtype) for dtype in ("auto", "bfloat16"))
+    assert (full[0].dtype, half[0].dtype) == (torch.float32, torch.bfloat16)
+    assert half[0].base_model.vision_tower.dtype == torch.bfloat16
+    one, other = (next(score_videos([str(library / "2.mov")], *loaded)) for loaded in (full, half))
+    assert one.score != other.score and abs(one.score - other.score) < 5
