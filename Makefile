@@ -1,10 +1,10 @@
-# make score VIDEO=path: the first score from a fresh clone.   make test: the tests.   make checkpoint CLIPS=folder: the default
-# checkpoint from nothing.
+# make score VIDEO=path: the first score from a fresh clone.   make test: the tests.   make test-wheel: those against what is
+# released.   make checkpoint CLIPS=folder: the default checkpoint from nothing.
 PYTHON ?= python3
 VIDEO ?= tests/data/flower.mp4
 STAMP := .venv/installed
 
-.PHONY: score test lint checkpoint
+.PHONY: score test test-wheel lint checkpoint
 .DELETE_ON_ERROR:
 
 score: $(STAMP)
@@ -12,6 +12,20 @@ score: $(STAMP)
 
 test: $(STAMP)
 	.venv/bin/python -m pytest
+
+# Wheel and sdist in dist/, then the tests that the sdist carries against the wheel, where this repository is not. All other
+# packages are those of .venv. TESTS="tests/test_cards.py" runs a part.
+TESTS ?=
+SITE := import sysconfig; print(sysconfig.get_path("purelib"))
+test-wheel: $(STAMP)
+	rm -rf build dist
+	.venv/bin/python -m build --no-isolation
+	set -e; place=$$(mktemp -d); trap 'rm -r "$$place"' EXIT; \
+	.venv/bin/python -m venv "$$place/venv"; \
+	"$$place/venv/bin/pip" install --quiet --no-deps dist/*.whl; \
+	.venv/bin/python -c '$(SITE)' > "$$("$$place/venv/bin/python" -c '$(SITE)')/shared.pth"; \
+	tar --extract --file dist/*.tar.gz --directory "$$place" --strip-components 1 --wildcards '*/tests' '*/pyproject.toml'; \
+	cd "$$place"; env -u PYTHONPATH venv/bin/python -m pytest $(TESTS)
 
 lint: $(STAMP)
 	.venv/bin/ruff check .

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import shutil
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,12 @@ from typing import Any
 import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from hub_cards.results import CardError, Result, check_figures
+from hub_cards.results import METRICS, CardError, Result, check_figures, read_results
 
 TEMPLATE = Path(__file__).with_name("model_card.md")
 PAPER = "https://arxiv.org/abs/2408.14008"
+# In a checkpoint's folder: what its card is made of.
+FACTS, RESULTS = "card.yaml", "results"
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,7 @@ class ModelFacts:
         training_data: Markdown; what it learned from.
         limits: what it can't know or do, each a sentence or two.
         base_models, datasets: Hub ids.
+        set_names: what people call the data sets that results were measured on, by their names in the results files.
     """
 
     title: str = "An LMM-VQA model"
@@ -46,7 +50,8 @@ class ModelFacts:
     training_data: str = "Not stated by whoever published this model."
     limits: tuple[str, ...] = ("Its limits were not stated: try it on videos of your own kind before you rely on it.",)
     base_models: tuple[str, ...] = ()
-    datasets: tuple[str, ...] = field(default=())
+    datasets: tuple[str, ...] = ()
+    set_names: Mapping[str, str] = field(default_factory=dict)
 
 
 def read_facts(file: Path) -> ModelFacts:
@@ -99,9 +104,10 @@ def model_card(
                 task_type="video-text-to-text",
                 task_name="Video quality assessment",
                 dataset_type=result.dataset,
-                dataset_name=result.dataset,
+                dataset_name=facts.set_names.get(result.dataset, result.dataset),
                 dataset_split=result.split,
                 metric_type=result.metric,
+                metric_name=METRICS[result.metric],
                 metric_value=result.value,
             )
             for result in whole
@@ -114,9 +120,32 @@ def model_card(
         repo_id=repo_id,
         facts=facts,
         results=whole,
+        parts=[result for result in results if result.part is not None and result.metric == "srcc"],
+        metric_names=METRICS,
         base_model=base_model,
         paper=PAPER,
         config=config,
     )
     check_figures(card.text, results)
     return card
+
+
+def add_model_card(
+    folder: Path, repo_id: str, facts: Path, results: Mapping[str, Path], *, base_model: str | None = None, config: Any = None
+) -> None:
+    """Put the card into a checkpoint's folder, with the facts and the results that it is made of.
+
+    Args:
+        facts: a `card.yaml`, which need not be there.
+        results: files `metrics.json` of `lmmvqa evaluate`, by the names that they get.
+
+    Raises:
+        CardError: as `model_card` and `read_results` do.
+    """
+    found = read_results(results[name] for name in sorted(results))
+    model_card(repo_id, read_facts(facts), found, base_model=base_model, config=config).save(folder / "README.md")
+    if facts.is_file():
+        shutil.copy(facts, folder / FACTS)
+    for name, file in results.items():
+        (folder / RESULTS).mkdir(exist_ok=True)
+        shutil.copy(file, folder / RESULTS / name)

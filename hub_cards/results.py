@@ -13,7 +13,17 @@ _FIGURE = re.compile(r"(?<![\w.])-?\d{0,3}\.\d{2,}(?!\w)(?!\.\d)")
 _NO_PROSE = re.compile(r"```.*?```|`[^`\n]*`|https?://[^\s)]+", re.DOTALL)
 
 
-METRICS = ("srcc", "krcc", "plcc", "plcc_fitted", "rmse", "rmse_fitted")
+# Of a results file, and what they are called for people.
+METRICS = {
+    "srcc": "SRCC",
+    "krcc": "KRCC",
+    "plcc": "PLCC",
+    "plcc_fitted": "PLCC after a four-parameter logistic fit",
+    "rmse": "RMSE",
+    "rmse_fitted": "RMSE after that fit",
+    "level_accuracy": "share of right levels",
+    "interval_holds": "share of ratings inside the stated 90 % interval",
+}
 
 
 class CardError(ValueError):
@@ -54,7 +64,7 @@ def read_results(files: Iterable[Path]) -> list[Result]:
         try:
             for row in json.loads(file.read_text(encoding="utf-8")):
                 place = (row["set"], row["split"], row["part"])
-                values = {name: row.get(name) for name in METRICS} | {"level_accuracy": row.get("level_accuracy", {}).get("total")}
+                values = {name: row.get(name) for name in METRICS} | {"level_accuracy": (row.get("level_accuracy") or {}).get("total")}
                 for name, value in values.items():
                     if value is not None:
                         low, high = row["intervals"].get(name) or (None, None)

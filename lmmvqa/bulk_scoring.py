@@ -18,9 +18,9 @@ from typing import Any
 import torch
 
 from lmmvqa.reading_workers import ReadingLimits, ReadingWorker
-from lmmvqa.remote_videos import name_of
 from lmmvqa.scoring import VideoScore, assess_batch, encode, read_template
 from modeling_lmmvqa.quality_timeline import EncodedVideo
+from processing.video_names import name_of
 
 
 @dataclass

@@ -75,9 +75,7 @@ def score(
     if sum((as_json, csv_file is not None, output is not None)) > 1:
         raise typer.BadParameter("Choose one of --json, --csv and --output.")
     if timeline and (csv_file is not None or output is not None):
-        raise typer.BadParameter("--timeline goes with the table or with --json.")
-    if timeline and output is not None:
-        raise typer.BadParameter("--timeline goes with the table, --json and --csv, not with --output.")
+        raise typer.BadParameter("--timeline goes with the table or with --json: files of rows have no place for it.")
     if decoder not in ("auto", "pyav", "decord"):
         raise typer.BadParameter(f"--decoder {decoder} is unknown: choose pyav, decord or auto.")
     with clear_errors():

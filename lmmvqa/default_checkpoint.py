@@ -31,6 +31,8 @@ CALIBRATION = CHECKPOINT_FOLDER / "calibration.json"
 # Clips and their scores, to check an installation with, and what `lmmvqa evaluate` found; the model does not depend on them.
 REFERENCE = CHECKPOINT_FOLDER / "reference"
 RESULTS = CHECKPOINT_FOLDER / "results"
+# What a card says that no results file holds.
+FACTS = CHECKPOINT_FOLDER / "card.yaml"
 
 
 class PartError(RuntimeError):
@@ -74,6 +76,7 @@ def default_checkpoint() -> Path:
     if (folder / "config.json").is_file():
         return folder
     logger.info("Assembling the default checkpoint in %s (once).", folder)
+    from hub_cards.model_card import add_model_card
     from lmmvqa.remote_code import add_remote_code
     from lmmvqa.training.adapters import load_trained_state
 
@@ -87,9 +90,9 @@ def default_checkpoint() -> Path:
         model.save_pretrained(checkpoint)
         processor.save_pretrained(checkpoint)
         add_remote_code(checkpoint)
-        shutil.copy(CHECKPOINT_FOLDER / "README.md", checkpoint)
-        shutil.copy(CHECKPOINT_FOLDER / "card.yaml", checkpoint)
         shutil.copytree(REFERENCE, checkpoint / REFERENCE.name)
+        results = {file.name: file for file in RESULTS.glob("*.json")}
+        add_model_card(checkpoint, str(folder), FACTS, results, config=model.config)
         try:
             checkpoint.rename(folder)
         except OSError:

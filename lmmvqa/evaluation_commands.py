@@ -37,6 +37,7 @@ def evaluate(
     scale: Annotated[tuple[float, float] | None, typer.Option(help="rated_videos only: the ratings that become the scores 0 and 100.")] = None,
     recipe: Annotated[str, typer.Option(help="5fold of lmm-vqa: settings of the fine-tuning, as `lmmvqa train` takes them; none for no fine-tuning.")] = "none",
     setting: Annotated[list[str] | None, typer.Option("--set", help="A setting of the fine-tuning that differs, key=value.")] = None,
+    feature_cache: Annotated[Path | None, typer.Option(help="lmm-vqa: features of a run of `lmmvqa train` on the same videos; what is missing is added.")] = None,
     resamples: Annotated[int, typer.Option(min=0, help="Bootstrap resamples for the intervals.")] = 1000,
     device: Annotated[str | None, typer.Option(help="For example cpu or cuda.")] = None,
 ) -> None:
@@ -51,19 +52,20 @@ def evaluate(
             "name": label, "method": method, "model": model, "readout": readout, "protocol": protocol, "data": data,
             "levels": levels, "scale": scale and list(scale), "recipe": recipe, "settings": setting or [],
         }
-        make = _method(method, model, readout, device)
+        make = _method(method, model, readout, device, feature_cache)
         chosen = {spec: rated_sets.select(rated_sets.read_set(spec, levels=levels, scale=scale), protocol) for spec in specs}
         protocols.open_run(output, settings)
         for spec, rows in chosen.items():
             if protocol == "5fold" and method == "lmm-vqa" and recipe != "none":
+                features = feature_cache or output / "features"
                 for fold in sorted({row.fold for row in rows}):
                     options = {"fold": fold, "levels": levels} | ({"scale": list(scale)} if scale else {})
                     overrides = {
                         **parse_settings(setting),
                         "dataset": spec.builder or spec.folder, "data_dir": spec.folder if spec.builder else None, "data_options": options,
-                        "folds": None, "feature_cache": str(output / "features"),
+                        "folds": None, "feature_cache": str(features),
                     }
-                    tuned = _fine_tuned(recipe, overrides, model, output / spec.name / f"fold_{fold}", readout)
+                    tuned = _fine_tuned(recipe, overrides, model, output / spec.name / f"fold_{fold}", readout, features)
                     protocols.predict(tuned, [row for row in rows if row.fold == fold], output, f"Predicting {spec.name}, fold {fold}")
             else:
                 protocols.predict(make, rows, output, f"Predicting {spec.name}")
@@ -73,7 +75,7 @@ def evaluate(
         _print(label, found)
 
 
-def _method(method: str, model: str | None, readout: str | None, device: str | None) -> Any:
+def _method(method: str, model: str | None, readout: str | None, device: str | None, feature_cache: Path | None) -> Any:
     """Makes the method when it is needed; what can be known to be wrong is an error now."""
     from lmmvqa.evaluation import methods
 
@@ -92,17 +94,17 @@ def _method(method: str, model: str | None, readout: str | None, device: str | N
     def ours() -> methods.LmmVqa:
         from lmmvqa.scoring import load_checkpoint
 
-        return methods.LmmVqa(*load_checkpoint(model, device), readout)
+        return methods.LmmVqa(*load_checkpoint(model, device), readout, features=feature_cache)
 
     return ours
 
 
-def _fine_tuned(recipe: str, overrides: dict[str, Any], model: str | None, output: Path, readout: str | None) -> Any:
+def _fine_tuned(recipe: str, overrides: dict[str, Any], model: str | None, output: Path, readout: str | None, features: Path) -> Any:
     def tuned() -> Any:
         from lmmvqa.evaluation.methods import LmmVqa
         from lmmvqa.evaluation.protocols import train_fold
 
-        return LmmVqa(*train_fold(recipe, overrides, model, output), readout)
+        return LmmVqa(*train_fold(recipe, overrides, model, output), readout, features=features)
 
     return tuned
 
@@ -116,14 +118,17 @@ def _print(title: str, found: list[dict[str, Any]]) -> None:
         between = f"{interval[0]:.3f} to {interval[1]:.3f}" if interval else "-"
         level = (row.get("level_accuracy") or {}).get("total")
         table.add_row(row["set"], part, str(row["n"]), cells[0], between, *cells[1:], _cell(level), _cell(row.get("interval_holds")))
-    # Wide enough for every column where the output is no terminal.
-    console = Console()
-    Console(width=max(console.width, 130)).print(table)
+    _print_wide(table)
     for row in found:
         if row["failed"]:
             typer.echo(f"{row['set']} {row['split']} {row['part'] or ''}: {row['failed']} of {row['videos']} without a prediction, {row['unparsable']} of them with an unparsable answer")
         for note in row["notes"]:
             typer.echo(f"{row['set']} {row['split']} {row['part'] or ''}: {note}")
+
+
+def _print_wide(table: Table) -> None:
+    """Wide enough for every column where the output is no terminal."""
+    Console(width=max(Console().width, 130)).print(table)
 
 
 def _cell(value: float | None) -> str:
@@ -135,15 +140,17 @@ def ablate(
     grid: Annotated[Path, typer.Argument(help="YAML file, as lmmvqa/evaluation/ablations.yaml.")],
     output: Annotated[Path, typer.Option(help="Folder for the rows; a grid that was stopped goes on.")],
     data: Annotated[str | None, typer.Option(help="SET=FOLDER or an exported folder, in place of the grid's.")] = None,
+    table: Annotated[list[str] | None, typer.Option(help="A table of the grid to run; may be repeated. Default: all.")] = None,
     setting: Annotated[list[str] | None, typer.Option("--set", help="A training setting of all rows, key=value.")] = None,
+    feature_cache: Annotated[Path | None, typer.Option(help="Features of a run of `lmmvqa train` on the same videos; what is missing is added.")] = None,
     resamples: Annotated[int, typer.Option(min=0, help="Bootstrap resamples for the intervals.")] = 1000,
 ) -> None:
     """Train and evaluate every row of a grid of ablations."""
     with clear_errors():
         from lmmvqa.evaluation.ablation import read_grid, run_grid
 
-        results = run_grid(read_grid(grid, data, parse_settings(setting)), output, resamples)
-        table = Table("table", "row", "set", "n", "SRCC", "95 %", "PLCC fitted", "level")
+        results = run_grid(read_grid(grid, data, parse_settings(setting), table), output, resamples, feature_cache)
+        shown = Table("table", "row", "set", "n", "SRCC", "95 %", "PLCC fitted", "level")
         for result in results:
             for row in result["figures"]:
                 if row["part"] is None:
@@ -151,13 +158,13 @@ def ablate(
                     between = f"{interval[0]:.3f} to {interval[1]:.3f}" if interval else "-"
                     level = (row.get("level_accuracy") or {}).get("total")
                     where = f"{row['set']} {row['split']}"
-                    table.add_row(result["table"], result["name"], where, str(row["n"]), _cell(row.get("srcc")), between, _cell(row.get("plcc_fitted")), _cell(level))
-        Console().print(table)
+                    shown.add_row(result["table"], result["name"], where, str(row["n"]), _cell(row.get("srcc")), between, _cell(row.get("plcc_fitted")), _cell(level))
+        _print_wide(shown)
 
 
 @app.command()
 def report(
-    folders: Annotated[list[Path], typer.Argument(help="Outputs of `lmmvqa evaluate` and `lmmvqa ablate`.")],
+    folders: Annotated[list[Path], typer.Argument(help="Outputs of `lmmvqa evaluate`, `ablate`, `train` and `vcgbench`.")],
     output: Annotated[Path, typer.Option(help="The page; its tables go beside it as Markdown.")] = Path("report.html"),
     pictures: Annotated[Path | None, typer.Option(help="Folder for the pictures as PNG files too.")] = None,
     unit: Annotated[str, typer.Option(help="What the ratings are, such as MOS or VMAF.")] = "MOS",

@@ -16,11 +16,10 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, Repository
 from huggingface_hub.utils import validate_repo_id
 
 from hub_cards.demo_card import demo_card
-from hub_cards.model_card import model_card, read_facts
-from hub_cards.results import read_results
+from hub_cards.model_card import FACTS, RESULTS, add_model_card
 
 RepoType = Literal["model", "dataset", "space"]
-RESULTS, METRICS, FACTS = "results", "metrics.json", "card.yaml"
+METRICS = "metrics.json"
 # What `from_pretrained` reads. A folder of training also holds the trainer's state, which is nobody's business.
 _MODEL_FILES = ("*.safetensors", "*.safetensors.index.json", "*.jinja", "tokenizer*", "vocab*", "merges.txt", "special_tokens_map.json",
                 "added_tokens.json", "config.json", "generation_config.json", "adapter_config.json", "processor_config.json")  # fmt: skip
@@ -64,8 +63,10 @@ def staged_model(
     adapter = (folder / "adapter_config.json").is_file()
     if not adapter and not (folder / "config.json").is_file():
         raise PushError(f"{folder} is neither a checkpoint nor an adapter: name a folder that `lmmvqa train` or `compose` wrote.")
-    files = {file.name: file for file in sorted((told / RESULTS).glob("*.json"))}
-    files |= {f"{run.resolve().name}.json": run / METRICS for run in results}
+    files = {file.name: file for file in (told / RESULTS).glob("*.json")}
+    for run in results:
+        if files.setdefault(f"{run.resolve().name}.json", run / METRICS) != run / METRICS:
+            raise PushError(f"Two runs have the name {run.resolve().name}: rename the folder of one.")
     with _staging() as stage:
         for pattern in _MODEL_FILES:
             for file in folder.glob(pattern):
@@ -77,14 +78,7 @@ def staged_model(
         elif base_model is not None:
             raise PushError(f"{folder} is a full checkpoint; --base-model is for adapters.")
         add_remote_code(stage)
-        if (told / FACTS).is_file():
-            shutil.copy(told / FACTS, stage)
-        found = read_results(files.values())
-        for name, file in files.items():
-            _place(file, stage / RESULTS / name)
-        config = _config(stage)
-        card = model_card(repo_id, read_facts(stage / FACTS), found, base_model=base_model, config=config)
-        card.save(stage / "README.md")
+        add_model_card(stage, repo_id, told / FACTS, files, base_model=base_model, config=_config(stage))
         if (told / FOLDER / FILE).is_file():
             shutil.copytree(told / FOLDER, stage / FOLDER)
         else:
@@ -217,7 +211,6 @@ def _staging() -> Iterator[Path]:
 
 def _place(source: Path, target: Path) -> None:
     """Large files as links; small ones as copies, as they may be changed."""
-    target.parent.mkdir(exist_ok=True)
     if source.suffix == ".safetensors":
         target.symlink_to(source.resolve())
     else:

@@ -17,8 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from lmmvqa.remote_videos import at_hand, name_of
+from lmmvqa.remote_videos import at_hand
 from processing import video_reader
+from processing.video_names import name_of
 from processing.video_reader import Chunk, VideoError, open_video
 
 try:

@@ -16,7 +16,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from lmmvqa import reading_process
-from lmmvqa.remote_videos import name_of
+from processing.video_names import name_of
 from processing.video_processing_lmmvqa import LmmVqaVideoProcessor, PreparedChunk
 from processing.video_reader import VideoError, VideoInfo
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import tempfile
@@ -21,15 +20,6 @@ BLOCK = 2**20
 def is_remote(video: Any) -> bool:
     """Whether a video is a URL that is not on this machine."""
     return isinstance(video, str) and re.match(r"(?!file:)[A-Za-z][A-Za-z0-9+.-]*://", video) is not None
-
-
-def name_of(video: Any) -> str:
-    """How results and messages call a video."""
-    if isinstance(video, str | os.PathLike):
-        return os.fspath(video)
-    if isinstance(video, dict) and video.get("path"):
-        return str(video["path"])
-    return str(getattr(video, "name", f"<{type(video).__name__}>"))
 
 
 @contextmanager

@@ -18,11 +18,11 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 import lmmvqa.registration  # noqa: F401 - makes the Auto classes know ours
 from lmmvqa.default_checkpoint import default_checkpoint
 from lmmvqa.reading_workers import ReadingLimits, ReadingWorker
-from lmmvqa.remote_videos import find_remote_videos, is_remote, name_of
+from lmmvqa.remote_videos import find_remote_videos, is_remote
 from modeling_lmmvqa.feature_batches import assessment_inputs
 from modeling_lmmvqa.modeling_lmmvqa import TemplateCache
 from modeling_lmmvqa.quality_timeline import EncodedVideo, assess_timeline, encode_stream
-from processing.video_names import is_video
+from processing.video_names import is_video, name_of
 from processing.video_reader import VideoError
 
 logger = logging.getLogger(__name__)

@@ -8,7 +8,7 @@ from typing import Any
 from transformers import Pipeline
 
 from .feature_batches import assessment_inputs
-from .quality_timeline import STEP_S, WINDOW_S, EncodedVideo, assess_timeline, encode_stream
+from .quality_timeline import STEP_S, WINDOW_S, EncodedVideo, Progress, assess_timeline, encode_stream, no_progress
 
 
 class LmmVqaPipeline(Pipeline):
@@ -31,8 +31,10 @@ class LmmVqaPipeline(Pipeline):
         Args:
             videos: one video (path, `file://` URL, bytes, binary file, mapping with "path" or "bytes", array with `fps`), a
                 list, a `datasets` column, or a generator.
-            kwargs: `batch_size` (videos that the language model sees at once, 1), `timeline` (also quality over time, False) with `window` and `step` in seconds (4 and 1) and `key_frames`
-                (with it, small JPEGs of the worst and the best second, False), `decoder` ("auto", "pyav" or "decord"), `fps` (of arrays).
+            kwargs: `batch_size` (videos that the language model sees at once, 1), `decoder` ("auto", "pyav" or "decord"), `fps` (of
+                arrays), `timeline` (also quality over time, False). With `timeline`: `window` and `step` in seconds (4 and 1), `key_frames`
+                (small JPEGs of the worst and the best second, False), `progress` (called as the work goes on with what is counted, "seconds"
+                and then "windows", how many are done, and of how many).
 
         Returns:
             A dictionary for one video, a list for a list or a column, an iterator for a generator. Keys: path, score, score_std,
@@ -50,17 +52,18 @@ class LmmVqaPipeline(Pipeline):
         window: int | None = None,
         step: int | None = None,
         key_frames: bool | None = None,
+        progress: Progress | None = None,
         decoder: str | None = None,
         fps: float | None = None,
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         settings = {
-            "timeline": timeline, "window": window, "step": step, "key_frames": key_frames, "decoder": decoder, "fps": fps,
+            "timeline": timeline, "window": window, "step": step, "key_frames": key_frames, "progress": progress, "decoder": decoder, "fps": fps,
         }  # fmt: skip
         return {}, {name: value for name, value in settings.items() if value is not None}, {}
 
     def preprocess(self, video: Any) -> dict[str, Any]:
         """The video as it is: its seconds are read when the towers are ready for them, so memory does not grow with its length."""
-        return {"path": _name(video), "video": video}
+        return {"path": self.processor.video_processor.name_of(video), "video": video}
 
     def get_iterator(
         self,
@@ -84,12 +87,14 @@ class LmmVqaPipeline(Pipeline):
         window: int = WINDOW_S,
         step: int = STEP_S,
         key_frames: bool = False,
+        progress: Progress = no_progress,
         **settings: Any,
     ) -> list[dict[str, Any]]:
         video_processor = self.processor.video_processor
         if not timeline:
             settings["max_chunks"] = video_processor.max_chunks
-        encoded = [self._encode(item, settings, key_frames) for item in batch]
+        watched = {"keep_key_frames": key_frames, "progress": progress} if timeline else {}
+        encoded = [self._encode(item, settings, watched) for item in batch]
         videos = [video for video in encoded if isinstance(video, EncodedVideo)]
         rows = iter(())
         if videos:
@@ -104,15 +109,15 @@ class LmmVqaPipeline(Pipeline):
                 continue
             result = {"path": item["path"], **next(rows), "duration_s": round(video.info.duration_s, 3)}
             if timeline:
-                result["timeline"] = assess_timeline(self.model, self.processor, video, window=window, step=step)
+                result["timeline"] = assess_timeline(self.model, self.processor, video, window=window, step=step, progress=progress)
             results.append(result)
         return results
 
-    def _encode(self, item: dict[str, Any], settings: dict[str, Any], key_frames: bool) -> EncodedVideo | str:
+    def _encode(self, item: dict[str, Any], settings: dict[str, Any], watched: dict[str, Any]) -> EncodedVideo | str:
         """The features of a video, or what is wrong with it."""
         try:
             stream = self.processor.video_processor.stream(item["video"], **settings)
-            return encode_stream(self.model, stream, keep_key_frames=key_frames)
+            return encode_stream(self.model, stream, **watched)
         # The reader's errors are for people as they stand. Its class may be loaded twice, so it is known by its base.
         except ValueError as error:
             return str(error)
@@ -135,12 +140,6 @@ def _is_one_video(video: Any) -> bool:
     if isinstance(video, str | bytes | os.PathLike | Mapping) or hasattr(video, "read") or hasattr(video, "ndim"):
         return True
     return not isinstance(video, Iterable)
-
-
-def _name(video: Any) -> str:
-    if isinstance(video, Mapping):
-        return str(video.get("path") or "<bytes>")
-    return os.fspath(video) if isinstance(video, str | os.PathLike) else str(getattr(video, "name", f"<{type(video).__name__}>"))
 
 
 __all__ = ["LmmVqaPipeline"]

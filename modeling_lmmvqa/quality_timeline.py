@@ -1,6 +1,6 @@
 """Quality over time: a window slides over a video whose tower features are computed once."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,13 @@ STEP_S = 1
 WINDOWS_AT_ONCE = 16
 # Longer side of a key frame that is kept, in pixels.
 THUMBNAIL_SIZE = 480
+
+# Called with what is counted ("seconds" that the towers see, then "windows" that are assessed), how many are done, and of how many.
+Progress = Callable[[str, int, int], None]
+
+
+def no_progress(what: str, done: int, total: int) -> None:
+    """For those who don't watch."""
 
 
 @dataclass
@@ -38,7 +45,9 @@ class EncodedVideo:
         return {name: stream[list(chunks)] for name, stream in self.features.items()}
 
 
-def encode_stream(model: Any, stream: Iterable[Any], *, keep_key_frames: bool = False) -> EncodedVideo:
+def encode_stream(
+    model: Any, stream: Iterable[Any], *, keep_key_frames: bool = False, progress: Progress = no_progress
+) -> EncodedVideo:
     """Features of a whole video, second by second as `video_processor.stream` gives it: only features (and small JPEGs) are
     kept, so memory does not grow with what a frame takes."""
     features, starts_s, key_frames = [], [], []
@@ -47,6 +56,7 @@ def encode_stream(model: Any, stream: Iterable[Any], *, keep_key_frames: bool = 
         starts_s.append(chunk.start_s)
         if keep_key_frames:
             key_frames.append(_small_jpeg(chunk.key_frame))
+        progress("seconds", len(starts_s), chunk.info.num_chunks)
     joined = {name: torch.cat([second[name] for second in features]) for name in features[0]}
     return EncodedVideo(joined, starts_s, chunk.info, key_frames)
 
@@ -68,7 +78,13 @@ def cut_windows(num_chunks: int, window: int = WINDOW_S, step: int = STEP_S) -> 
 
 
 def assess_timeline(
-    model: Any, processor: Any, video: EncodedVideo, *, window: int = WINDOW_S, step: int = STEP_S
+    model: Any,
+    processor: Any,
+    video: EncodedVideo,
+    *,
+    window: int = WINDOW_S,
+    step: int = STEP_S,
+    progress: Progress = no_progress,
 ) -> dict[str, Any]:
     """The score of every window, and the worst and the best second.
 
@@ -83,7 +99,7 @@ def assess_timeline(
         second, and its key_frame (bytes of a JPEG) where key frames were kept.
     """
     windows = cut_windows(len(video.starts_s), window, step)
-    scores = _scores(model, processor, video, windows)
+    scores = _scores(model, processor, video, windows, progress)
     order = sorted(range(len(windows)), key=lambda i: scores[i][0])
     worst, best = windows[order[0]], windows[order[-1]]
     seconds = sorted({*worst, *best})
@@ -121,14 +137,18 @@ def _small_jpeg(frame: torch.Tensor) -> bytes:
     return encode_jpeg(small.contiguous(), quality=85).numpy().tobytes()
 
 
-def _scores(model: Any, processor: Any, video: EncodedVideo, windows: Sequence[range]) -> list[tuple[float, float]]:
+def _scores(
+    model: Any, processor: Any, video: EncodedVideo, windows: Sequence[range], progress: Progress = no_progress
+) -> list[tuple[float, float]]:
     """Expected score and standard deviation of each window."""
     scores: list[tuple[float, float]] = []
     template = model.cache_template(torch.tensor(processor.assessment_prefix_ids(1)))
     for first in range(0, len(windows), WINDOWS_AT_ONCE):
+        progress("windows", first, len(windows))
         parts = [video.part(chunks) for chunks in windows[first : first + WINDOWS_AT_ONCE]]
         inputs = assessment_inputs(processor, parts)
         asked = {name: tensor.to(model.device) for name, tensor in inputs.items() if not name.startswith("level_")}
         quality = model.assess(**asked, template_cache=template)
         scores += zip(quality.score.tolist(), quality.score_std.tolist(), strict=True)
+    progress("windows", len(windows), len(windows))
     return scores

@@ -1,6 +1,10 @@
-"""Which file names are those of videos; apart from the reader, so that asking does not load a decoder or torch."""
+"""What videos are called; apart from the reader, so that asking does not load a decoder or torch."""
 
 from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
 
 _SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg")
 _SUFFIXES += (".ts", ".m2ts", ".mts", ".flv", ".wmv", ".3gp", ".ogv", ".vob")
@@ -9,3 +13,17 @@ _SUFFIXES += (".ts", ".m2ts", ".mts", ".flv", ".wmv", ".3gp", ".ogv", ".vob")
 def is_video(path: str) -> bool:
     """Whether a path has the suffix of a video, in upper or lower case."""
     return path.lower().endswith(_SUFFIXES)
+
+
+def name_of(video: Any) -> str:
+    """How results and messages call a video: its path, or what it is given as."""
+    if isinstance(video, str | os.PathLike):
+        return os.fspath(video)
+    if isinstance(video, Mapping):
+        return str(video.get("path") or ("<mapping>" if video.get("bytes") is None else "<bytes>"))
+    if isinstance(video, bytes | bytearray | memoryview):
+        return "<bytes>"
+    if hasattr(video, "ndim"):
+        return "<array>"
+    kind = "file object" if hasattr(video, "read") else type(video).__name__
+    return str(getattr(video, "name", f"<{kind}>"))

@@ -12,6 +12,7 @@ from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 from transformers.processing_utils import VideosKwargs
 from transformers.video_processing_utils import BaseVideoProcessor
 
+from .video_names import name_of
 from .video_reader import Chunk, VideoInfo, evenly_spaced, open_video
 
 
@@ -92,6 +93,9 @@ class LmmVqaVideoProcessor(BaseVideoProcessor):
     # Ten seconds is the longest clip of the sets with human ratings but one, and fills 5,120 of Llama 3's 8,192 tokens.
     max_chunks = 10
     decoder = "auto"
+
+    # For what has a processor and can't import this package: code of a model on the Hub.
+    name_of = staticmethod(name_of)
 
     def preprocess(self, videos: Any, **kwargs: Any) -> BatchFeature:
         """

@@ -33,6 +33,8 @@ from PIL import Image
 if TYPE_CHECKING:
     import torch
 
+from .video_names import name_of
+
 logger = logging.getLogger(__name__)
 
 VideoSource = Union[str, os.PathLike, bytes, BinaryIO, Mapping[str, Any], np.ndarray, "torch.Tensor"]
@@ -322,22 +324,21 @@ def _cut_by_clock(timestamps: np.ndarray, tick: Fraction) -> tuple[np.ndarray, n
 
 def _as_file(video: VideoSource) -> tuple[str | BinaryIO, str]:
     """Return a path or seekable file object, and the name of the video for messages."""
+    name = name_of(video)
     if isinstance(video, Mapping):
         path, data = video.get("path"), video.get("bytes")
         if data is not None:
-            return _as_file(data)[0], str(path or "<bytes>")
+            return _as_file(data)[0], name
         if path is None:
-            raise VideoError("<mapping> has neither 'path' nor 'bytes'. Give the path or the bytes of a video file.")
+            raise VideoError(f"{name} has neither 'path' nor 'bytes'. Give the path or the bytes of a video file.")
         return _as_file(path)
     if isinstance(video, bytes | bytearray | memoryview):
         if len(video) == 0:
-            raise VideoError("<bytes> is empty. Read the file again.")
-        return io.BytesIO(video), "<bytes>"
+            raise VideoError(f"{name} is empty. Read the file again.")
+        return io.BytesIO(video), name
     if isinstance(video, str | os.PathLike):
-        path = os.fspath(video)
-        return _checked_path(path), path
+        return _checked_path(name), name
     if hasattr(video, "read"):
-        name = str(getattr(video, "name", "<file object>"))
         if not (hasattr(video, "seekable") and video.seekable()):
             raise VideoError(f"{name} cannot seek, and a video file is read from several places. Give its bytes.")
         if isinstance(video, io.TextIOBase):
@@ -346,7 +347,7 @@ def _as_file(video: VideoSource) -> tuple[str | BinaryIO, str]:
             raise VideoError(f"{name} is empty. Write or download it again.")
         return video, name
     raise VideoError(
-        f"<{type(video).__name__}> is not a video. Give a path, bytes, a binary file object, a mapping with 'path' or "
+        f"{name} is not a video. Give a path, bytes, a binary file object, a mapping with 'path' or "
         "'bytes', or an array of frames."
     )
 
@@ -380,17 +381,15 @@ def _checked_path(path: str) -> str:
 def _open_file(file: str | BinaryIO, name: str, backend: str) -> _Decoder:
     if backend != "auto":
         return _FILE_DECODERS[backend](file, name)
-    reasons = {}
+    errors: list[Exception] = []
     for backend, decoder in _FILE_DECODERS.items():
         try:
             return decoder(file, name)
         except (VideoError, ImportError) as error:
-            reasons[backend] = error
-    if all(isinstance(error, ImportError) for error in reasons.values()):
-        raise reasons["pyav"]
-    raise VideoError(
-        f"{name} cannot be read. With PyAV: {reasons['pyav']} With decord: {reasons['decord']}"
-    ) from reasons["pyav"]
+            logger.debug("With %s: %s", backend, error)
+            errors.append(error)
+    # PyAV's reason is the clearer one, and all that a person needs.
+    raise next((error for error in errors if isinstance(error, VideoError)), errors[0])
 
 
 def _rewound(file: str | BinaryIO) -> str | BinaryIO:

@@ -9,12 +9,15 @@ import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import CLIPVisionConfig, CLIPVisionModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+import lmmvqa
 from lmmvqa.composing import compose
 from lmmvqa.remote_code import add_remote_code
 from lmmvqa.scoring import load_checkpoint
 from modeling_lmmvqa import LmmVqaTemporalConfig, LmmVqaTemporalModel
 
 DATA = Path(__file__).parent / "data"
+# Where our packages are: this repository, or what is installed. Processes that tests start import them from there, too.
+SITE = Path(lmmvqa.__file__).parents[1]
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"

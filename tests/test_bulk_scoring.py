@@ -13,7 +13,7 @@ import pandas as pd
 import psutil
 import pytest
 import torch
-from conftest import ffmpeg, make_tiny
+from conftest import SITE, ffmpeg, make_tiny
 
 from lmmvqa import reading_workers
 from lmmvqa.bulk_runs import local_engine, score_to_file
@@ -23,7 +23,6 @@ from lmmvqa.result_files import ResultFile
 from lmmvqa.scoring import VideoScore, find_videos, load_checkpoint, score_videos
 from processing.video_reader import VideoError
 
-ROOT = Path(__file__).parent.parent
 COMMAND = [sys.executable, "-m", "lmmvqa.cli", "score"]
 
 
@@ -151,7 +150,7 @@ def _readers() -> set[int]:
 
 
 def score_command(*arguments: object, **options) -> subprocess.Popen:
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(SITE), os.environ.get("PYTHONPATH", "")])}
     return subprocess.Popen([*COMMAND, *map(str, arguments)], env=environment, stderr=subprocess.PIPE, text=True, **options)
 
 
@@ -211,7 +210,7 @@ def test_processes_of_accelerate_share_the_videos(tiny_checkpoint, library, tmp_
     launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29617", "-m", "lmmvqa.cli"]
     run = subprocess.run(
         [*launch, "score", str(library), "--model", tiny_checkpoint, "--output", str(output), "--workers", "1"],
-        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False,
+        env=os.environ | {"PYTHONPATH": str(SITE), "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False,
     )
     table = pd.read_csv(output)
     assert sorted(table["path"]) == sorted(find_videos([str(library)])), run.stderr

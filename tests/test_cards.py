@@ -1,13 +1,15 @@
 """Cards say what is so."""
 
 import json
+import re
 
 import pytest
 from huggingface_hub import ModelCard, SpaceCard
 
 from hub_cards.demo_card import demo_card
-from hub_cards.model_card import ModelFacts, Part, model_card, read_facts
+from hub_cards.model_card import ModelFacts, Part, add_model_card, model_card, read_facts
 from hub_cards.results import CardError, Result, check_figures, read_results
+from lmmvqa import default_checkpoint
 
 SRCC = Result("konvid_1k", "test", None, "srcc", 0.81234, 240, (0.774, 0.846))
 PART = Result("konvid_1k", "test", "codec", "srcc", 0.6511, 80)
@@ -32,7 +34,7 @@ def test_a_model_card_is_complete():
     opening = card.text.strip()[:400]
     assert "from 0 (worst) to 100 (best)" in opening
     for words in ("the mean opinion of people", "It never saw flicker.", "lmmvqa verify --model user/example", "@article{", "Llama 3.1",
-                  "| konvid_1k | test | 240 | srcc | 0.812 | 0.774 to 0.846 |", 'pipeline(model="user/example", trust_remote_code=True)'):
+                  "| konvid_1k | test | 240 | SRCC | 0.812 | 0.774 to 0.846 |", 'pipeline(model="user/example", trust_remote_code=True)'):
         assert words in card.text, words
 
 
@@ -80,8 +82,32 @@ def test_results_files(tmp_path):
 
 
 def test_a_part_may_be_told_of_but_does_not_stand_for_the_whole():
-    card = model_card("user/example", ModelFacts(training_data="On compression alone SRCC is .651."), [SRCC, PART])
-    assert [result.metric_value for result in card.data.eval_results] == [0.81234]
+    facts = ModelFacts(training_data="On compression alone SRCC is .651.", set_names={"konvid_1k": "KoNViD-1k"})
+    card = model_card("user/example", facts, [SRCC, PART])
+    assert [(result.dataset_name, result.metric_value) for result in card.data.eval_results] == [("KoNViD-1k", 0.81234)]
+    assert "| KoNViD-1k | test | codec | 80 | 0.651 |" in card.text and "| SRCC | 0.812 |" in card.text
+
+
+def test_the_default_checkpoint_states_what_was_measured():
+    """What is written by hand of how well it does, too."""
+    results = read_results(default_checkpoint.RESULTS.glob("*.json"))
+    model_card("user/default", read_facts(default_checkpoint.FACTS), results)
+    story = (default_checkpoint.CHECKPOINT_FOLDER / "README.md").read_text(encoding="utf-8")
+    (how_well,) = re.findall(r"^## How well it does\n(.*?)^## ", story, re.DOTALL | re.MULTILINE)
+    check_figures(how_well, results)
+
+
+def test_card_facts_and_results_lie_in_the_folder(tmp_path):
+    facts, metrics, folder = tmp_path / "facts.yaml", tmp_path / "metrics.json", tmp_path / "checkpoint"
+    folder.mkdir()
+    facts.write_text("title: T\n")
+    metrics.write_text(json.dumps([{"set": "konvid_1k", "split": "test", "part": None, "n": 240, "srcc": 0.81234, "intervals": {}}]))
+    add_model_card(folder, str(folder), facts, {"konvid.json": metrics})
+    card = ModelCard.load(folder / "README.md")
+    assert (card.data.model_name, card.data.eval_results[0].metric_value) == ("T", 0.81234)
+    assert (folder / "results" / "konvid.json").read_bytes() == metrics.read_bytes() and (folder / "card.yaml").is_file()
+    with pytest.raises(CardError, match=r"other\.json is not a results file"):
+        add_model_card(folder, str(folder), facts, {"x.json": tmp_path / "other.json"})
 
 
 def test_facts_of_a_folder(tmp_path):

@@ -11,15 +11,13 @@ from pathlib import Path
 import pandas as pd
 import psutil
 import pytest
-from conftest import ffmpeg, make_tiny
+from conftest import SITE, ffmpeg, make_tiny
 
 from lmmvqa import remote_videos
 from lmmvqa.bulk_runs import ray_engine, score_to_file
 from lmmvqa.bulk_scoring import score_in_bulk
 from lmmvqa.scoring import find_videos, score_videos
 from processing.video_reader import VideoError
-
-ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +29,7 @@ def small_clip(tmp_path_factory) -> Path:
 
 def test_a_killed_ray_worker_costs_no_result(small_clip, tmp_path, monkeypatch):
     # Workers import from here, whatever is installed, and don't stand back behind everything else on the machine.
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("PYTHONPATH", str(SITE))
     monkeypatch.setenv("RAY_worker_niceness", "0")
     ray = pytest.importorskip("ray", reason="the extra 'ray' is not installed")
     checkpoint, videos = tmp_path / "tiny", tmp_path / "videos"

@@ -10,6 +10,7 @@ from pathlib import Path
 import dataset_layouts as layouts
 import pyarrow.parquet as pq
 import pytest
+from conftest import DATA, SITE
 from huggingface_hub import DatasetCard
 from typer.testing import CliRunner
 
@@ -17,8 +18,7 @@ from dataset_builders import check_set, export_set
 from lmmvqa.data_commands import app
 from processing.quality_prompts import LEVEL_INSTRUCTIONS, SCORE_INSTRUCTIONS
 
-REPOSITORY = Path(__file__).resolve().parents[1]
-CLIP = REPOSITORY / "tests" / "data" / "flower.mp4"
+CLIP = DATA / "flower.mp4"
 
 # Runs where none of our packages can be imported, and says what load_dataset gives.
 LOAD = """
@@ -164,5 +164,5 @@ def test_help_imports_nothing_heavy():
         "try: app()\nexcept SystemExit: pass\n"
         "print([name for name in ('torch', 'datasets', 'transformers', 'pandas', 'numpy') if name in sys.modules])"
     )
-    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=REPOSITORY, check=True)
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=SITE, check=True)
     assert result.stdout.splitlines()[-1] == "[]"

@@ -94,6 +94,7 @@ def test_a_dropped_video_gets_its_score_and_its_timeline(open_page, tmp_path):
     ffmpeg("-i", good, "-t", 2, "-c:v", "libx264", "-crf", 51, bad)
     page = open_page()
     upload(page, 0, good)
+    page.locator("#result-0").get_by_text(re.compile(r"Watching: second \d of 6")).wait_for(timeout=SCORING_MS)
     score = wait_for_score(page)
     text = page.locator("#result-0").inner_text()
     assert re.search(r"most likely between \d+ and \d+", text) and "Worst moment" in text and "Best moment" in text

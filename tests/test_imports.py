@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from conftest import SITE
 
-ROOT = Path(__file__).parent.parent
 OURS = {"lmmvqa", "dataset_builders", "hub_cards", "processing", "modeling_lmmvqa"}
 MAY_IMPORT = {
     "lmmvqa": OURS,
@@ -16,7 +16,7 @@ MAY_IMPORT = {
     "processing": set(),
     "modeling_lmmvqa": set(),
 }
-FILES = [file for package in OURS for file in sorted((ROOT / package).rglob("*.py"))]
+FILES = [file for package in OURS for file in sorted((SITE / package).rglob("*.py"))]
 
 
 def imported(file: Path) -> list[tuple[int, str]]:
@@ -30,9 +30,9 @@ def imported(file: Path) -> list[tuple[int, str]]:
     return found
 
 
-@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(ROOT)))
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(SITE)))
 def test_arrows(file):
-    package = file.relative_to(ROOT).parts[0]
+    package = file.relative_to(SITE).parts[0]
     for level, module in imported(file):
         top = module.split(".")[0]
         if level == 0 and top in OURS:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 from functools import partial
@@ -13,7 +14,7 @@ from huggingface_hub.utils import _http
 from loopback_hub import TOKEN, LoopbackHub
 from typer.testing import CliRunner
 
-from lmmvqa import pushing, verifying
+from lmmvqa import default_checkpoint, pushing, verifying
 from lmmvqa.cli import app
 from lmmvqa.scoring import load_checkpoint
 from lmmvqa.training.adapters import make_trainable
@@ -69,12 +70,32 @@ def test_a_model_is_whole_and_its_dry_run_says_so(hub, tiny_checkpoint, tmp_path
     card = ModelCard(files["README.md"].decode())
     (result,) = card.data.eval_results
     assert (result.dataset_name, result.metric_type, result.metric_value) == ("konvid_1k", "srcc", 0.8123)
-    assert "| konvid_1k | test | 240 | srcc | 0.812 | 0.774 to 0.846 |" in card.text
+    assert "| konvid_1k | test | 240 | SRCC | 0.812 | 0.774 to 0.846 |" in card.text
     assert json.loads(files["reference/scores.json"])["clips"][0]["file"] == "flower.mp4"
     # Pushed again, nothing large travels twice.
     before = len(hub.requests)
     assert invoke(*arguments).exit_code == 0
     assert not [request for request in hub.requests[before:] if request.startswith("PUT")]
+
+
+def test_the_default_checkpoint_goes_up_with_its_results(tiny_checkpoint, tmp_path, monkeypatch):
+    """What this release tells of it, whatever the assembled folder told when it was made."""
+    told = tmp_path / "told"
+    shutil.copytree(default_checkpoint.REFERENCE, told / "reference")
+    (told / "card.yaml").write_text("title: Default\nset_names: {rated_videos: Ladder}\n")
+    (told / "results").mkdir()
+    row = {"set": "rated_videos", "split": "test", "part": None, "n": 459, "srcc": 0.7654, "intervals": {}}
+    (told / "results" / "ladder.json").write_text(json.dumps([row]))
+    monkeypatch.setattr(default_checkpoint, "CHECKPOINT_FOLDER", told)
+    monkeypatch.setattr(default_checkpoint, "default_checkpoint", lambda: tiny_checkpoint)
+    with pushing.staged_model(None, "user/default") as stage:
+        (result,) = ModelCard.load(stage / "README.md").data.eval_results
+        assert (result.dataset_name, result.metric_type, result.metric_value) == ("Ladder", "srcc", 0.7654)
+        assert (stage / "results" / "ladder.json").is_file() and (stage / "reference" / "scores.json").is_file()
+        assert (stage / "model.safetensors").resolve() == (tiny_checkpoint / "model.safetensors").resolve()
+    other = tmp_path / "ladder"
+    with pytest.raises(pushing.PushError, match="Two runs"), pushing.staged_model(None, "user/default", results=[other]):
+        pass
 
 
 def test_an_adapter_goes_up_with_the_name_of_its_base(hub, tiny_checkpoint, tmp_path):

@@ -5,7 +5,6 @@ import os
 import shutil
 import subprocess
 import sys
-import sysconfig
 from pathlib import Path
 
 import pytest
@@ -45,9 +44,11 @@ def bare_packages(tmp_path_factory) -> Path:
     """Every installed package but ours, as links in a folder: what a clean environment with the dependencies holds."""
     folder = tmp_path_factory.mktemp("bare")
     ours = ("lmmvqa", "__editable__", "modeling_lmmvqa", "processing", "dataset_builders", "hub_cards")
-    for entry in Path(sysconfig.get_path("purelib")).iterdir():
-        if not entry.name.startswith(ours) and entry.suffix != ".pth":
-            (folder / entry.name).symlink_to(entry)
+    # The packages may be those of several environments, one on top of the other.
+    for site in (Path(place) for place in sys.path if Path(place).name == "site-packages"):
+        for entry in site.iterdir():
+            if not entry.name.startswith(ours) and entry.suffix != ".pth" and not (folder / entry.name).exists():
+                (folder / entry.name).symlink_to(entry)
     return folder
 
 

@@ -163,7 +163,7 @@ def test_sigkill_at_random_moments_loses_nothing(suffix, tmp_path):
     for _ in range(8):
         with subprocess.Popen(command, stdout=subprocess.PIPE) as writer:
             writer.stdout.readline()
-            time.sleep(draw.uniform(0, 0.2))
+            time.sleep(draw.uniform(0, 0.03))
             writer.send_signal(signal.SIGKILL)
         with ResultFile(path, key="id") as results:
             found = [int(row["id"]) for row in results.rows()]

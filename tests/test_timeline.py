@@ -1,5 +1,6 @@
 """Quality over time, and the pipeline that gives it."""
 
+import io
 import json
 
 import numpy as np
@@ -102,6 +103,14 @@ def test_the_pipeline_takes_what_people_have(tiny, tiny_pipe, clip):
     assert tiny_pipe([]) == []
 
 
+def test_names_in_results_are_those_of_the_messages(tiny_pipe, clip):
+    with clip.open("rb") as file:
+        given = [clip, file, io.BytesIO(b"x"), clip.read_bytes(), {"path": None, "bytes": b"x"}, {"path": "a.mp4", "bytes": b"x"}, 7]
+        names = [tiny_pipe.preprocess(video)["path"] for video in given]
+    assert names == [str(clip), str(clip), "<file object>", "<bytes>", "<bytes>", "a.mp4", "<int>"]
+    assert tiny_pipe([b"x", 7])[1]["error"].startswith("<int> is not a video")
+
+
 def test_the_pipeline_goes_on_past_what_it_cant_read(tiny_pipe, clip, tmp_path):
     (tmp_path / "empty.mp4").touch()
     good, missing, empty, last = tiny_pipe(
@@ -122,6 +131,12 @@ def test_the_score_is_the_same_with_a_timeline(tiny_pipe, dipping):
         tiny_pipe(str(dipping), timeline=True, window=0)
 
 
+def test_who_waits_sees_how_far_it_is(tiny_pipe, dipping):
+    seen = []
+    tiny_pipe(str(dipping), timeline=True, progress=lambda *step: seen.append(step))
+    assert seen == [*(("seconds", done, 15) for done in range(1, 16)), ("windows", 0, 12), ("windows", 12, 12)]
+
+
 def test_the_command_gives_the_timeline(tiny, clip, monkeypatch):
     monkeypatch.setattr(scoring, "load_checkpoint", lambda *_: tiny)
     done = CliRunner().invoke(app, ["score", str(clip), "missing.mp4", "--timeline", "--json"])
@@ -131,4 +146,6 @@ def test_the_command_gives_the_timeline(tiny, clip, monkeypatch):
     assert list(error) == KEYS and "missing.mp4" in error["error"]
     table = CliRunner().invoke(app, ["score", str(clip), "--timeline"]).stdout
     assert f"worst moment 0:{row['timeline']['worst']['start_s']:02.0f}" in table
-    assert CliRunner().invoke(app, ["score", str(clip), "--timeline", "--csv", "scores.csv"]).exit_code == 2
+    for option in ("--csv", "--output"):
+        refused = CliRunner().invoke(app, ["score", str(clip), "--timeline", option, "scores.csv"], env={"COLUMNS": "200"})
+        assert refused.exit_code == 2 and "--timeline goes with the table or with --json" in refused.output

@@ -260,6 +260,32 @@ def test_the_cache_is_used_and_never_stale(rated, tmp_path):
     assert len(list((tmp_path / "cache").iterdir())) == 3
 
 
+def test_validation_videos_are_encoded_only_to_be_evaluated(settings, tmp_path):
+    arguments = {**settings, "output_dir": str(tmp_path), "validation_fraction": 0.5}
+    assert load_training_data(LmmVqaTrainingArguments(**arguments)).validation is None
+    data = load_training_data(LmmVqaTrainingArguments(**arguments, eval_strategy="epoch"))
+    assert len(data.validation) == len(data.train) == 4
+
+
+def test_a_model_without_temporal_tokens_adopts_the_spatial_features_of_one_with_them(rated, tmp_path):
+    model, processor = make_tiny()
+    still, still_processor = make_tiny(temporal=False)
+    cache, own = FeatureCache(tmp_path, model, processor), FeatureCache(tmp_path, still, still_processor)
+    videos = [str(rated / f"{number}.mp4") for number in range(3)]
+    list(cache.fill(zip(cache.keys(videos[:2]), videos, strict=False)))
+    assert own.adopt(cache, videos) == 2 and own.adopt(cache, videos) == 0
+    encoded = FeatureCache(tmp_path / "encoded", still, still_processor)
+    list(encoded.fill([(encoded.key(videos[0]), videos[0])]))
+    adopted, expected = own.load(own.key(videos[0])), encoded.load(encoded.key(videos[0]))
+    assert adopted.keys() == expected.keys() == {"spatial_features"} and torch.equal(adopted["spatial_features"], expected["spatial_features"])
+    with torch.no_grad():
+        next(still.model.vision_tower.parameters()).add_(1)
+    with pytest.raises(ValueError, match="differently"):
+        FeatureCache(tmp_path, still, still_processor).adopt(cache, videos)
+    with pytest.raises(ValueError, match="both streams"):
+        cache.adopt(own, videos)
+
+
 def test_labels_are_the_answers_alone(settings, tmp_path):
     trainer = make_trainer(settings, tmp_path)
     rows = [trainer.train_dataset[index] for index in range(4)]
@@ -396,7 +422,7 @@ def test_a_config_that_is_not_there_or_no_yaml(tmp_path):
     (tmp_path / "config.yaml").write_text("just text")
     with pytest.raises(ValueError, match="holds no settings"):
         read_arguments(tmp_path / "config.yaml")
-    bare = read_arguments("default_checkpoint", {"learning_rate": "2e-3", "eval_strategy": False})
+    bare = read_arguments("default_checkpoint", {"learning_rate": "2e-3", "eval_strategy": False, "save_strategy": False})
     assert bare.learning_rate == 2e-3 and bare.eval_strategy == "no"
 
 

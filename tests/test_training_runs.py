@@ -17,7 +17,7 @@ import pytest
 import torch
 import yaml
 from accelerate.commands.config.config_args import load_config_from_file
-from conftest import DATA, make_tiny
+from conftest import DATA, SITE, make_tiny
 from loopback_hub import LoopbackHub
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
@@ -29,9 +29,8 @@ from lmmvqa.training.memory import estimate_memory
 from lmmvqa.training.run import run_training
 from modeling_lmmvqa import LmmVqaConfig
 
-ROOT = Path(__file__).parent.parent
-ACCELERATE = ROOT / "lmmvqa" / "training" / "accelerate"
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+ACCELERATE = SITE / "lmmvqa" / "training" / "accelerate"
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(SITE), "OMP_NUM_THREADS": "1"}
 CLI = [sys.executable, "-m", "lmmvqa.cli"]
 
 
@@ -163,7 +162,7 @@ def test_a_model_that_fsdp_shards_scores_and_learns_as_a_whole_one(tmp_path, cli
     """What the configuration for FSDP does to the model, where accelerate itself has FSDP for GPUs only."""
     script = tmp_path / "sharded.py"
     script.write_text(SHARDED)
-    environment = ENVIRONMENT | {"PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "tests")))}
+    environment = ENVIRONMENT | {"PYTHONPATH": os.pathsep.join((str(SITE), str(DATA.parent)))}
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(script), str(clip)]
     done = subprocess.run(launch, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]

@@ -19,6 +19,10 @@ MOST_BARS = 90
 
 CSS = """
 .gradio-container { max-width: 1200px !important; margin: 0 auto !important; }
+.html-container:has(.vqa) { padding: 0 !important; }
+.gradio-container input[type="checkbox"] { border-color: var(--body-text-color-subdued); }
+[id^="player-"] { border: 1px solid var(--border-color-primary) !important; }
+[id^="result-"] .wrap:has(.progress-bar) .progress-text { display: none; }
 .vqa { color: var(--body-text-color); line-height: 1.45; }
 .vqa .head { display: flex; flex-wrap: wrap; align-items: baseline; gap: .3rem .8rem; }
 .vqa .score { font-size: 2.6rem; font-weight: 700; line-height: 1; font-variant-numeric: tabular-nums; }
@@ -29,8 +33,8 @@ CSS = """
 .vqa .scale .mark { position: absolute; inset-block: -.25rem; width: .25rem; margin-left: -.125rem; border-radius: 2px; background: var(--body-text-color); }
 .vqa .ends { display: flex; justify-content: space-between; font-size: .85rem; color: var(--body-text-color-subdued); }
 .vqa h3 { margin: 1.1rem 0 .3rem; font-size: 1rem; }
-.vqa .bars { display: flex; align-items: flex-end; gap: 2px; height: 96px; padding: 0; margin: 0; border-bottom: 1px solid var(--border-color-primary); }
-.vqa .bars button { flex: 1 1 0; min-width: 3px; height: 100%; padding: 0; border: 0; background: none; cursor: pointer; display: flex; align-items: flex-end; }
+.vqa .bars { display: flex; align-items: flex-end; gap: 2px; height: 96px; padding: 0; margin: 0; border-block: 1px solid var(--border-color-primary); border-top-style: dashed; }
+.vqa .bars button { flex: 1 1 0; min-width: 3px; height: 100%; margin: 0 !important; padding: 0; border: 0; box-shadow: none; background: none; cursor: pointer; display: flex; align-items: flex-end; }
 .vqa .bars button span { width: 100%; border-radius: 3px 3px 0 0; min-height: 3px; }
 .vqa .bars button:hover span { filter: brightness(1.25); }
 .vqa button:focus-visible { outline: 3px solid var(--body-text-color); outline-offset: 2px; border-radius: 4px; }
@@ -57,6 +61,9 @@ JS = """
 INTRODUCTION = """# How good does a video look?
 Drop a video. It gets a score from **0 (worst) to 100 (best)**, and a timeline of its quality: a click on it goes to that moment."""
 
+# What the page says while the pipeline counts on.
+STAGES = {"seconds": "Watching: second {} of {}", "windows": "Judging: moment {} of {}"}
+
 # Fonts of the reader's own machine: the page must not ask the network for any.
 _FONTS = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}
 LOOKS = {"theme": gr.themes.Soft(primary_hue="indigo", **_FONTS), "css": CSS, "js": JS}
@@ -65,10 +72,14 @@ LOOKS = {"theme": gr.themes.Soft(primary_hue="indigo", **_FONTS), "css": CSS, "j
 def build(pipe: Any, examples: Sequence[Path] = ()) -> gr.Blocks:
     """The page for a pipeline "video-quality-assessment", with videos to try it on."""
 
-    def assess(video: str | None) -> tuple[dict[str, Any] | None, str]:
+    def assess(video: str | None, progress: gr.Progress = gr.Progress()) -> tuple[dict[str, Any] | None, str]:  # noqa: B008 - Gradio's way
         if video is None:
             return None, ""
-        row = pipe(video, timeline=True, key_frames=True)
+
+        def show(what: str, done: int, total: int) -> None:
+            progress((done, total), desc=STAGES[what].format(done, total))
+
+        row = pipe(video, timeline=True, key_frames=True, progress=show)
         row["path"] = Path(row["path"]).name
         # The person knows the name of the file, not where the page keeps it.
         row["error"] = row["error"] and row["error"].replace(video, row["path"])

@@ -23,6 +23,7 @@ import hashlib
 import json
 import logging
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ import yaml
 
 from lmmvqa.evaluation import protocols
 from lmmvqa.evaluation.methods import LmmVqa
-from lmmvqa.evaluation.rated_sets import PROTOCOLS, SetSpec, read_set, select
+from lmmvqa.evaluation.rated_sets import PROTOCOLS, RatedRow, SetSpec, read_set, select
 
 logger = logging.getLogger(__name__)
 
@@ -68,11 +69,12 @@ class Grid:
     rows: list[GridRow]
 
 
-def read_grid(path: Path, data: str | None = None, settings: dict[str, Any] | None = None) -> Grid:
+def read_grid(path: Path, data: str | None = None, settings: dict[str, Any] | None = None, tables: Sequence[str] | None = None) -> Grid:
     """
     Args:
         data: in place of the file's.
         settings: of the training, for all rows, over those of the file.
+        tables: names of those to run; all by default.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -88,8 +90,12 @@ def read_grid(path: Path, data: str | None = None, settings: dict[str, Any] | No
     protocol = grid.get("protocol", "in-sample")
     if protocol not in PROTOCOLS or protocol == "5fold":
         raise ValueError(f"{path}: protocol {protocol!r} is not for a grid: choose in-sample, ood or levels.")
+    if unknown := [name for name in tables or () if name not in grid["tables"]]:
+        raise ValueError(f"{path} has no table {unknown[0]!r}: it has {', '.join(map(str, grid['tables']))}.")
     rows = []
     for table, entries in grid["tables"].items():
+        if tables and table not in tables:
+            continue
         for name, entry in (entries or {}).items():
             if unknown := sorted(set(entry or {}) - _ROW_KEYS):
                 raise ValueError(f"{path}: unknown key {unknown[0]!r} in {table}, {name}; known are {', '.join(sorted(_ROW_KEYS))}.")
@@ -101,32 +107,41 @@ def read_grid(path: Path, data: str | None = None, settings: dict[str, Any] | No
     return Grid(str(grid["recipe"]), SetSpec.parse(data or grid["data"]), protocol, grid.get("levels", "tertiles"), rows)
 
 
-def run_grid(grid: Grid, output: Path, resamples: int = 1000) -> list[dict[str, Any]]:
+def run_grid(grid: Grid, output: Path, resamples: int = 1000, feature_cache: Path | None = None) -> list[dict[str, Any]]:
     """Train and evaluate every row that has no figures yet; figures of all, `table` and `name` first.
+
+    Args:
+        feature_cache: of all rows, such as that of a run on the same videos; in `output` by default.
 
     Raises:
         ValueError: `output` holds the grid of other data, or a setting is wrong.
     """
-    tested = select(read_set(grid.data, levels=grid.levels), grid.protocol)
+    features = feature_cache or output / "features"
+    rated = read_set(grid.data, levels=grid.levels)
+    tested = select(rated, grid.protocol)
     protocols.open_run(output, {"grid": grid.recipe, "data": [grid.data.folder], "protocol": grid.protocol, "levels": grid.levels})
-    results = []
-    for number, row in enumerate(grid.rows, start=1):
+    done: dict[int, dict[str, Any]] = {}
+    # A row without temporal tokens takes over features of those with them, which therefore come first.
+    for place, row in sorted(enumerate(grid.rows), key=lambda item: _is_still(item[1])):
         folder = output / row.run
         if not (folder / protocols.METRICS).is_file():
-            logger.info("Row %d of %d: %s, %s", number, len(grid.rows), row.table, row.name)
-            _run_row(grid, row, folder, output / "features", tested)
+            logger.info("Row %d of %d: %s, %s", len(done) + 1, len(grid.rows), row.table, row.name)
+            _run_row(grid, row, folder, features, rated, tested)
         settings, predictions = protocols.read_run(folder)
         figures = protocols.tables(settings, predictions, resamples=resamples)
+        if row.settings.get("tasks") == "score":
+            # It answers the other question too, but was never taught to.
+            figures = [{name: value for name, value in part.items() if name not in ("level_accuracy", "confusion")} for part in figures]
         protocols.save_metrics(folder, figures)
-        results.append({"table": row.table, "name": row.name, "run": row.run, "figures": figures})
+        done[place] = {"table": row.table, "name": row.name, "run": row.run, "figures": figures}
+        results = [done[key] for key in sorted(done)]
         # Kept after every row, so that a report can be made of a grid that is under way.
         (output / "ablations.json").write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return results
 
 
-def _run_row(grid: Grid, row: GridRow, folder: Path, features: Path, tested: list[Any]) -> None:
+def _run_row(grid: Grid, row: GridRow, folder: Path, features: Path, rated: Sequence[RatedRow], tested: Sequence[RatedRow]) -> None:
     from lmmvqa.scoring import load_checkpoint
-    from lmmvqa.training.feature_cache import FeatureCache
     from lmmvqa.training.run import run_training
 
     settings = {"name": f"{row.table}: {row.name}", "protocol": grid.protocol, "config": row.config, "settings": row.settings, "model": row.model}
@@ -134,6 +149,8 @@ def _run_row(grid: Grid, row: GridRow, folder: Path, features: Path, tested: lis
     base = row.model or str(_fresh_base(row.config, folder / "base").absolute())
     finished = folder / "trained" / "finished"
     if not finished.exists():
+        if row.model is None and _is_still(row):
+            _adopt_features(Path(base), row.config, features, rated)
         options = {"levels": grid.levels, **row.settings.get("data_options", {})}
         overrides = {
             "standardize_features": row.model is None,
@@ -145,26 +162,45 @@ def _run_row(grid: Grid, row: GridRow, folder: Path, features: Path, tested: lis
             "output_dir": str(folder / "trained"),
             "feature_cache": str(features),
         }
-        run_training(grid.recipe, overrides)
+        run_training(grid.recipe, overrides, test=False)
         finished.touch()
-    model, processor = load_checkpoint(str(folder / "trained"))
-    protocols.predict(lambda: LmmVqa(model, processor, cache=FeatureCache(features, model, processor)), tested, folder, row.name)
+    protocols.predict(lambda: LmmVqa(*load_checkpoint(str(folder / "trained")), features=features), tested, folder, row.name)
     # Frozen parts that `compose_default` gives again; what was trained is kept.
     if row.model is None:
         shutil.rmtree(folder / "base", ignore_errors=True)
 
 
+def _is_still(row: GridRow) -> bool:
+    return row.config.get("num_temporal_tokens") == 0
+
+
 def _fresh_base(config: dict[str, Any], folder: Path) -> Path:
     """The default checkpoint's parts under another configuration, with fresh projectors."""
+    if not (folder / "processor_config.json").is_file():
+        model, processor = _compose(config)
+        model.save_pretrained(folder)
+        processor.save_pretrained(folder)
+    return folder
+
+
+def _adopt_features(base: Path, config: dict[str, Any], features: Path, rated: Sequence[RatedRow]) -> None:
+    """Without temporal tokens, the spatial features are those of the same row with them: they need not be encoded again."""
+    if not any(features.glob("*.safetensors")):
+        return
+    from lmmvqa.scoring import load_checkpoint
+    from lmmvqa.training.feature_cache import FeatureCache
+
+    moving = _compose({name: value for name, value in config.items() if name != "num_temporal_tokens"})
+    found = FeatureCache(features, *load_checkpoint(str(base))).adopt(FeatureCache(features, *moving), [row.source for row in rated])
+    logger.info("Spatial features of %d of %d videos are there already.", found, len(rated))
+
+
+def _compose(config: dict[str, Any]) -> tuple[Any, Any]:
     from transformers import set_seed
 
     from lmmvqa.default_checkpoint import RECIPE, compose_default
 
-    if not (folder / "processor_config.json").is_file():
-        recipe = json.loads(RECIPE.read_text(encoding="utf-8"))
-        # Before the projectors are drawn.
-        set_seed(0)
-        model, processor = compose_default({**recipe, "config": {**recipe["config"], **config}})
-        model.save_pretrained(folder)
-        processor.save_pretrained(folder)
-    return folder
+    recipe = json.loads(RECIPE.read_text(encoding="utf-8"))
+    # Before the projectors are drawn.
+    set_seed(0)
+    return compose_default({**recipe, "config": {**recipe["config"], **config}})

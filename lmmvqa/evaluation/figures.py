@@ -8,6 +8,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from lmmvqa.evaluation.motion import Motion
 from lmmvqa.evaluation.vqa_metric.vqa_metric import logistic
@@ -126,16 +127,25 @@ def calibration(rows: Sequence[Row], pairs: Sequence[Sequence[float]] | None = N
 
 
 def training_curves(runs: Mapping[str, Sequence[Row]]) -> Figure | None:
-    """Loss against steps of each run, from the log of its `trainer_state.json`."""
-    curves = {name: [(row["step"], row["loss"]) for row in log if "loss" in row] for name, log in runs.items()}
-    curves = {name: curve for name, curve in curves.items() if curve}
+    """Loss of the score against steps of each run, from the log of its `trainer_state.json`, and the SRCC on the validation videos
+    where that was measured."""
+    panels = (("loss of the score", "loss_score"), ("SRCC, validation", "eval_srcc"))
+    curves = {
+        label: {name: curve for name, log in runs.items() if (curve := [(row["step"], row[key]) for row in log if key in row])}
+        for label, key in panels
+    }
+    curves = {label: found for label, found in curves.items() if found}
     if not curves:
         return None
-    figure, axis = _figure(6.5, 3.8)
-    for number, (name, curve) in enumerate(curves.items()):
-        axis.plot(*zip(*curve, strict=True), color=COLOURS[number % 6], linestyle=("-", "--", ":")[number // 6 % 3], label=name)
-    axis.set(xlabel="step", ylabel="loss on the answer")
-    axis.legend(fontsize=8)
+    figure, axes = _figure(6 * len(curves), 3.8, columns=len(curves))
+    for axis, (label, found) in zip(np.atleast_1d(axes), curves.items(), strict=True):
+        for name, curve in found.items():
+            number = list(runs).index(name)
+            marker = "o" if len(curve) < 20 else None
+            axis.plot(*zip(*curve, strict=True), color=COLOURS[number % 6], linestyle=("-", "--", ":")[number // 6 % 3], marker=marker, markersize=3, label=name)
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axis.set(xlabel="step", ylabel=label)
+        axis.legend(fontsize=8)
     return figure
 
 
@@ -162,7 +172,8 @@ def ablation_bars(tables: Mapping[str, Sequence[tuple[str, float, Sequence[float
     axis.plot([], [], color="black", linewidth=1.2, label="95 % interval")
     axis.plot([], [], marker="|", markersize=10, markeredgewidth=2.5, color="grey", linestyle="none", label="the paper, on LSVQ-test")
     axis.set_yticks(*zip(*ticks, strict=True))
-    axis.invert_yaxis()
+    axis.axvline(0, color="black", linewidth=0.8)
+    axis.set_ylim(place - 0.3, -0.7)
     axis.grid(axis="y", visible=False)
     axis.set_xlabel("SRCC")
     figure.legend(fontsize=8, loc="outside lower center", ncols=2)
@@ -180,10 +191,10 @@ def score_and_motion(videos: Sequence[tuple[str, Motion, float, float, float]]) 
         zip(figure.subplots(len(videos), 2, width_ratios=(2, 1), squeeze=False), videos, strict=True)
     ):
         left, right = axes
-        left.plot(motion.times_s, motion.speed, color=COLOURS[0])
+        left.plot(motion.times_s, motion.speed, color=COLOURS[0], linewidth=1)
         left.fill_between(motion.times_s, motion.speed, color=COLOURS[0], alpha=0.2)
         left.set_ylim(bottom=0)
-        left.set_ylabel("flow (% of width)", fontsize=8)
+        left.set_ylabel("flow (% of width / s)", fontsize=8)
         left.set_title(name, fontsize=9, loc="left")
         bars = (("rating", rating, "grey"), ("without", without, COLOURS[1]), ("with temporal tokens", with_tokens, COLOURS[0]))
         right.barh([bar[0] for bar in bars], [bar[1] for bar in bars], color=[bar[2] for bar in bars])

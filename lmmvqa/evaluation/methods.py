@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from lmmvqa.evaluation.rated_sets import RatedRow
 from processing.quality_prompts import LEVELS, MAX_SCORE, AnswerError, fixed_question
-from processing.video_reader import VideoError
+from processing.video_reader import VideoError, open_video
 
 logger = logging.getLogger(__name__)
 
@@ -48,12 +48,17 @@ def _guarded(row: RatedRow, error: Exception) -> Prediction:
 
 class LmmVqa:
     """Our model: `distribution` (score and level from the probabilities of all answers) or `generate` (the paper: text, parsed
-    strictly). The questions are the fixed ones. With a `FeatureCache`, videos are encoded into it once."""
+    strictly). The questions are the fixed ones. With a folder of `features`, videos are encoded into that `FeatureCache` once."""
 
-    def __init__(self, model: Any, processor: Any, read_out: str = "distribution", batch_size: int = 8, cache: Any = None):
+    def __init__(self, model: Any, processor: Any, read_out: str = "distribution", batch_size: int = 8, features: Path | None = None):
         if read_out not in ("distribution", "generate"):
             raise ValueError(f"--readout {read_out} is not one of our model: choose distribution or generate.")
-        self.model, self.processor, self.read_out, self.cache = model, processor, read_out, cache
+        self.model, self.processor, self.read_out = model, processor, read_out
+        self.cache = None
+        if features is not None:
+            from lmmvqa.training.feature_cache import FeatureCache
+
+            self.cache = FeatureCache(features, model, processor)
         self.calibration = {"pairs": model.config.score_calibration, "interval_scale": model.config.interval_scale}
         # An answer that does not parse is an error of its own video, so videos are generated for one by one.
         self.batch_size = batch_size if read_out == "distribution" else 1
@@ -82,7 +87,9 @@ class LmmVqa:
         key = self.cache.key(row.source)
         if error := next((error for _, error in self.cache.fill([(key, row.source)]) if error), None):
             return {"error": error}
-        return {"features": self.cache.load(key), "duration_s": None}
+        with open_video(row.source) as reader:
+            duration = reader.info.duration_s
+        return {"features": self.cache.load(key), "duration_s": duration}
 
     def _assess(self, features: list[Any]) -> list[Prediction]:
         from modeling_lmmvqa.feature_batches import assessment_inputs
@@ -185,8 +192,6 @@ class ZeroShot:
     def _key_frames(self, row: RatedRow) -> tuple[Any, float]:
         """(frames, height, width, 3) uint8, and the video's length in seconds."""
         import numpy as np
-
-        from processing.video_reader import open_video
 
         with open_video(row.source, max_chunks=self.frames) as reader:
             frames = [chunk.key_frame.transpose(1, 2, 0) for chunk in reader]

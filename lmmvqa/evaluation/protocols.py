@@ -189,6 +189,6 @@ def train_fold(recipe: str, overrides: dict[str, Any], base: str | None, output:
 
     finished = output / "finished"
     if not finished.exists():
-        run_training(recipe, {**overrides, "model": base or str(default_checkpoint()), "output_dir": str(output)})
+        run_training(recipe, {**overrides, "model": base or str(default_checkpoint()), "output_dir": str(output)}, test=False)
         finished.touch()
     return load_checkpoint(str(output))

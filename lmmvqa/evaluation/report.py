@@ -9,6 +9,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import yaml
@@ -17,12 +18,13 @@ from jinja2 import Environment, FileSystemLoader
 from lmmvqa.evaluation import figures
 from lmmvqa.evaluation.motion import motion_curve
 from lmmvqa.evaluation.protocols import METRICS, READ_OUT, read_run
+from lmmvqa.evaluation.vcgbench import ASPECTS, SCORES
 from processing.quality_prompts import LEVELS
 
 logger = logging.getLogger(__name__)
 
 HERE = Path(__file__).parent
-ABLATIONS = "ablations.json"
+ABLATIONS, TRAINING = "ablations.json", "trainer_state.json"
 PROTOCOL_TITLES = {
     "in-sample": "In-sample: the test splits",
     "ood": "Out of distribution: sets that training never saw",
@@ -85,11 +87,29 @@ class Ablations:
     settings: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
-def read_folder(folder: Path) -> Run | Ablations:
+@dataclass
+class Training:
+    """The output of one `lmmvqa train`."""
+
+    folder: Path
+
+
+@dataclass
+class Benchmark:
+    """The output of one `lmmvqa vcgbench`."""
+
+    scores: dict[str, Any]
+
+
+def read_folder(folder: Path) -> Run | Ablations | Training | Benchmark:
     """
     Raises:
-        FileNotFoundError: the folder is the output of neither command.
+        FileNotFoundError: the folder is the output of none of our commands.
     """
+    if (folder / TRAINING).is_file():
+        return Training(folder)
+    if (folder / SCORES).is_file():
+        return Benchmark(json.loads((folder / SCORES).read_text(encoding="utf-8")))
     if (folder / ABLATIONS).is_file():
         rows = json.loads((folder / ABLATIONS).read_text(encoding="utf-8"))
         settings = {row["run"]: json.loads((folder / row["run"] / "run.json").read_text(encoding="utf-8")) for row in rows}
@@ -106,7 +126,7 @@ def write_report(folders: Sequence[Path], output: Path, *, pictures: Path | None
     """Write the page and, beside it, its tables as Markdown.
 
     Args:
-        folders: outputs of `lmmvqa evaluate` and `lmmvqa ablate`.
+        folders: outputs of `lmmvqa evaluate`, `ablate`, `train` and `vcgbench`.
         output: the page, such as report.html.
         pictures: a folder for the pictures as PNG files too.
         unit: what the ratings are, as axes say it: "MOS", or "VMAF" for a ladder.
@@ -127,8 +147,10 @@ def write_report(folders: Sequence[Path], output: Path, *, pictures: Path | None
     tables = [_paper_table(protocol, runs, published) for protocol in protocols]
     tables += [_detail_table(run) for run in runs]
     tables += [_ablation_table(item, published) for item in ablations]
+    if benchmarks := [item for item in read if isinstance(item, Benchmark)]:
+        tables.append(_benchmark_table(benchmarks, published))
     drawn = [picture for run in runs for picture in _run_pictures(run, unit)]
-    drawn += [picture for item in (*runs, *ablations) for picture in _training_pictures(item)]
+    drawn += [picture for item in read if not isinstance(item, Benchmark) for picture in _training_pictures(item)]
     drawn += [_ablation_picture(item, published) for item in ablations]
     if motion:
         drawn += [picture for item in ablations for picture in _motion_pictures(item)]
@@ -140,6 +162,7 @@ def write_report(folders: Sequence[Path], output: Path, *, pictures: Path | None
         tables=tables,
         pictures=[(picture, base64.b64encode(images[picture.name]).decode()) for picture in drawn],
         runs=[run.settings for run in runs],
+        sources=published["sources"],
         unit=unit,
     )
     output.write_text(page, encoding="utf-8")
@@ -225,7 +248,23 @@ def _ablation_table(item: Ablations, published: Mapping[str, Any]) -> GridTable:
                 level = (part.get("level_accuracy") or {}).get("total")
                 body.append([row["table"], row["name"], f"{part['set']} {part['split']}", str(part["n"]), _said(part.get("srcc")), _between(part, "srcc"),
                              _said(part.get("plcc_fitted")), _said(level), known])
-    return GridTable("Ablations (the paper's Tables VII and VIII)", head, body)
+    note = "SRCC / PLCC; the paper compares temporal tokens with Llama-2, all else with Llama-3."
+    return GridTable("Ablations (the paper's Tables VII and VIII)", head, body, note)
+
+
+def _benchmark_table(items: Sequence[Benchmark], published: Mapping[str, Any]) -> GridTable:
+    body = []
+    for item in items:
+        means = [entry["mean"] for entry in item.scores["aspects"].values()]
+        body.append([item.scores["model"], *(_mark(mean) for mean in (*means, item.scores["mean"])), item.scores["judge"], "measured"])
+    for row in published["vcgbench"]:
+        body.append([row["method"], *(_mark(mark) for mark in (*row["marks"], fmean(row["marks"]))), "-", row["source"]])
+    note = "Marks from 0 to 5. Those of different judges don't compare."
+    return GridTable("Video understanding: VCGBench", ["method", *ASPECTS, "mean", "judge", "source"], body, note)
+
+
+def _mark(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
 
 
 def _run_pictures(run: Run, unit: str) -> list[Picture]:
@@ -249,19 +288,19 @@ def _run_pictures(run: Run, unit: str) -> list[Picture]:
     return drawn
 
 
-def _training_pictures(item: Run | Ablations) -> list[Picture]:
-    logs = {}
-    for file in sorted(item.folder.glob("**/trainer_state.json")):
-        parts = file.relative_to(item.folder).parts[:-1]
-        if any(part.startswith("checkpoint-") for part in parts):
-            continue
-        name = " ".join(parts)
-        if isinstance(item, Ablations):
+def _training_pictures(item: Run | Ablations | Training) -> list[Picture]:
+    named: dict[str, Path] = {}
+    if isinstance(item, Ablations):
+        for row in item.rows:
+            file = item.folder / row["run"] / "trained" / TRAINING
             # Rows that mean the same share a run; the first of them names its curve.
-            name = next((f"{row['table']}: {row['name']}" for row in item.rows if row["run"] == parts[0]), name)
-        logs[name] = json.loads(file.read_text(encoding="utf-8"))["log_history"]
-    figure = figures.training_curves(logs)
-    return [] if figure is None else [Picture(f"training_{_slug(item.folder.name)}", figure, "Training: loss on the answer.")]
+            if file not in named.values():
+                named[f"{row['table']}: {row['name']}"] = file
+    else:
+        found = [file for file in sorted(item.folder.glob(f"**/{TRAINING}")) if not file.parent.name.startswith("checkpoint-")]
+        named = {" ".join(file.relative_to(item.folder).parts[:-1]) or item.folder.name: file for file in found}
+    figure = figures.training_curves({name: json.loads(file.read_text(encoding="utf-8"))["log_history"] for name, file in named.items()})
+    return [] if figure is None else [Picture(f"training_{_slug(item.folder.name)}", figure, f"Training: {item.folder.name}.")]
 
 
 def _ablation_picture(item: Ablations, published: Mapping[str, Any]) -> Picture:

@@ -28,6 +28,7 @@ from processing.video_names import is_video
 
 logger = logging.getLogger(__name__)
 
+SCORES = "scores.json"
 GENERIC, TEMPORAL, CONSISTENCY = "generic_qa.json", "temporal_qa.json", "consistency_qa.json"
 # What the judge weighs, and the file whose answers it reads.
 ASPECTS: dict[str, tuple[str, str]] = {
@@ -187,7 +188,7 @@ def run_vcgbench(questions: list[Question], videos: Path, model: str | None, jud
     means = [entry["mean"] for entry in scores["aspects"].values()]
     scores["mean"] = fmean(means) if None not in means else None
     scores["unanswered"] = sum(bool(row.get("error")) for row in given.values())
-    (output / "scores.json").write_text(json.dumps(scores, indent=1) + "\n", encoding="utf-8")
+    (output / SCORES).write_text(json.dumps(scores, indent=1) + "\n", encoding="utf-8")
     return scores
 
 

@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
+from math import prod
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -102,6 +103,25 @@ class FeatureCache:
                 yield key, error
                 waiting.extend(islice(jobs, 1))
 
+    def adopt(self, other: FeatureCache, videos: Iterable[Any]) -> int:
+        """Take the spatial features of entries of `other`, for a model without temporal tokens beside one that has them.
+
+        Returns:
+            How many entries are new.
+
+        Raises:
+            ValueError: spatial features of the two are not the same, or this model has temporal tokens.
+        """
+        if self.model.config.num_temporal_tokens or _spatial_fingerprint(self.model, self.processor) != _spatial_fingerprint(other.model, other.processor):
+            raise ValueError("These models encode key frames differently, or both streams are asked for: encode the videos.")
+        videos = list(videos)
+        found = 0
+        for own, theirs in zip(self.keys(videos), other.keys(videos), strict=True):
+            if not self._entry(own).exists() and other._entry(theirs).exists():
+                self._write(own, {"spatial_features": load_file(other._entry(theirs))["spatial_features"]})
+                found += 1
+        return found
+
     def load(self, key: str) -> Features:
         """Features of an entry, in float32."""
         return {name: features.float() for name, features in load_file(self._entry(key)).items()}
@@ -119,7 +139,9 @@ class FeatureCache:
         spatial_tokens = config.num_spatial_tokens
         if config.spatial_projector_type == "perceiver":
             # It reads every place of the tower's map.
-            spatial_tokens = (self.processor.video_processor.size["height"] // getattr(config.vision_config, "patch_size", 32)) ** 2
+            side = getattr(config.vision_config, "patch_size", 32)
+            size = self.processor.video_processor.size
+            spatial_tokens = prod(-(-size[name] // side) for name in ("height", "width"))
         values = spatial_tokens * config.spatial_feature_size
         if config.num_temporal_tokens:
             values += config.num_temporal_tokens * config.temporal_config.feature_size
@@ -180,11 +202,22 @@ def _size(count: int) -> str:
 
 
 def _fingerprint(model: PreTrainedModel, processor: Any) -> str:
-    digest = hashlib.sha256(json.dumps(processor.video_processor.to_dict(), sort_keys=True, default=str).encode())
+    """A hash of all that the features of a video depend on."""
+    return _hash(model, processor.video_processor.to_dict(), ("vision_tower", "temporal_tower"), model.config.num_temporal_tokens)
+
+
+def _spatial_fingerprint(model: PreTrainedModel, processor: Any) -> str:
+    """A hash of all that the spatial features depend on."""
+    settings = {name: value for name, value in processor.video_processor.to_dict().items() if not name.startswith("temporal_")}
+    return _hash(model, settings, ("vision_tower",), 0)
+
+
+def _hash(model: PreTrainedModel, settings: dict[str, Any], towers: tuple[str, ...], temporal_tokens: int) -> str:
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
     config = model.config
-    shape = (config.vision_feature_layer, config.num_temporal_tokens, config.spatial_projector_type == "perceiver")
+    shape = (config.vision_feature_layer, temporal_tokens, config.spatial_projector_type == "perceiver")
     digest.update(json.dumps([*shape, config.num_spatial_tokens, config.spatial_pooling]).encode())
-    for tower in ("vision_tower", "temporal_tower"):
+    for tower in towers:
         for name, tensor in sorted(getattr(model, tower, torch.nn.Module()).state_dict().items()):
             digest.update(name.encode())
             digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())

@@ -34,7 +34,7 @@ SETTINGS_FILE = "settings.yaml"
 _MAY_CHANGE = ("logging", "report_to", "push_to_hub", "hub_", "save_", "disable_tqdm", "run_name", "encoding_workers", "dataloader_num_workers")
 
 
-def run_training(config: str | os.PathLike, overrides: Mapping[str, Any] | None = None) -> dict[str, float]:
+def run_training(config: str | os.PathLike, overrides: Mapping[str, Any] | None = None, *, test: bool = True) -> dict[str, float]:
     """Encode what is not in the cache, train, save, and evaluate on every test split.
 
     Stopped and started again, it goes on from the last checkpoint in `output_dir`. With `folds` it does so for each fold, in
@@ -43,6 +43,7 @@ def run_training(config: str | os.PathLike, overrides: Mapping[str, Any] | None 
     Args:
         config: a YAML file, or the name of one of our recipes.
         overrides: settings that replace those of the file.
+        test: evaluate on the test splits; not for a caller that predicts them itself.
 
     Returns:
         The metrics of the test splits, such as "test_srcc"; also in `all_results.json`.
@@ -57,18 +58,18 @@ def run_training(config: str | os.PathLike, overrides: Mapping[str, Any] | None 
     with PartialState().main_process_first():
         _check_same_run(settings, Path(arguments.output_dir))
     if arguments.folds:
-        return _run_folds(settings, arguments, str(config))
-    return train(arguments)
+        return _run_folds(settings, arguments, str(config), test)
+    return train(arguments, test=test)
 
 
-def train(arguments: LmmVqaTrainingArguments) -> dict[str, float]:
+def train(arguments: LmmVqaTrainingArguments, *, test: bool = True) -> dict[str, float]:
     """`run_training` for arguments."""
     trainer = build_trainer(arguments)
     trainer.train(resume_from_checkpoint=last_checkpoint(arguments.output_dir))
     trainer.save_model()
     trainer.save_state()
     metrics: dict[str, float] = {}
-    for name, rows in trainer.tests.items():
+    for name, rows in trainer.tests.items() if test else ():
         results = trainer.evaluate(rows, metric_key_prefix=name)
         trainer.save_metrics(name, results)
         metrics |= results
@@ -166,7 +167,7 @@ def _check_same_run(settings: dict[str, Any], output_dir: Path) -> None:
         file.write_text(yaml.safe_dump(settings), encoding="utf-8")
 
 
-def _run_folds(settings: dict[str, Any], arguments: LmmVqaTrainingArguments, origin: str) -> dict[str, float]:
+def _run_folds(settings: dict[str, Any], arguments: LmmVqaTrainingArguments, origin: str, test: bool) -> dict[str, float]:
     """Each fold as a run of its own, from the same base and the same cache."""
     results = []
     for fold in arguments.folds:
@@ -177,7 +178,7 @@ def _run_folds(settings: dict[str, Any], arguments: LmmVqaTrainingArguments, ori
             "feature_cache": arguments.feature_cache or str(Path(arguments.output_dir) / "features"),
             "data_options": {**arguments.data_options, "fold": fold},
         }
-        results.append(train(make_arguments({**settings, **changed}, origin)))
+        results.append(train(make_arguments({**settings, **changed}, origin), test=test))
     names = sorted(set.intersection(*(set(result) for result in results)))
     mean = {name: fmean(result[name] for result in results) for name in names}
     if PartialState().is_main_process:

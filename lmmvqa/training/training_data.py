@@ -35,7 +35,7 @@ FEATURES = datasets.Features(
 @dataclass(frozen=True)
 class TrainingData:
     """Rows of `FEATURES`; `validation` is None and `tests` (by name, such as "test" or "konvid_1k_test") empty where the
-    sources have none."""
+    sources have none. `validation` is None too where nothing is validated: nothing is encoded in vain."""
 
     train: datasets.Dataset
     validation: datasets.Dataset | None
@@ -58,6 +58,7 @@ def load_training_data(arguments: LmmVqaTrainingArguments) -> TrainingData:
         ValueError: a source can't be read, has other columns, or gives no split to train on.
     """
     dataset_builders.register()
+    validates = arguments.eval_strategy != "no"
     sources = arguments.sources
     loaded = [_load(source, arguments.tasks) for source in sources]
     names = _names(sources)
@@ -77,12 +78,12 @@ def load_training_data(arguments: LmmVqaTrainingArguments) -> TrainingData:
         tests |= {split if len(sources) == 1 else f"{name}_{split}": part for split, part in rows.items()}
     data = TrainingData(
         train=datasets.concatenate_datasets(train),
-        validation=datasets.concatenate_datasets(validation) if validation else None,
+        validation=datasets.concatenate_datasets(validation) if validation and validates else None,
         tests=tests,
     )
     if not len(data.train):
         raise ValueError("No video is left to train on: raise data_fraction or lower validation_fraction.")
-    if arguments.eval_strategy != "no" and data.validation is None:
+    if validates and data.validation is None:
         raise ValueError(
             f"eval_strategy={arguments.eval_strategy.value} needs a validation split, and the data has none: set "
             "validation_fraction=0.1, give your ratings a column split, or set eval_strategy=no."

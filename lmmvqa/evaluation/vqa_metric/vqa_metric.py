@@ -9,7 +9,7 @@ import datasets
 import evaluate
 import numpy as np
 from scipy.optimize import least_squares
-from scipy.special import expit
+from scipy.special import expit, stdtrit
 
 # The logistic function has four parameters; fewer pairs than one more would be met exactly.
 FEWEST_FOR_FIT = 5
@@ -40,7 +40,7 @@ Returns:
     n: pairs.
     srcc, krcc, plcc, rmse: raw; krcc is tau-b, rmse means something only where both are on one scale.
     plcc_fitted, rmse_fitted: after the logistic fit; rmse_fitted is in the units of the references.
-    intervals: {name: [low, high]}, 95 %, of each of the six, by bootstrap.
+    intervals: {name: [low, high]}, 95 %, of each of the six, from the deviation in a bootstrap.
     logistic: parameters b1 to b4 of b2 + (b1 - b2) / (1 + exp((b3 - x) / b4)), x the prediction; None without a fit.
     level_accuracy: {level: share of its references that are predicted right, "total": of all}; with levels only.
     confusion: counts, a row for each reference level, a column for each predicted level; with levels only.
@@ -113,12 +113,25 @@ def statistics(x: np.ndarray, y: np.ndarray, fitted: np.ndarray | None, weights:
 
 
 def intervals(
-    x: np.ndarray, y: np.ndarray, fitted: np.ndarray | None, groups: Sequence[Any] | None, resamples: int, seed: int
+    x: np.ndarray,
+    y: np.ndarray,
+    fitted: np.ndarray | None,
+    figures: dict[str, float | None],
+    groups: Sequence[Any] | None,
+    resamples: int,
+    seed: int,
 ) -> dict[str, list[float] | None]:
-    """Percentile intervals by bootstrap over pairs, or over whole groups; None where a fifth of the resamples has no value.
+    """Each figure, more and less Student's quantile times its deviation in a bootstrap over pairs, or over whole groups; None where
+    a fifth of the resamples has no value.
 
-    The fit is that of all pairs: as the optimum, it changes its two figures in the second order only. But it is a little too
-    good for the population, so the RMSE after it is enlarged by its four degrees of freedom.
+    Deviations are taken where they hardly depend on the figure itself: of Fisher's z = arctanh(r) for correlations, of the
+    logarithm for errors (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, sections 12.5 and 12.6). That keeps a
+    correlation within -1 to 1 and an error above 0, and covers better than quantiles of the resamples do, which are too narrow
+    for few pairs.
+
+    The fit is that of all pairs: as the optimum, it changes its two figures in the second order only. But it is too good for the
+    population, by the degrees of freedom of its parameters: as in an adjusted R squared, the end of the worse figures is counted
+    from the figure without that advantage (of the error, both ends).
     """
     random = np.random.default_rng(seed)
     labels = np.arange(len(x)) if groups is None else np.unique([str(group) for group in groups], return_inverse=True)[1]
@@ -132,15 +145,34 @@ def intervals(
         weights = random.multinomial(count, np.full(count, 1 / count), size=rows)[:, labels].astype(float)
         for name, column in statistics(x, y, fitted, weights).items():
             drawn[name].append(column)
-    tail = (1 - CONFIDENCE) / 2
     bounds: dict[str, list[float] | None] = {}
     for name, columns in drawn.items():
-        column = np.concatenate(columns)
-        finite = column[np.isfinite(column)]
-        if name == "rmse_fitted":
-            finite = finite * np.sqrt(len(x) / (len(x) - 4))
-        bounds[name] = np.quantile(finite, [tail, 1 - tail]).tolist() if len(finite) >= _SHARE_WITH_VALUE * resamples else None
+        column, figure = np.concatenate(columns), figures[name]
+        column = column[np.isfinite(column)]
+        known = figure is not None and len(column) >= _SHARE_WITH_VALUE * resamples
+        bounds[name] = _interval(name, figure, column, len(x), count) if known else None
     return bounds
+
+
+def _interval(name: str, figure: float, resampled: np.ndarray, pairs: int, drawn: int) -> list[float]:
+    """The interval of one figure from its values in resamples of `drawn` pairs or groups."""
+    quantile = stdtrit(drawn - 1, (1 + CONFIDENCE) / 2) * np.sqrt(drawn / (drawn - 1))
+    # What a fit of four parameters gains on the pairs that it is fitted to.
+    gain = pairs / (pairs - FEWEST_FOR_FIT + 1) if name.endswith("_fitted") else 1.0
+    quantile *= np.sqrt(gain)
+    if name.startswith("rmse"):
+        floor = max(figure / pairs, np.finfo(float).tiny)
+        center = np.log(max(figure, floor)) + np.log(gain) / 2
+        reach = quantile * np.log(np.maximum(resampled, floor)).std()
+        low, high = np.exp([center - reach, center + reach])
+    else:
+        # Half a step of a rank correlation: at its end, z would be infinite.
+        end = 1 - {"srcc": 6 / (pairs * (pairs**2 - 1)), "krcc": 2 / (pairs * (pairs - 1))}.get(name, 1e-12)
+        without_gain = np.sqrt(max(0.0, 1 - (1 - figure**2) * gain)) * np.sign(figure)
+        reach = quantile * np.arctanh(resampled.clip(-end, end)).std()
+        ends = np.arctanh(np.clip([without_gain, figure], -end, end))
+        low, high = np.tanh([ends.min() - reach, ends.max() + reach])
+    return [float(min(low, figure)), float(max(high, figure))]
 
 
 def level_agreement(predicted: Sequence[str], rated: Sequence[str], levels: Sequence[str]) -> dict[str, Any]:
@@ -208,7 +240,7 @@ def vqa_metrics(
         notes.append("The logistic fit is flat: PLCC after it is undefined.")
     bounds: dict[str, list[float] | None] = dict.fromkeys(STATISTICS)
     if resamples and len(x) >= FEWEST_FOR_FIT:
-        bounds = intervals(x, y, fitted, groups, resamples, seed)
+        bounds = intervals(x, y, fitted, values, groups, resamples, seed)
         if groups is not None and (count := len({str(group) for group in groups})) < FEWEST_FOR_FIT:
             notes.append(f"{count} groups: too few for intervals (at least {FEWEST_FOR_FIT}).")
     result = {
