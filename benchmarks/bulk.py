@@ -45,6 +45,12 @@ def compare(videos: Sequence[str], model: Any, processor: Any, count: int, loop:
     return measure_bulk(videos, model, processor, count=count, workers=workers), min(bulk), min(alone)
 
 
+def tenths(memory: Sequence[tuple[float, float]]) -> list[float]:
+    """The median of each tenth of the samples."""
+    parts = [memory[len(memory) * i // 10 : len(memory) * (i + 1) // 10] for i in range(10)]
+    return [statistics.median(megabytes for _, megabytes in part) for part in parts if part]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("videos", nargs="+")
@@ -66,9 +72,8 @@ def main() -> None:
     print(f"whole run / longest stage on one core: {figures.seconds / max(stages.values()):.2f}")
     print(f"whole run / all stages spread over {figures.cores} cores: {figures.seconds * figures.cores / sum(stages.values()):.2f}")
     print(f"plain loop {60 / alone:.1f} videos a minute, in bulk {60 / bulk:.1f} on the same clips: {alone / bulk:.2f} x")
-    print("memory of all processes, MB, at tenths of the run:")
-    tenths = [figures.memory[len(figures.memory) * i // 10 : len(figures.memory) * (i + 1) // 10] for i in range(10)]
-    print("  " + " ".join(f"{statistics.median(mb for _, mb in tenth):.0f}" for tenth in tenths if tenth) + f", peak {figures.peak_mb:.0f}")
+    curve = " ".join(f"{megabytes:.0f}" for megabytes in tenths(figures.memory))
+    print(f"memory of all processes, MB, at tenths of the run: {curve}, peak {figures.peak_mb:.0f}")
 
 
 if __name__ == "__main__":

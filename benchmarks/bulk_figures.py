@@ -1,56 +1,71 @@
-"""Every figure of bulk scoring in one run, as the table of docs/bulk.md: read-out, decoding, the pipeline.
+"""Every figure of bulk scoring in one run, as the tables of docs/bulk.md: read-out, decoding, the pipeline.
 
-`python benchmarks/bulk_figures.py VIDEO_OR_FOLDER ... [--count 500] [--repeats 3]` takes about a quarter of an hour, and half an
-hour with 500 videos; each part alone: readout.py, decode.py, bulk.py. Let nothing else run.
+`python benchmarks/bulk_figures.py VIDEO_OR_FOLDER ... [--count 500]` takes about a quarter of an hour with 500 videos of two seconds;
+each part alone: readout.py, decode.py, bulk.py. Let nothing else run.
 """
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
-from bulk import compare
-from decode import measure_codecs
+from bulk import compare, tenths
+from decode import WAYS, measure_codecs, ratios
 from readout import CLIP, measure_readout
 
 from lmmvqa.scoring import find_videos, load_checkpoint
 
 
+def table(*rows: Sequence[str]) -> None:
+    for number, row in enumerate(rows):
+        print("| " + " | ".join(row) + " |")
+        if number == 0:
+            print("| " + " | ".join("---" for _ in row) + " |")
+    print(flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("videos", nargs="+")
+    parser.add_argument("--model", help="checkpoint; the default one without it")
     parser.add_argument("--count", type=int, default=500)
     parser.add_argument("--loop", type=int, default=24)
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=2, help="of every measurement of decoding")
     parser.add_argument("--source", type=Path, default=CLIP, help="clip that becomes 1080p in every codec")
     arguments = parser.parse_args()
-    rows: list[tuple[str, str, str]] = []
 
     decoded = measure_codecs(arguments.source, arguments.repeats)
-    for name, ways in decoded.items():
-        bare = ways["bare"][0]
-        others = ", ".join(f"{way} {times[0] / bare:.2f}" for way, times in ways.items() if way not in ("bare", "pyav"))
-        rows.append((f"decode + preprocess, {name} 1080p / bare decoding" + (f" ({others})" if others else ""), f"{ways['pyav'][0] / bare:.2f} x, {ways['pyav'][2]:.0f} MB", "1.3 x, 600 MB"))
-
-    model, processor = load_checkpoint()
-    tokens, best = measure_readout(model, processor, str(CLIP), 10 * arguments.repeats)
-    for way in ("assess", "assess, template cached"):
-        rows.append((f"{way} / bare prefill of the same {tokens} tokens", f"{best[way] / best['prefill']:.2f} x", "1.2 x"))
-
-    videos = find_videos(arguments.videos)
-    figures, bulk, alone = compare(videos, model, processor, arguments.count, arguments.loop, None)
+    model, processor = load_checkpoint(arguments.model)
+    tokens, best = measure_readout(model, processor, str(CLIP), 20)
+    figures, bulk, alone = compare(find_videos(arguments.videos), model, processor, arguments.count, arguments.loop, None)
     times = figures.times
     stages = (times.reading, times.encoding, times.answering)
-    half = len(figures.memory) // 2
-    first, second = (max(mb for _, mb in part) for part in (figures.memory[:half], figures.memory[half:]))
-    rows += [
+
+    print("\nWall time and processor time, each in multiples of bare decoding:\n")
+    codecs = [name for name, ways in decoded.items() if "bare" in ways]
+    table(
+        ("way", *codecs),
+        *(
+            (way, *("{:.2f}, {:.2f}".format(*ratios(decoded[name], way)) if way in decoded[name] else "-" for name in codecs))
+            for way in WAYS
+            if not way.startswith("bare")
+        ),
+    )
+    peak = {name: f"{ways['reader'][2]:.0f}" for name, ways in decoded.items()}
+    table(
+        ("what", "figure", "target"),
+        *((f"{way} / bare prefill of the same {tokens} tokens", f"{best[way] / best['prefill']:.2f} x", "1.2 x") for way in ("assess", "assess, template cached")),
+        ("peak memory of a reader, MB: " + ", ".join(peak), ", ".join(peak.values()), "600"),
         ("whole run / longest stage on one core", f"{figures.seconds / max(stages):.2f} x", "1.15 x"),
         (f"whole run / all stages spread over {figures.cores} cores", f"{figures.seconds * figures.cores / sum(stages):.2f} x", "-"),
+        ("shares of decode and preprocess, towers, language model", ", ".join(f"{stage / sum(stages):.0%}" for stage in stages), "-"),
         ("in bulk / plain loop over `model.assess`, videos a minute", f"{60 / bulk:.1f} / {60 / alone:.1f} = {alone / bulk:.2f} x", "above 1"),
-        (f"{times.videos} videos in one run, videos a minute", f"{60 * times.videos / figures.seconds:.1f}", "-"),
-        ("peak memory of all processes, first and second half", f"{first:.0f} and {second:.0f} MB", "flat"),
-    ]
-    print("\n| what | figure | target |\n| --- | --- | --- |")
-    for row in rows:
-        print("| " + " | ".join(row) + " |")
+        (
+            f"{times.videos} videos of {times.video_seconds / times.videos:.1f} s in one run, {figures.failed} with an error: videos a minute",
+            f"{60 * times.videos / figures.seconds:.1f}",
+            "-",
+        ),
+        ("memory of all processes at each tenth of the run, MB", " ".join(f"{megabytes:.0f}" for megabytes in tenths(figures.memory)), "flat"),
+    )
 
 
 if __name__ == "__main__":

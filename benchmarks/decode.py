@@ -4,22 +4,28 @@
 AV1 are made from the source clip, and ten minutes by repeating the H.264 packets. Every measurement is a process of its own;
 the ways take turns, and the best of the repeats counts:
 
-    bare      PyAV decodes every frame and throws it away
-    pyav      the video processor with its defaults (key frames, and 32 frames of 224 x 224 a second), second by second
-    decord    the same by its other backend
-    by hand   decord's get_batch for each second, then torch: resize, scale, normalise, for both streams
-    library   transformers' load_video with all frames, then the same
+    bare             PyAV decodes every frame and throws it away
+    paper            the video processor with its defaults: key frames, and 32 frames of 224 x 224 a second
+    default          the same with the settings of the default checkpoint: key frames of 640 x 360, and 24 frames of 64 x 64
+    decord           `paper` by the other backend
+    by hand          decord's get_batch for each second, then torch: resize, scale, normalise, for both streams
+    library          transformers' load_video with all frames, then the same
+    bare, 1 thread   and
+    reader           `paper` as bulk scoring does it: decoded in a process of its own on one core, prepared in this one; its memory is
+                     that of the process that reads
+    reader, default  the same with the settings of the default checkpoint
 
-The targets, on two free cores: pyav 1.3 x the wall time of bare, and at most 600 MB whatever the length. On a busy machine the
-ratio of processor times is the one to look at: it bounds what two cores can reach.
+The targets: 1.3 x bare, and at most 600 MB whatever the length. On a busy machine the ratio of processor times is the one to look at:
+it bounds what two cores can reach.
 """
 
 import argparse
 import json
+import math
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import imageio_ffmpeg
@@ -31,22 +37,38 @@ ENCODERS = {
     "vp9.webm": ["libvpx-vp9", "-deadline", "realtime", "-cpu-used", "8", "-row-mt", "1", "-b:v", "5M"],
     "av1.mp4": ["libsvtav1", "-preset", "10", "-crf", "30"],
 }
-WAYS = ("bare", "pyav", "decord", "by hand", "library")
+WAYS = ("bare", "paper", "default", "decord", "by hand", "library", "bare, 1 thread", "reader", "reader, default")
+# What each way is held against.
+BASES = {"bare, 1 thread": "bare, 1 thread", "reader": "bare, 1 thread", "reader, default": "bare, 1 thread"}
 # The peak is read as VmHWM: unlike the maximum of getrusage, it does not carry over from the process that started this one.
 MEASURE = """
 import json, sys, time
 path, way = sys.argv[1:]
-if way == "bare":
+peak_of, elsewhere = "self", 0.0
+if way.startswith("bare"):
     import av
 else:
     import torch
+    from lmmvqa.reading_workers import ReadingWorker
     from transformers.video_utils import load_video
     from processing.video_processing_lmmvqa import LmmVqaVideoProcessor, _normalize
     from torchvision.transforms.v2 import functional as tvf
-    processor = LmmVqaVideoProcessor()
+    settings = {}
+    if way.endswith("default"):
+        from lmmvqa.default_checkpoint import RECIPE, TEMPORAL_TOWER
+        tower = json.loads((TEMPORAL_TOWER / "config.json").read_text())
+        side = tower["image_size"]
+        settings = {"temporal_num_frames": tower["num_frames"], "temporal_size": {"height": side, "width": side}}
+        settings |= json.loads(RECIPE.read_text())["video_processor"]
+    processor = LmmVqaVideoProcessor(**settings)
     if way in ("decord", "by hand"):
         import decord
         decord.bridge.set_bridge("torch")
+    if way.startswith("reader"):
+        torch.set_num_threads(1)
+        worker = ReadingWorker(processor)
+        peak_of = worker._process.pid
+        time.sleep(1)
 
 def prepare(frames):
     frames = frames.permute(0, 3, 1, 2)
@@ -56,14 +78,19 @@ def prepare(frames):
     return _normalize(key, processor.image_mean, processor.image_std), _normalize(small, [0.45] * 3, [0.225] * 3)
 
 wall, used = time.perf_counter(), time.process_time()
-if way == "bare":
+if way.startswith("bare"):
     with av.open(path) as container:
         stream = container.streams.video[0]
         stream.thread_type = "AUTO"
+        stream.thread_count = 1 if way.endswith("1 thread") else 0
         for frame in container.decode(stream):
             pass
-elif way in ("pyav", "decord"):
-    for chunk in processor.stream(path, decoder=way):
+elif way.startswith("reader"):
+    for chunk in worker.read(path):
+        pass
+    elsewhere = worker.seconds_there
+elif way in ("paper", "default", "decord"):
+    for chunk in processor.stream(path, decoder="decord" if way == "decord" else "pyav"):
         pass
 elif way == "by hand":
     reader = decord.VideoReader(path)
@@ -75,8 +102,8 @@ else:
     fps = round(metadata.fps)
     for start in range(0, len(frames), fps):
         prepare(torch.from_numpy(frames[start : start + fps]))
-wall, used = time.perf_counter() - wall, time.process_time() - used
-peak = next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM"))
+wall, used = time.perf_counter() - wall, time.process_time() - used + elsewhere
+peak = next(int(line.split()[1]) for line in open(f"/proc/{peak_of}/status") if line.startswith("VmHWM"))
 print(json.dumps([wall, used, peak / 1024]))
 """
 
@@ -109,24 +136,30 @@ def compare(path: Path, ways: Sequence[str], repeats: int) -> dict[str, tuple[fl
     }
     for way in ways:
         if way in best:
-            (wall, used, peak), (bare_wall, bare_used, _) = best[way], best["bare"]
-            row = f"{path.name:18}{way:10}{wall:8.2f}{wall / bare_wall:8.2f}{used:10.2f}{used / bare_used:8.2f}{peak:10.0f}"
-            print(row, flush=True)
+            wall, used, peak = best[way]
+            of_wall, of_used = ratios(best, way)
+            print(f"{path.name:18}{way:16}{wall:8.2f}{of_wall:8.2f}{used:10.2f}{of_used:8.2f}{peak:10.0f}", flush=True)
         else:
-            print(f"{path.name:18}{way:10}   can't read it", flush=True)
+            print(f"{path.name:18}{way:16}   can't read it", flush=True)
     return best
+
+
+def ratios(best: Mapping[str, tuple[float, float, float]], way: str) -> tuple[float, float]:
+    """Of wall time and of processor time to bare decoding; NaN where that was not measured."""
+    base = best.get(BASES.get(way, "bare"), (math.nan,) * 3)
+    return best[way][0] / base[0], best[way][1] / base[1]
 
 
 def measure_codecs(source: Path, repeats: int, files: Sequence[Path] = ()) -> dict[str, dict[str, tuple[float, float, float]]]:
     """Every way on every file, and the long one by ours alone, by the name of the file."""
-    print(f"{'':28}{'wall, s':>8}{'ratio':>8}{'cores, s':>10}{'ratio':>8}{'peak, MB':>10}")
+    print(f"{'':34}{'wall, s':>8}{'ratio':>8}{'cores, s':>10}{'ratio':>8}{'peak, MB':>10}")
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         found = {path.name: compare(path.resolve(), WAYS, repeats) for path in files or make_clips(source, folder)}
         if not files:
             long = folder / "h264_10min.mp4"
             ffmpeg("-stream_loop", "59", "-i", folder / "h264.mp4", "-c", "copy", long)
-            found[long.name] = compare(long, ("bare", "pyav"), repeats=1)
+            found[long.name] = compare(long, ("reader",), repeats=1)
     return found
 
 

@@ -1,4 +1,5 @@
-"""What quality over time costs, against decoding and the towers of the same video, and against windows scored anew.
+"""What quality over time costs, against decoding and the towers of the same video, against windows scored anew, and against bare
+passes of the language model over the same tokens.
 
 `python benchmarks/timeline.py [--model M] [--seconds 60] [FILE]` makes a video of so many seconds from FILE, and prints the ratios of one
 run.
@@ -9,11 +10,22 @@ import subprocess
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import imageio_ffmpeg
+import torch
 
 from lmmvqa.scoring import load_checkpoint
-from modeling_lmmvqa.quality_timeline import assess_timeline, encode_stream
+from modeling_lmmvqa.feature_batches import assessment_inputs
+from modeling_lmmvqa.quality_readout import AnswerTrie, lay_out_branches
+from modeling_lmmvqa.quality_timeline import (
+    WINDOW_S,
+    WINDOWS_AT_ONCE,
+    EncodedVideo,
+    assess_timeline,
+    cut_windows,
+    encode_stream,
+)
 
 CLIP = Path(__file__).parent.parent / "tests" / "data" / "flower.mp4"
 
@@ -23,6 +35,25 @@ def looped(clip: str, seconds: int, folder: Path) -> str:
     command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-stream_loop", "-1", "-i", clip, "-t", str(seconds), "-an", "-c", "copy", str(target)]
     subprocess.run(command, check=True)
     return str(target)
+
+
+def tokens_of_window(model: Any, processor: Any, video: EncodedVideo) -> int:
+    """What the language model reads of each window behind the template: visual tokens, the question, the nodes of its trie."""
+    inputs = assessment_inputs(processor, [video.part(cut_windows(len(video.starts_s))[0])])
+    template = model.cache_template(inputs["input_ids"][0])
+    answers = [[token for token in row if token >= 0] for row in inputs["score_answer_ids"].tolist()]
+    branches = lay_out_branches([inputs["score_question_ids"].tolist()], [AnswerTrie(answers)])
+    return inputs["input_ids"].shape[1] - len(template.token_ids) + len(branches.token_ids)
+
+
+@torch.no_grad()
+def bare_passes(model: Any, windows: int, tokens: int) -> float:
+    """Seconds of plain passes over so many rows of so many tokens."""
+    rows = torch.zeros(windows, tokens, dtype=torch.long, device=model.device)
+    start = time.perf_counter()
+    for batch in rows.split(WINDOWS_AT_ONCE):
+        model.model.language_model(input_ids=batch, use_cache=False)
+    return time.perf_counter() - start
 
 
 def main() -> None:
@@ -43,9 +74,13 @@ def main() -> None:
         marks.append(time.perf_counter())
         windows = assess_timeline(model, processor, encoded)["windows"]
         marks.append(time.perf_counter())
+    # Besides the windows, each second of the worst and of the best one.
+    asked, tokens = len(windows) + 2 * WINDOW_S, tokens_of_window(model, processor, encoded)
+    bare = bare_passes(model, asked, tokens)
     towers, read_out = marks[1] - marks[0], marks[2] - marks[1]
-    anew = towers / len(encoded.starts_s) * sum(min(len(encoded.starts_s), 4) for _ in windows)
+    anew = towers / len(encoded.starts_s) * sum(min(len(encoded.starts_s), WINDOW_S) for _ in windows)
     print(f"{arguments.seconds} s of {Path(arguments.video).name}, {len(windows)} windows: decoding and towers {towers:.1f} s, language model {read_out:.1f} s")
+    print(f"language model against bare passes over {asked} x {tokens} tokens: {read_out / bare:.2f} x")
     print(f"timeline against decoding and towers: {(towers + read_out) / towers:.2f} x")
     print(f"timeline against windows encoded one by one (reckoned): {(towers + read_out) / (anew + read_out):.2f} x")
 

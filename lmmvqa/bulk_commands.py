@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -12,12 +12,15 @@ from lmmvqa.console import clear_errors, messages
 
 app = typer.Typer(no_args_is_help=True)
 
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
+
 
 @app.command()
 def bench(
     paths: Annotated[list[str] | None, typer.Argument(help="Videos like yours, or folders of them. Default: the clips that come with LMM-VQA.")] = None,
     model: Annotated[str | None, typer.Option(help="Checkpoint: folder or Hub id. Default: the one that comes with LMM-VQA.")] = None,
     device: Annotated[str | None, typer.Option(help="For example cpu, cuda, cuda:1. Default: a GPU if there is one.")] = None,
+    dtype: Annotated[Precision, typer.Option(help="Precision; auto: as the checkpoint was saved.")] = "auto",
     videos: Annotated[int, typer.Option(min=1, help="How many to score; few clips are taken again and again.")] = 24,
     library: Annotated[int, typer.Option(min=1, help="Size of the library whose time is estimated.")] = 100_000,
     batch_size: Annotated[int, typer.Option(min=1, help="Videos that the language model sees at once.")] = 8,
@@ -30,7 +33,7 @@ def bench(
         from lmmvqa.scoring import find_videos, load_checkpoint
 
         clips = find_videos(paths or [str(REFERENCE)])
-        network, processor = load_checkpoint(model, device)
+        network, processor = load_checkpoint(model, device, dtype)
         with messages.status(f"Scoring {videos} videos"):
             figures = measure_bulk(clips, network, processor, count=videos, batch_size=batch_size, workers=workers)
         times = figures.times

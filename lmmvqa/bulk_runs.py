@@ -60,6 +60,7 @@ def local_engine(
     model: str | None,
     device: str | None = None,
     *,
+    dtype: str = "auto",
     batch_size: int = 8,
     decoder: str = "auto",
     workers: int | None = None,
@@ -76,7 +77,7 @@ def local_engine(
             state = _state()
             here = device or str(state.device)
             readers = workers or max(1, readers // state.num_processes)
-        network, processor = load_checkpoint(model, here)
+        network, processor = load_checkpoint(model, here, dtype)
         settings = {"batch_size": batch_size, "decoder": decoder, "workers": readers, "limits": limits, "times": times}
         yield from score_in_bulk(videos, network, processor, **settings)
 
@@ -87,6 +88,7 @@ def ray_engine(
     model: str | None,
     address: str | None = None,
     *,
+    dtype: str = "auto",
     batch_size: int = 8,
     decoder: str = "auto",
     workers: int | None = None,
@@ -100,7 +102,7 @@ def ray_engine(
         if not videos:
             return
         settings = {"batch_size": batch_size, "decoder": decoder, "workers": workers, "limits": limits}
-        yield from score_on_ray(videos, model, address, **settings)
+        yield from score_on_ray(videos, model, address, dtype=dtype, **settings)
 
     return run
 

@@ -18,10 +18,9 @@ from typing import Any
 import torch
 
 from lmmvqa.reading_workers import ReadingLimits, ReadingWorker
-from lmmvqa.scoring import Encoded, VideoScore, assess_batch, read_template, unexpected
-from modeling_lmmvqa.feature_batches import encode_video
+from lmmvqa.scoring import VideoScore, assess_batch, encode, read_template
+from modeling_lmmvqa.quality_timeline import EncodedVideo
 from processing.video_names import name_of
-from processing.video_reader import VideoError
 
 
 @dataclass
@@ -62,8 +61,7 @@ def score_in_bulk(
     """Score videos, each as soon as it is done: not in their order.
 
     A video that can't be read within the limits, or that takes the process that reads it down with it, becomes a result with an
-    `error`, and the others go on. The program that calls this must be importable without side effects, as with any
-    `multiprocessing`.
+    `error`, and the others go on.
 
     Args:
         videos: paths, URLs, bytes or mappings; taken from an iterator as they are needed.
@@ -74,7 +72,7 @@ def score_in_bulk(
     times = times or StageTimes()
     count = workers or default_workers()
     jobs, jobs_lock, stopped = iter(videos), threading.Lock(), threading.Event()
-    encoded: queue.Queue[VideoScore | Encoded | BaseException | None] = queue.Queue(maxsize=2 * batch_size)
+    encoded: queue.Queue[VideoScore | tuple[str, EncodedVideo] | BaseException | None] = queue.Queue(maxsize=2 * batch_size)
     readers = [ReadingWorker(processor.video_processor, decoder, limits or ReadingLimits()) for _ in range(count)]
 
     def run(reader: ReadingWorker) -> None:
@@ -85,7 +83,7 @@ def score_in_bulk(
                     video = next(jobs, _END)
                 if video is _END:
                     break
-                _put(encoded, _encode(video, reader, model, times), stopped)
+                _put(encoded, _encode(video, reader, model, processor.video_processor.max_chunks, times), stopped)
             _put(encoded, None, stopped)
         # The iterable of videos may raise too, and the caller must hear of it.
         except BaseException as error:
@@ -100,7 +98,7 @@ def score_in_bulk(
     try:
         for thread in threads:
             thread.start()
-        batch: list[Encoded] = []
+        batch: list[tuple[str, EncodedVideo]] = []
         running = len(threads)
         while running:
             item = encoded.get()
@@ -132,22 +130,16 @@ def score_in_bulk(
 _END = object()
 
 
-def _encode(video: Any, reader: ReadingWorker, model: Any, times: StageTimes) -> VideoScore | Encoded:
-    name = name_of(video)
-    read_before, encoding, features = reader.processor_seconds, 0.0, []
-    try:
-        for inputs in reader.read(video):
-            began = time.thread_time()
-            features.append(encode_video(model.base_model, inputs))
-            encoding += time.thread_time() - began
-    except VideoError as error:
-        return VideoScore(name, error=str(error))
-    except Exception as error:
-        return unexpected(name, error)
+def _encode(video: Any, reader: ReadingWorker, model: Any, max_chunks: int, times: StageTimes) -> VideoScore | tuple[str, EncodedVideo]:
+    there, here, began = reader.seconds_there, reader.seconds_here, time.thread_time()
+    encoded = encode(video, reader, model, max_chunks)
+    if isinstance(encoded, VideoScore):
+        return encoded
     # Several threads add to these; a lost update now and then does no harm to a sum that is shown to people.
-    times.reading += reader.processor_seconds - read_before
-    times.encoding += encoding
-    return Encoded(name, {stream: torch.cat([chunk[stream] for chunk in features]) for stream in features[0]}, reader.info)
+    preparing = reader.seconds_here - here
+    times.reading += reader.seconds_there - there + preparing
+    times.encoding += time.thread_time() - began - preparing
+    return name_of(video), encoded
 
 
 def _one_core_each(model: Any) -> None:

@@ -18,6 +18,7 @@ from rich.logging import RichHandler
 from rich.markup import escape
 from rich.table import Table
 
+from lmmvqa.bulk_commands import Precision
 from lmmvqa.bulk_commands import app as bulk_app
 from lmmvqa.console import clear_errors, messages, print_timeline, show_error
 from lmmvqa.data_commands import app as data_app
@@ -56,6 +57,7 @@ def score(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line on standard output.")] = False,
     csv_file: Annotated[Path | None, typer.Option("--csv", help="Write a CSV file.")] = None,
     device: Annotated[str | None, typer.Option(help="For example cpu, cuda, cuda:1. Default: a GPU if there is one.")] = None,
+    dtype: Annotated[Precision, typer.Option(help="Precision; auto: as the checkpoint was saved. bfloat16 is twice as fast on processors made for it.")] = "auto",
     batch_size: Annotated[int, typer.Option(min=1, help="Videos that the language model sees at once.")] = 8,
     decoder: Annotated[str, typer.Option(help="pyav, decord or auto.")] = "auto",
     timeline: Annotated[bool, typer.Option("--timeline", help="Also quality over time: windows of 4 s, one every second.")] = False,
@@ -63,8 +65,8 @@ def score(
     engine: Annotated[Literal["local", "ray"], typer.Option(help="With --output: this machine, or a Ray cluster.")] = "local",
     address: Annotated[str | None, typer.Option(help="Of the Ray cluster. Default: a Ray of this machine alone.")] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="With --output: videos read at once, or Ray workers. Default: one for each core.")] = None,
-    time_limit: Annotated[float, typer.Option(min=0.001, help="With --output: seconds that reading one video may take.")] = 300.0,
-    memory_limit: Annotated[int, typer.Option(min=64, help="With --output: MB that reading one video may take.")] = 2048,
+    time_limit: Annotated[float, typer.Option(min=0.001, help="Seconds that reading one video may take.")] = 300.0,
+    memory_limit: Annotated[int, typer.Option(min=64, help="MB that reading one video may take.")] = 2048,
 ) -> None:
     """Score videos: 0 (worst) to 100 (best), with a level and how sure the model is.
 
@@ -77,23 +79,23 @@ def score(
     if decoder not in ("auto", "pyav", "decord"):
         raise typer.BadParameter(f"--decoder {decoder} is unknown: choose pyav, decord or auto.")
     with clear_errors():
+        from lmmvqa.reading_workers import ReadingLimits
         from lmmvqa.scoring import find_videos, load_checkpoint, score_over_time, score_videos
 
-        videos = find_videos(paths)
+        videos, limits = find_videos(paths), ReadingLimits(time_limit, memory_limit)
         if output is not None:
             from lmmvqa.bulk_runs import local_engine, ray_engine, score_to_file
-            from lmmvqa.reading_workers import ReadingLimits
 
-            settings = dict(batch_size=batch_size, decoder=decoder, workers=workers, limits=ReadingLimits(time_limit, memory_limit))
+            settings = dict(dtype=dtype, batch_size=batch_size, decoder=decoder, workers=workers, limits=limits)
             scorer = local_engine(model, device, **settings) if engine == "local" else ray_engine(model, address, **settings)
             failed = score_to_file(videos, output, scorer, _watched)
             messages.print(f"{output}: {len(videos):,} videos" + (f", {failed:,} rows with an error." if failed else "."), soft_wrap=True)
         else:
-            network, processor = load_checkpoint(model, device)
+            network, processor = load_checkpoint(model, device, dtype)
             if timeline:
-                scores = score_over_time(videos, network, processor, decoder=decoder)
+                scores = score_over_time(videos, network, processor, decoder=decoder, limits=limits)
             else:
-                scores = score_videos(videos, network, processor, batch_size=batch_size, decoder=decoder)
+                scores = score_videos(videos, network, processor, batch_size=batch_size, decoder=decoder, limits=limits)
             results = _watched(scores, len(videos))
             if as_json:
                 failed = _write_json(results)

@@ -14,10 +14,10 @@ from lmmvqa.scoring import VideoScore
 class _Worker:
     """Loads the model once and scores batches of videos; Ray replaces it, and repeats its batch, when it is lost."""
 
-    def __init__(self, model: str | None, settings: dict[str, Any]):
+    def __init__(self, model: str | None, dtype: str, settings: dict[str, Any]):
         from lmmvqa.scoring import load_checkpoint
 
-        self._network, self._processor = load_checkpoint(model)
+        self._network, self._processor = load_checkpoint(model, dtype=dtype)
         self._settings = settings
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
@@ -33,6 +33,7 @@ def score_on_ray(
     model: str | None,
     address: str | None,
     *,
+    dtype: str,
     batch_size: int,
     decoder: str,
     workers: int | None,
@@ -44,6 +45,7 @@ def score_on_ray(
     worker one core, a node with GPUs one of them.
 
     Args:
+        dtype: as `load_checkpoint` takes it.
         workers: at least one; by default as many as the cluster has room for.
         batch_size: videos of one batch, which is also what is repeated when a worker is lost.
 
@@ -69,7 +71,7 @@ def score_on_ray(
         )
         scored = jobs.map_batches(
             _Worker,
-            fn_constructor_args=(model, settings),
+            fn_constructor_args=(model, dtype, settings),
             batch_size=batch_size,
             concurrency=(1, max(1, min(room, workers or room))),
             num_gpus=1 if gpus else 0,

@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from multiprocessing import connection, get_context, parent_process
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
 from typing import Any
 
-import torch
-
-from lmmvqa.remote_videos import at_hand
-from processing import video_reader
+from lmmvqa import reading_process
 from processing.video_names import name_of
+from processing.video_processing_lmmvqa import LmmVqaVideoProcessor, PreparedChunk
 from processing.video_reader import VideoError, VideoInfo
 
-try:
-    import resource
-except ImportError:  # Windows has no such limits
-    resource = None
+# What FFmpeg leaks on a damaged file (0.4 kB on average) never adds up to more than a few MB.
+VIDEOS_OF_A_PROCESS = 5_000
+# glibc gives memory that was freed back at once, and takes it from one heap: by itself it would keep what the largest frames so
+# far have needed, in pieces. Other systems ignore these.
+_ALLOCATOR = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "131072", "MALLOC_TRIM_THRESHOLD_": "131072"}
 
 
 @dataclass(frozen=True)
@@ -38,37 +41,51 @@ class ReadingLimits:
 
 
 class ReadingWorker:
-    """A process that reads one video after the other, replaced when it is lost.
+    """A process that reads one video after the other, replaced when it is lost. It is started now, and is ready in a quarter of a
+    second.
 
     Args:
-        video_processor: a `LmmVqaVideoProcessor`; the process gets a copy.
+        video_processor: prepares here what the process has read.
         decoder: "pyav", "decord" or "auto".
+        threads: of FFmpeg; 0: one for each core. Several videos read at once get one core each.
     """
 
-    def __init__(self, video_processor: Any, decoder: str = "auto", limits: ReadingLimits = ReadingLimits()):
-        self._arguments = (video_processor, decoder, limits)
-        self._limits = limits
-        self._process: Any = None
-        self._connection: Any = None
+    def __init__(
+        self,
+        video_processor: LmmVqaVideoProcessor,
+        decoder: str = "auto",
+        limits: ReadingLimits = ReadingLimits(),
+        threads: int = 1,
+    ):
+        self._video_processor = video_processor
+        self._options = {"backend": decoder, **video_processor.reading_options()}
+        self._limits, self._threads = limits, threads
+        self._process: subprocess.Popen | None = None
+        self._connection: Connection | None = None
+        self._videos = 0
         # Who stops a run ends processes that belong to other threads.
         self._lock = threading.RLock()
         self._closed = False
-        self.info: VideoInfo | None = None
-        self.processor_seconds = 0.0
+        # Processor time of reading and preparing, in the process and here, so far.
+        self.seconds_there = self.seconds_here = 0.0
+        self._start()
 
-    def read(self, video: Any) -> Iterator[dict[str, torch.Tensor]]:
-        """Each chunk as it is decoded, one ahead: the tensors of the video processor for a video of this one chunk. Then `info`
-        holds what is known of the video, and `processor_seconds` has grown by the processor time that the worker spent.
+    def read(self, video: Any, max_chunks: int | None = None) -> Iterator[PreparedChunk]:
+        """Each chunk as it is decoded, one ahead; evenly spaced over the video where there are more than `max_chunks`.
 
         Raises:
             VideoError: the video can't be read within the limits; the message names it and the remedy.
         """
         name = name_of(video)
         remaining, finished = self._limits.seconds, False
+        info: VideoInfo | None = None
         try:
+            if self._videos == VIDEOS_OF_A_PROCESS:
+                self._end()
             if self._process is None:
                 self._start()
-            self._connection.send(video)
+            self._videos += 1
+            self._connection.send((video, self._options | {"max_chunks": max_chunks}))
             while not finished:
                 began = time.monotonic()
                 if not self._connection.poll(remaining):
@@ -76,14 +93,20 @@ class ReadingWorker:
                     raise VideoError(f"{name} could not be read within {self._limits.seconds:g} s. {remedy}")
                 remaining = max(0.0, remaining - (time.monotonic() - began))
                 kind, content = self._connection.recv()
-                finished = kind != "chunk"
-                if kind == "chunk":
-                    yield {key: torch.from_numpy(array) for key, array in content.items()}
+                finished = kind in ("end", "error")
+                if kind == "info":
+                    info = content
+                elif kind == "log":
+                    logging.getLogger(content.name).handle(content)
+                elif kind == "chunk":
+                    began = time.thread_time()
+                    chunk = self._video_processor.prepare(reading_process.receive_chunk(self._connection, content), info)
+                    self.seconds_here += time.thread_time() - began
+                    yield chunk
                 elif kind == "error":
-                    raise content
+                    raise VideoError(content)
                 else:
-                    self.info, seconds = content
-                    self.processor_seconds += seconds
+                    self.seconds_there += content
         except (EOFError, ConnectionError) as error:
             reason = self._last_words()
             raise VideoError(f"{name} ended the process that was reading it ({reason}). Convert it, or leave it out.") from error
@@ -97,91 +120,48 @@ class ReadingWorker:
             self._closed = True
             self._end()
 
+    def __enter__(self) -> ReadingWorker:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def _end(self) -> None:
         with self._lock:
             if self._process is not None:
                 self._process.kill()
-                self._process.join()
+                self._process.stdin.close()
+                self._process.wait()
                 self._process = None
 
     def _start(self) -> None:
-        try:
-            context = get_context("forkserver")
-            # Imported once in the server: a worker that is lost is replaced in milliseconds.
-            context.set_forkserver_preload([__name__, "processing.video_processing_lmmvqa"])
-        except ValueError:
-            context = get_context("spawn")
+        # Not by `multiprocessing`: its processes import the program that started them, and with it torch.
         with self._lock:
             if self._closed:
                 raise EOFError
-            self._connection, theirs = context.Pipe()
-            process = context.Process(target=_serve, args=(theirs, dict(os.environ), *self._arguments), daemon=True)
-            process.start()
-            self._process = process
+            self._connection, theirs = Pipe()
+            end = theirs.fileno()
+            if os.name == "nt":
+                os.set_handle_inheritable(end, True)
+            # It must find the packages that this process finds, and nothing in the folder that the user happens to be in.
+            packages = os.pathsep.join(path or os.getcwd() for path in sys.path)
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-m", reading_process.__name__, str(end)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                env=os.environ | _ALLOCATOR | {"PYTHONPATH": packages, "OPENBLAS_NUM_THREADS": "1"},
+                **({"close_fds": False} if os.name == "nt" else {"pass_fds": [end]}),
+            )
             theirs.close()
+            self._videos = 0
+            self._connection.send((self._limits.megabytes, self._threads))
 
     def _last_words(self) -> str:
         with self._lock:
             if self._process is None:
                 return "stopped"
-            self._process.join(5)
-            code = self._process.exitcode
-        return signal.Signals(-code).name if code is not None and code < 0 else f"exit code {code}"
-
-
-def _serve(jobs: Any, environment: dict[str, str], video_processor: Any, decoder: str, limits: ReadingLimits) -> None:
-    """Read videos until the parent hangs up."""
-    # The fork server has the environment of the moment in which it was started; addresses and keys of stores come later.
-    os.environ.update(environment)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    # Several videos are read at once, so each is given one core.
-    torch.set_num_threads(1)
-    video_reader.DECODING_THREADS = 1
-    _limit_memory(limits.megabytes)
-    while True:
-        try:
-            video = jobs.recv()
-            began = time.process_time()
             try:
-                with at_hand(video) as source:
-                    for chunk in video_processor.stream(source, decoder=decoder, max_chunks=video_processor.max_chunks):
-                        # As arrays: tensors would go through shared memory, of which containers have little.
-                        jobs.send(("chunk", {name: values.numpy() for name, values in chunk.as_batch().items()}))
-            except VideoError as error:
-                jobs.send(("error", VideoError(str(error))))
-            except MemoryError:
-                jobs.send(("error", VideoError(_too_large(video, limits))))
-            except (EOFError, BrokenPipeError):
-                raise
-            # One bad file among a million must not end the run, whatever is wrong with it.
-            except Exception as error:
-                out_of_memory = "alloc" in str(error).lower()
-                message = _too_large(video, limits) if out_of_memory else _unexpected(video, error)
-                jobs.send(("error", VideoError(message)))
-            else:
-                jobs.send(("end", (chunk.info, time.process_time() - began)))
-        except (EOFError, ConnectionError):
-            return
-
-
-def _end_with_parent() -> None:
-    """A worker that hangs in a decoder would outlive a parent that was killed."""
-    connection.wait([parent_process().sentinel])
-    os._exit(1)
-
-
-def _limit_memory(megabytes: int) -> None:
-    if resource is None or not os.path.exists("/proc/self/status"):
-        return
-    with open("/proc/self/status", encoding="ascii") as status:
-        used = next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmData"))
-    resource.setrlimit(resource.RLIMIT_DATA, (used + megabytes * 2**20,) * 2)
-
-
-def _too_large(video: Any, limits: ReadingLimits) -> str:
-    return f"{name_of(video)} needs more than {limits.megabytes} MB of memory to read. Scale it down, or raise the memory limit."
-
-
-def _unexpected(video: Any, error: Exception) -> str:
-    reason = (str(error).strip().splitlines() or [""])[0].rstrip(".")
-    return f"{name_of(video)}: {type(error).__name__}: {reason}. Please report this file."
+                code = self._process.wait(5)
+            except subprocess.TimeoutExpired:
+                return "it does not answer"
+        return signal.Signals(-code).name if code < 0 else f"exit code {code}"

@@ -7,7 +7,8 @@ import logging
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from contextlib import closing
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from typing import Any
 
@@ -16,13 +17,13 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 import lmmvqa.registration  # noqa: F401 - makes the Auto classes know ours
 from lmmvqa.default_checkpoint import default_checkpoint
-from lmmvqa.remote_videos import at_hand, find_remote_videos, is_remote
-from modeling_lmmvqa.feature_batches import Features, assessment_inputs
+from lmmvqa.reading_workers import ReadingLimits, ReadingWorker
+from lmmvqa.remote_videos import find_remote_videos, is_remote
+from modeling_lmmvqa.feature_batches import assessment_inputs
 from modeling_lmmvqa.modeling_lmmvqa import TemplateCache
-from modeling_lmmvqa.pipeline_lmmvqa import LmmVqaPipeline
-from modeling_lmmvqa.quality_timeline import encode_stream
+from modeling_lmmvqa.quality_timeline import EncodedVideo, assess_timeline, encode_stream
 from processing.video_names import is_video, name_of
-from processing.video_reader import VideoError, VideoInfo
+from processing.video_reader import VideoError
 
 logger = logging.getLogger(__name__)
 
@@ -81,8 +82,11 @@ class VideoScore:
         }
 
 
-def load_checkpoint(name_or_path: str | None = None, device: str | None = None) -> tuple[Any, Any]:
+def load_checkpoint(name_or_path: str | None = None, device: str | None = None, dtype: str = "auto") -> tuple[Any, Any]:
     """Model (in eval mode) and processor of a folder or Hub id; of the default checkpoint without one.
+
+    Args:
+        dtype: "float32", "bfloat16", "float16" (towers and projectors then stay in float32), or "auto": as it was saved.
 
     Raises:
         ModelError: it is not a checkpoint of ours, or weights are missing or broken.
@@ -91,7 +95,7 @@ def load_checkpoint(name_or_path: str | None = None, device: str | None = None) 
     try:
         # Without this, the library would ask on the terminal whether a checkpoint's own code may run.
         ours = {"trust_remote_code": False}
-        model, report = AutoModelForImageTextToText.from_pretrained(source, output_loading_info=True, **ours)
+        model, report = AutoModelForImageTextToText.from_pretrained(source, output_loading_info=True, dtype=dtype, **ours)
         processor = AutoProcessor.from_pretrained(source, **ours)
     # The readers under the library raise errors of many kinds for a broken file.
     except Exception as error:
@@ -101,36 +105,70 @@ def load_checkpoint(name_or_path: str | None = None, device: str | None = None) 
         raise ModelError(f"{source} is a {type(model).__name__} and not an LMM-VQA checkpoint: name another one.")
     if missing := sorted(report["missing_keys"]):
         raise ModelError(f"The checkpoint {source} lacks {len(missing)} weights ({missing[0]}, ...): fetch it again.")
+    # Convolutions on a processor are a fifth faster with colours innermost; features move by rounding alone.
+    model.base_model.vision_tower.to(memory_format=torch.channels_last)
     return model.to(device or _best_device()).eval(), processor
 
 
-@dataclass(frozen=True)
-class Encoded:
-    """A video that the towers have seen: its name, features (without a batch dimension) and what is known of it."""
-
-    name: str
-    features: Features
-    info: VideoInfo
-
-
 def score_videos(
-    videos: Iterable[Any], model: Any, processor: Any, *, batch_size: int = 8, decoder: str = "auto"
+    videos: Iterable[Any],
+    model: Any,
+    processor: Any,
+    *,
+    batch_size: int = 8,
+    decoder: str = "auto",
+    limits: ReadingLimits | None = None,
 ) -> Iterator[VideoScore]:
     """Score videos one after the other, in their order. For many, `lmmvqa.bulk_scoring` does it faster.
 
     The towers see one video at a time, so memory does not grow with the batch; the language model sees `batch_size` at
-    once. A video that fails becomes a result with an `error`, and the others go on.
+    once. A video that fails, or takes the process that reads it down with it, becomes a result with an `error`, and the others
+    go on.
 
     Args:
-        videos: paths, URLs, or whatever else the processor reads.
+        videos: paths, URLs, bytes or mappings.
         decoder: "pyav", "decord" or "auto".
+        limits: of reading one video.
     """
-    template = read_template(model, processor)
-    remaining = iter(videos)
-    while chosen := list(islice(remaining, batch_size)):
-        batch = [_encode(video, model, processor, decoder) for video in chosen]
-        scores = iter(assess_batch([item for item in batch if isinstance(item, Encoded)], model, processor, template))
-        yield from (item if isinstance(item, VideoScore) else next(scores) for item in batch)
+    max_chunks = processor.video_processor.max_chunks
+    with ReadingWorker(processor.video_processor, decoder, limits or ReadingLimits(), threads=0) as reader:
+        template = read_template(model, processor)
+        remaining = iter(videos)
+        while chosen := list(islice(remaining, batch_size)):
+            batch = [(name_of(video), encode(video, reader, model, max_chunks)) for video in chosen]
+            encoded = [(name, item) for name, item in batch if isinstance(item, EncodedVideo)]
+            scores = iter(assess_batch(encoded, model, processor, template))
+            yield from (item if isinstance(item, VideoScore) else next(scores) for _, item in batch)
+
+
+def score_over_time(
+    videos: Iterable[Any], model: Any, processor: Any, *, decoder: str = "auto", limits: ReadingLimits | None = None
+) -> Iterator[VideoScore]:
+    """`score_videos` with the quality over time of each video: every second of it is read."""
+    with ReadingWorker(processor.video_processor, decoder, limits or ReadingLimits(), threads=0) as reader:
+        template = read_template(model, processor)
+        for video in videos:
+            encoded = encode(video, reader, model, None)
+            if isinstance(encoded, VideoScore):
+                yield encoded
+                continue
+            chosen = replace(encoded, features=encoded.part(processor.video_processor.choose(len(encoded.starts_s))))
+            (score,) = assess_batch([(name_of(video), chosen)], model, processor, template)
+            yield replace(score, timeline=assess_timeline(model, processor, encoded))
+
+
+def encode(video: Any, reader: ReadingWorker, model: Any, max_chunks: int | None) -> EncodedVideo | VideoScore:
+    """The features of a video, or a result that says what is wrong with it."""
+    name = name_of(video)
+    try:
+        with closing(reader.read(video, max_chunks)) as stream:
+            return encode_stream(model, stream)
+    except VideoError as error:
+        return VideoScore(name, error=str(error))
+    # One bad file among a million must not end the run, whatever is wrong with it.
+    except Exception as error:
+        logger.debug("Unexpected error on %s", name, exc_info=True)
+        return VideoScore(name, error=f"{name}: {type(error).__name__}: {_first_line(error)}. Please report this file.")
 
 
 def read_template(model: Any, processor: Any) -> TemplateCache:
@@ -138,36 +176,18 @@ def read_template(model: Any, processor: Any) -> TemplateCache:
     return model.cache_template(torch.tensor(processor.assessment_prefix_ids(1)))
 
 
-def assess_batch(batch: Sequence[Encoded], model: Any, processor: Any, template: TemplateCache) -> list[VideoScore]:
-    """One pass of the language model over several encoded videos."""
+def assess_batch(
+    batch: Sequence[tuple[str, EncodedVideo]], model: Any, processor: Any, template: TemplateCache
+) -> list[VideoScore]:
+    """One pass of the language model over several encoded videos, each with its name."""
     if not batch:
         return []
-    inputs = assessment_inputs(processor, [video.features for video in batch])
+    inputs = assessment_inputs(processor, [video.features for _, video in batch])
     quality = model.assess(**{name: tensor.to(model.device) for name, tensor in inputs.items()}, template_cache=template)
     return [
-        VideoScore(path=video.name, duration_s=round(video.info.duration_s, 3), **row)
-        for video, row in zip(batch, quality.as_dicts(processor.levels), strict=True)
+        VideoScore(path=name, duration_s=round(video.info.duration_s, 3), **row)
+        for (name, video), row in zip(batch, quality.as_dicts(processor.levels), strict=True)
     ]
-
-
-def unexpected(name: str, error: Exception) -> VideoScore:
-    """The result of a video on which something went wrong that nobody thought of."""
-    logger.debug("Unexpected error on %s", name, exc_info=True)
-    return VideoScore(name, error=f"{name}: {type(error).__name__}: {_first_line(error)}. Please report this file.")
-
-
-def score_over_time(videos: Iterable[Any], model: Any, processor: Any, *, decoder: str = "auto") -> Iterator[VideoScore]:
-    """`score_videos` with the quality over time of each video: every second of it is read."""
-    pipe = LmmVqaPipeline(model=model, processor=processor, device=model.device)
-    for video in videos:
-        name = name_of(video)
-        try:
-            with at_hand(video) as source:
-                row = pipe(source, timeline=True, decoder=decoder)
-        except VideoError as error:
-            yield VideoScore(name, error=str(error))
-        else:
-            yield VideoScore(**row | {"path": name})
 
 
 def find_videos(paths: Sequence[str]) -> list[str]:
@@ -202,20 +222,6 @@ def _videos_in(folder: str) -> Iterator[str]:
 def _identity(folder: str) -> tuple[int, int]:
     status = os.stat(folder)
     return status.st_dev, status.st_ino
-
-
-def _encode(video: Any, model: Any, processor: Any, decoder: str) -> VideoScore | Encoded:
-    name = name_of(video)
-    try:
-        with at_hand(video) as source:
-            stream = processor.video_processor.stream(source, decoder=decoder, max_chunks=processor.video_processor.max_chunks)
-            encoded = encode_stream(model, stream)
-        return Encoded(name, encoded.features, encoded.info)
-    except VideoError as error:
-        return VideoScore(name, error=str(error))
-    # One bad file among a million must not end the run, whatever is wrong with it.
-    except Exception as error:
-        return unexpected(name, error)
 
 
 def _natural(path: str) -> list[tuple[int, int | str]]:

@@ -13,7 +13,7 @@ from transformers.processing_utils import VideosKwargs
 from transformers.video_processing_utils import BaseVideoProcessor
 
 from .video_names import name_of
-from .video_reader import VideoInfo, evenly_spaced, open_video
+from .video_reader import Chunk, VideoInfo, evenly_spaced, open_video
 
 
 @dataclass
@@ -133,6 +133,15 @@ class LmmVqaVideoProcessor(BaseVideoProcessor):
         """
         yield from self._chunks(video, self._settings(kwargs) | {"max_chunks": kwargs.get("max_chunks")})
 
+    def reading_options(self) -> dict[str, Any]:
+        """What `open_video` must be told about the frames that this processor takes, for whoever reads them elsewhere and hands
+        the chunks to `prepare`."""
+        return _reading_options(self._settings({}))
+
+    def prepare(self, chunk: Chunk, info: VideoInfo) -> PreparedChunk:
+        """A chunk as `open_video` gives it, for the towers."""
+        return _prepared(chunk, info, self._settings({}))
+
     def choose(self, num_chunks: int) -> list[int]:
         """Which chunks of a video of so many `preprocess` takes."""
         return evenly_spaced(num_chunks, self.max_chunks).tolist()
@@ -155,29 +164,12 @@ class LmmVqaVideoProcessor(BaseVideoProcessor):
         return key_frames, chunks, info
 
     def _chunks(self, video: Any, settings: Mapping[str, Any], index: int = 0) -> Iterator[PreparedChunk]:
-        temporal_size = settings["temporal_size"]
-        mean, std = (
-            (settings["image_mean"], settings["image_std"]) if settings["do_normalize"] else ((0.0,) * 3, (1.0,) * 3)
-        )
         # A file tells its own rate.
         fps = self._array_fps(settings, index) if hasattr(video, "ndim") else None
-        with open_video(
-            video,
-            backend=settings["decoder"],
-            fps=fps,
-            max_chunks=settings["max_chunks"],
-            frames_per_chunk=settings["temporal_num_frames"],
-            frame_size=None if temporal_size is None else (temporal_size["height"], temporal_size["width"]),
-        ) as reader:
+        options = _reading_options(settings)
+        with open_video(video, backend=settings["decoder"], fps=fps, max_chunks=settings["max_chunks"], **options) as reader:
             for chunk in reader:
-                temporal_values = None
-                if chunk.frames is not None:
-                    temporal_values = _normalize(chunk.frames, settings["temporal_mean"], settings["temporal_std"])
-                    if settings["temporal_differences"]:
-                        temporal_values = differences(temporal_values)
-                resized = _resize(chunk.key_frame, settings["size"], settings["do_center_crop"])
-                pixel_values = _normalize(resized, mean, std)
-                yield PreparedChunk(chunk.start_s, chunk.key_frame, pixel_values, temporal_values, reader.info)
+                yield _prepared(chunk, reader.info, settings)
 
     @staticmethod
     def _array_fps(settings: Mapping[str, Any], index: int) -> float | None:
@@ -196,6 +188,26 @@ def as_video_list(videos: Any) -> list[Any]:
     return list(videos)
 
 
+def _reading_options(settings: Mapping[str, Any]) -> dict[str, Any]:
+    size = settings["temporal_size"]
+    return {
+        "frames_per_chunk": settings["temporal_num_frames"],
+        "frame_size": None if size is None else (size["height"], size["width"]),
+    }
+
+
+def _prepared(chunk: Chunk, info: VideoInfo, settings: Mapping[str, Any]) -> PreparedChunk:
+    key_frame, temporal_values = torch.from_numpy(chunk.key_frame), None
+    if chunk.frames is not None:
+        frames = torch.from_numpy(chunk.frames)
+        temporal_values = _normalize(frames, settings["temporal_mean"], settings["temporal_std"])
+        if settings["temporal_differences"]:
+            temporal_values = differences(temporal_values)
+    mean, std = (settings["image_mean"], settings["image_std"]) if settings["do_normalize"] else ((0.0,) * 3, (1.0,) * 3)
+    resized = _resize(key_frame, settings["size"], settings["do_center_crop"])
+    return PreparedChunk(chunk.start_s, key_frame, _normalize(resized, mean, std), temporal_values, info)
+
+
 def _resize(frame: torch.Tensor, size: Mapping[str, int], center_crop: bool) -> torch.Tensor:
     """(3, height, width) uint8 to `size`, antialiased bicubic as CLIP was trained."""
     height, width = size["height"], size["width"]
@@ -209,7 +221,8 @@ def _resize(frame: torch.Tensor, size: Mapping[str, int], center_crop: bool) -> 
 
 
 def _normalize(frames: torch.Tensor, mean: Any, std: Any) -> torch.Tensor:
-    return tvf.normalize(frames.float() / 255, list(mean), list(std))
+    # In place: fresh memory for every step would take longer than the arithmetic.
+    return tvf.normalize(frames.float().div_(255), list(mean), list(std), inplace=True)
 
 
 def differences(frames: torch.Tensor) -> torch.Tensor:

@@ -19,24 +19,25 @@ import math
 import os
 import re
 from bisect import bisect_right
-from collections import deque
 from collections.abc import Iterator, Mapping
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain
-from typing import Any, BinaryIO, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, Protocol, Union
 from urllib.parse import unquote, urlsplit
 
 import numpy as np
-import torch
-import torch.nn.functional as F
+from PIL import Image
+
+# Processes that only read videos do without torch, which takes more memory than they do.
+if TYPE_CHECKING:
+    import torch
 
 from .video_names import name_of
 
 logger = logging.getLogger(__name__)
 
-VideoSource = str | os.PathLike | bytes | BinaryIO | Mapping[str, Any] | np.ndarray | torch.Tensor
+VideoSource = Union[str, os.PathLike, bytes, BinaryIO, Mapping[str, Any], np.ndarray, "torch.Tensor"]
 
 # A frame-rate tag is believed when it explains the length of the video to 2 %: this forgives 29.97 tagged as
 # 30 and a rounded average, and refuses 24 for 25, fields counted as frames, and clock rates such as 90000.
@@ -54,8 +55,6 @@ SHORTEST_JUMP = 32
 _INDEXED = {"mov", "mp4", "matroska", "webm"}
 # Threads of FFmpeg for one video; 0: one for each core. Whoever reads several videos at once sets less.
 DECODING_THREADS = 0
-# Scaling runs beside decoding; frames at full size wait for it in this number only.
-FRAMES_IN_SCALING = 2
 
 
 class VideoError(ValueError):
@@ -94,8 +93,8 @@ class Chunk:
 
     index: int
     start_s: float
-    key_frame: torch.Tensor
-    frames: torch.Tensor | None
+    key_frame: np.ndarray
+    frames: np.ndarray | None
 
 
 class _Decoder(Protocol):
@@ -157,7 +156,7 @@ def open_video(
     if fps is not None and not 0 < fps < math.inf:
         raise ValueError(f"fps is {fps}; use a positive number of frames per second.")
 
-    if isinstance(video, np.ndarray | torch.Tensor):
+    if hasattr(video, "ndim"):
         decoder: _Decoder = _ArrayDecoder(video, fps)
     else:
         decoder = _open_file(*_as_file(video), backend)
@@ -222,33 +221,23 @@ class VideoReader:
         self._passes.append(frames)
         try:
             screen = _Screen(frames)
-            with ThreadPoolExecutor(1, thread_name_prefix="scaling") as scaling:
-                for index, start_s, positions in self._plan:
-                    frame = screen.at(positions[0])
-                    if screen.ended_before(positions[0]):
-                        break
-                    key_frame = torch.from_numpy(self._decoder.to_rgb(frame))
-                    yield Chunk(index, start_s, key_frame, self._small_frames(screen, positions, scaling))
+            for index, start_s, positions in self._plan:
+                frame = screen.at(positions[0])
+                if screen.ended_before(positions[0]):
+                    break
+                yield Chunk(index, start_s, self._decoder.to_rgb(frame), self._small_frames(screen, positions))
         finally:
             frames.close()
             self._passes.remove(frames)
 
-    def _small_frames(self, screen: _Screen, positions: np.ndarray, scaling: Executor) -> torch.Tensor | None:
+    def _small_frames(self, screen: _Screen, positions: np.ndarray) -> np.ndarray | None:
         if self._frame_size is None:
             return None
         small = np.empty((len(positions), 3, *self._frame_size), dtype=np.uint8)
-        jobs: deque[Future[None]] = deque()
         for position in np.unique(positions):
-            if len(jobs) == FRAMES_IN_SCALING:
-                jobs.popleft().result()
-            slots = positions == position
-            jobs.append(scaling.submit(self._scale_into, small, slots, screen.at(position)))
-        for job in jobs:
-            job.result()
-        return torch.from_numpy(small)
-
-    def _scale_into(self, small: np.ndarray, slots: np.ndarray, frame: Any) -> None:
-        small[slots] = self._decoder.to_rgb(frame, self._frame_size)
+            # In this thread, while the frame is in the cache: FFmpeg's threads decode meanwhile.
+            small[positions == position] = self._decoder.to_rgb(screen.at(position), self._frame_size)
+        return small
 
     def close(self) -> None:
         """Free the decoder. Iterations that have begun end."""
@@ -641,15 +630,18 @@ class _DecordDecoder:
             self.num_frames = len(reader)
             seconds = reader.get_frame_timestamp(np.arange(self.num_frames))[:, 0]
             self.height, self.width = _numpy(reader.next()).shape[:2]
-        except (decord.DECORDError, RuntimeError, AssertionError, StopIteration) as error:
+        except (decord.DECORDError, RuntimeError, AssertionError, IndexError, StopIteration) as error:
             reason = " ".join(str(error).split())[-100:] or type(error).__name__
             raise VideoError(
                 f"{name} is not a video that decord can open ({reason}). Convert it to H.264, or use PyAV."
             ) from error
         self.rate = float(reader.get_avg_fps()) or None
         self.tick = Fraction(1, 1_000_000)
-        microseconds = np.rint(seconds.astype(float) * 1e6).astype(np.int64)
-        self.timestamps = _without_holes(np.sort(microseconds), self.tick)
+        self.timestamps = None
+        # A frame without a time has an absurd one here.
+        if (np.abs(seconds) < 1e9).all():
+            microseconds = np.rint(seconds.astype(float) * 1e6).astype(np.int64)
+            self.timestamps = _without_holes(np.sort(microseconds), self.tick)
 
     def frames(self, needed: np.ndarray) -> Iterator[tuple[int, Any]]:
         reader = self._open()
@@ -682,7 +674,7 @@ class _ArrayDecoder:
     tick = Fraction(1)
 
     def __init__(self, video: np.ndarray | torch.Tensor, fps: float | None):
-        if video.ndim != 4 or video.shape[3] != 3 or video.dtype not in (np.uint8, torch.uint8):
+        if video.ndim != 4 or video.shape[3] != 3 or str(video.dtype) not in ("uint8", "torch.uint8"):
             raise VideoError(
                 f"<array> has shape {tuple(video.shape)} and type {video.dtype}. Give RGB frames as uint8, 0 to 255, "
                 "of shape (frames, height, width, 3)."
@@ -691,7 +683,7 @@ class _ArrayDecoder:
             raise VideoError(f"<array> has shape {tuple(video.shape)}, so no pixels. Give at least one frame.")
         if fps is None:
             raise VideoError("<array> has no frame rate. Give its frames per second with `fps`.")
-        self._video = np.asarray(video.cpu() if isinstance(video, torch.Tensor) else video)
+        self._video = np.asarray(video.cpu() if hasattr(video, "cpu") else video)
         self.num_frames, self.height, self.width, _ = video.shape
         self.rate = fps
 
@@ -705,10 +697,11 @@ class _ArrayDecoder:
 
 def _resized(pixels: np.ndarray, size: tuple[int, int] | None) -> np.ndarray:
     """Turn uint8 (height, width, 3) into (3, height, width); resize without crop, bilinear and antialiased."""
-    planes = torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)
+    pixels = np.ascontiguousarray(pixels)
     if size is not None:
-        planes = F.interpolate(planes[None], size=size, mode="bilinear", antialias=True)[0]
-    return planes.numpy()
+        height, width = size
+        pixels = np.array(Image.fromarray(pixels).resize((width, height), Image.Resampling.BILINEAR))
+    return pixels.transpose(2, 0, 1)
 
 
 _FILE_DECODERS = {"pyav": _PyAVDecoder, "decord": _DecordDecoder}

@@ -10,14 +10,17 @@ import time
 from pathlib import Path
 
 import pandas as pd
+import psutil
 import pytest
+import torch
 from conftest import SITE, ffmpeg, make_tiny
 
+from lmmvqa import reading_workers
 from lmmvqa.bulk_runs import local_engine, score_to_file
 from lmmvqa.bulk_scoring import StageTimes, score_in_bulk
-from lmmvqa.reading_workers import ReadingLimits
+from lmmvqa.reading_workers import ReadingLimits, ReadingWorker
 from lmmvqa.result_files import ResultFile
-from lmmvqa.scoring import VideoScore, find_videos, score_videos
+from lmmvqa.scoring import VideoScore, find_videos, load_checkpoint, score_videos
 from processing.video_reader import VideoError
 
 COMMAND = [sys.executable, "-m", "lmmvqa.cli", "score"]
@@ -78,6 +81,36 @@ def test_a_lost_reader_costs_one_video(tiny, library):
     assert len(lost) == 2 and all("poison.mp4 ended the process that was reading it (SIGABRT)" in error for error in lost)
 
 
+def test_readers_do_without_torch(tiny, library):
+    """Where the video needs none: this is what keeps their memory small."""
+    with ReadingWorker(tiny[1].video_processor) as reader:
+        assert len(list(reader.read(str(library / "2.mov")))) == 3
+        assert "libtorch" not in Path(f"/proc/{reader._process.pid}/maps").read_text()
+        assert min(reader.seconds_there, reader.seconds_here) > 0
+
+
+def test_one_by_one_a_lost_reader_costs_one_video_too(tiny, library):
+    videos = [str(library / "0.mp4"), _Poison(), str(library / "2.mov")]
+    first, lost, last = score_videos(videos, *tiny)
+    assert first.error is None and last.error is None and "poison.mp4 ended the process that was reading it (SIGABRT)" in lost.error
+
+
+def test_a_reader_is_replaced_before_leaks_add_up(tiny, library, monkeypatch):
+    monkeypatch.setattr(reading_workers, "VIDEOS_OF_A_PROCESS", 2)
+    with ReadingWorker(tiny[1].video_processor) as reader:
+        processes = [(list(reader.read(str(library / "0.mp4"))), reader._process.pid)[1] for _ in range(5)]
+    assert [processes.count(pid) for pid in dict.fromkeys(processes)] == [2, 2, 1]
+
+
+def test_warnings_of_readers_are_heard_here(tiny, library, tmp_path, caplog, capfd):
+    cut = tmp_path / "cut.mp4"
+    ffmpeg("-i", library / "2.mov", "-c", "copy", "-movflags", "+faststart", tmp_path / "fast.mp4")
+    fast = (tmp_path / "fast.mp4").read_bytes()
+    cut.write_bytes(fast[: len(fast) * 6 // 10])
+    (score,) = score_videos([str(cut)], *tiny)
+    assert score.error is None and f"{cut} is damaged" in caplog.text and capfd.readouterr().err == ""
+
+
 def test_limits_of_time_and_memory_cost_one_video_each(tiny, library, tmp_path):
     model, processor = tiny
     ffmpeg("-f", "lavfi", "-i", "testsrc2=size=7680x4320:rate=2:duration=1", "-c:v", "mpeg4", tmp_path / "huge.mp4")
@@ -105,23 +138,15 @@ def test_stopping_early_leaves_no_process_behind(tiny, library):
     model, processor = tiny
     scores = score_in_bulk(find_videos([str(library)]) * 20, model, processor, workers=2, batch_size=1)
     next(scores)
-    readers = _children(b"forkserver")
-    assert readers
+    readers = _readers()
+    assert len(readers) == 2
     scores.close()
-    assert not _children(b"forkserver") & readers
+    assert not _readers()
 
 
-def _children(word: bytes) -> set[int]:
-    """Processes below this one's fork server."""
-    parents = {}
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdigit():
-            try:
-                parents[int(folder.name)] = int((folder / "stat").read_text().rsplit(")", 1)[1].split()[1])
-            except OSError:
-                continue
-    servers = {pid for pid, parent in parents.items() if parent == os.getpid() and word in Path(f"/proc/{pid}/cmdline").read_bytes()}
-    return {pid for pid, parent in parents.items() if parent in servers}
+def _readers() -> set[int]:
+    """Reading processes of this one."""
+    return {child.pid for child in psutil.Process().children() if "lmmvqa.reading_process" in child.cmdline()}
 
 
 def score_command(*arguments: object, **options) -> subprocess.Popen:
@@ -247,3 +272,11 @@ def test_a_folder_that_cannot_be_listed_gets_its_error(tmp_path):
         os._exit(0)
     assert os.waitpid(child, 0)[1] == 0
     closed.chmod(0o700)
+
+
+def test_half_precision_on_request(tiny_checkpoint, library):
+    full, half = (load_checkpoint(tiny_checkpoint, "cpu", dtype) for dtype in ("auto", "bfloat16"))
+    assert (full[0].dtype, half[0].dtype) == (torch.float32, torch.bfloat16)
+    assert half[0].base_model.vision_tower.dtype == torch.bfloat16
+    one, other = (next(score_videos([str(library / "2.mov")], *loaded)) for loaded in (full, half))
+    assert one.score != other.score and abs(one.score - other.score) < 5

@@ -28,7 +28,7 @@ def test_a_key_frame_is_clips_preprocessing_without_crop(paper, clip):
     """Against Pillow's bicubic filter, the one that CLIP was trained with."""
     with open_video(clip) as reader:
         key_frame = next(iter(reader)).key_frame
-    image = Image.fromarray(key_frame.permute(1, 2, 0).numpy()).resize((224, 224), Image.Resampling.BICUBIC)
+    image = Image.fromarray(key_frame.transpose(1, 2, 0)).resize((224, 224), Image.Resampling.BICUBIC)
     pixels = torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1).float() / 255
     mean, std = (torch.tensor(values)[:, None, None] for values in (paper.image_mean, paper.image_std))
     found = paper(str(clip), return_tensors="pt")["pixel_values_videos"][0, 0]

@@ -78,7 +78,7 @@ def test_a_folder_works_without_our_package(default_model, clip, bare_packages, 
     add_remote_code(folder)
     found = ask_a_stranger(STRANGER, [folder, clip], bare_packages, tmp_path)
     ours = model.assess(**processor(videos=str(clip)))
-    assert found["scores"] == pytest.approx(ours.score.tolist(), abs=1e-5)
+    assert found["scores"] == pytest.approx(ours.score.tolist(), abs=1e-3)
     assert found["levels"] == ours.level
     pipe = pipeline("video-quality-assessment", model=model, processor=processor)
     assert found["rows"] == json.loads(json.dumps([pipe(str(clip), timeline=True)]))

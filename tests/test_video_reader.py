@@ -8,6 +8,7 @@ import logging
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import av
@@ -18,7 +19,7 @@ import torch
 from conftest import SITE
 from PIL import Image
 
-from processing.video_reader import VideoError, open_video
+from processing.video_reader import Chunk, VideoError, open_video
 
 FLOWER = Path(__file__).parent / "data" / "flower.mp4"
 LOSSLESS = ["-c:v", "libx264", "-preset", "ultrafast", "-qp", "0"]
@@ -62,7 +63,15 @@ def numbers(frames: torch.Tensor) -> list[int]:
 
 def read(video, **options):
     with open_video(video, **options) as reader:
-        return reader.info, list(reader)
+        return reader.info, chunks_of(reader)
+
+
+def chunks_of(reader) -> list[Chunk]:
+    """With tensors in place of arrays."""
+    return [
+        replace(chunk, key_frame=torch.from_numpy(chunk.key_frame), frames=None if chunk.frames is None else torch.from_numpy(chunk.frames))
+        for chunk in reader
+    ]
 
 
 def pictures_of(path: Path, *options: str) -> np.ndarray:
@@ -518,8 +527,8 @@ def test_auto_falls_back_and_gives_one_reason(make, broken, caplog):
     assert "decord" not in str(refused.value) and "With decord: " in caplog.text
 
 
-def test_backends_are_imported_on_use():
-    code = "import sys, processing.video_reader as m; assert not {'av', 'decord'} & set(sys.modules)"
+def test_backends_and_torch_are_imported_on_use():
+    code = "import sys, processing.video_reader as m; assert not {'av', 'decord', 'torch'} & set(sys.modules)"
     code += f"; sys.modules['decord'] = None\ntry: m.open_video({str(FLOWER)!r}, backend='decord')"
     code += "\nexcept ImportError as error: assert 'pip install decord' in str(error)\nelse: raise SystemExit(1)"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=SITE)
@@ -547,10 +556,10 @@ def test_jumping_to_key_frames_gives_the_same_frames(make, name, options):
         decoded = []
         count = decoder._decode
         decoder._decode = lambda stream, packet: decoded.append(len(found := count(stream, packet))) or found
-        jumped, few = list(reader), sum(decoded)
+        jumped, few = chunks_of(reader), sum(decoded)
         decoder._keys = []
         decoded.clear()
-        through, all_of_them = list(reader), sum(decoded)
+        through, all_of_them = chunks_of(reader), sum(decoded)
     assert [chunk.index for chunk in jumped] == [chunk.index for chunk in through] == [0, 13, 26, 39]
     for one, other in zip(jumped, through, strict=True):
         assert torch.equal(one.key_frame, other.key_frame) and torch.equal(one.frames, other.frames)
@@ -564,11 +573,11 @@ def test_a_key_frame_that_is_none_is_noticed(make):
     with open_video(clip, backend="pyav", max_chunks=3, frames_per_chunk=8, frame_size=(48, 64)) as reader:
         decoder = reader._decoder
         assert len(decoder._keys) == 1
-        expected = list(reader)
+        expected = chunks_of(reader)
         first = decoder._keys[0]
         decoder._keys = [first._replace(position=position, time=int(decoder.timestamps[position])) for position in range(0, 500, 25)]
         jump = decoder._runs(np.array([0, 250, 490]))
         assert len(jump) == 3
-        found = list(reader)
+        found = chunks_of(reader)
     for one, other in zip(found, expected, strict=True):
         assert torch.equal(one.key_frame, other.key_frame) and torch.equal(one.frames, other.frames)

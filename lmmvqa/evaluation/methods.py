@@ -194,7 +194,7 @@ class ZeroShot:
         import numpy as np
 
         with open_video(row.source, max_chunks=self.frames) as reader:
-            frames = [chunk.key_frame.permute(1, 2, 0).numpy() for chunk in reader]
+            frames = [chunk.key_frame.transpose(1, 2, 0) for chunk in reader]
             duration = reader.info.duration_s
         # Short videos repeat their last frame: some of these models want a fixed number.
         return np.stack(frames + [frames[-1]] * (self.frames - len(frames))), duration

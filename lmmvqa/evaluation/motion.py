@@ -40,7 +40,7 @@ def motion_curve(video: Any, max_seconds: int = 10) -> Motion:
     times, frames = [], []
     with open_video(video, frames_per_chunk=rate, frame_size=(height, FLOW_WIDTH), max_chunks=max_seconds) as reader:
         for chunk in reader:
-            luma = chunk.frames.float().mean(1).numpy() / 255
+            luma = chunk.frames.mean(1, dtype=np.float32) / 255
             for number, frame in enumerate(luma):
                 time = chunk.start_s + number / rate
                 # A short last second repeats its last frame.

@@ -85,10 +85,9 @@ class AsymmetricGaussian:
         return float((self.right - self.left) * self.scale * gamma(2 / self.shape) / gamma(1 / self.shape))
 
 
-def luminance(frame: torch.Tensor) -> np.ndarray:
+def luminance(frame: np.ndarray) -> np.ndarray:
     """(3, height, width) uint8 RGB to (height, width) float in 0 to 255, by BT.601 as both methods were trained."""
-    weights = torch.tensor([0.2989, 0.5870, 0.1140], dtype=torch.float64)
-    return torch.einsum("chw,c->hw", frame.double(), weights).numpy()
+    return np.einsum("chw,c->hw", frame.astype(np.float64), [0.2989, 0.5870, 0.1140])
 
 
 def normalised(image: np.ndarray) -> np.ndarray:

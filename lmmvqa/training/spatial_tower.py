@@ -84,7 +84,7 @@ def read_key_frames(ratings: Path) -> list[RatedFrames]:
         if row["rung"] in _UNSEEN:
             continue
         with open_video(row["video"]) as reader:
-            frames = torch.stack([chunk.key_frame.clone() for chunk in reader])
+            frames = torch.from_numpy(np.stack([chunk.key_frame for chunk in reader]))
         rating = 1.0 if row["family"] == "temporal" else float(row["mos"]) / 100
         copies.append(RatedFrames(row["content"], int(row["fold"]), row["family"], rating, frames))
     return copies

@@ -58,7 +58,7 @@ def read_chunks(ratings: Path, config: LmmVqaTemporalConfig) -> list[RatedChunks
     size = (config.image_size, config.image_size)
     for row in ladder_rows(ratings):
         with open_video(row["video"], frames_per_chunk=config.num_frames, frame_size=size) as reader:
-            frames = torch.stack([chunk.frames for chunk in reader])
+            frames = torch.from_numpy(np.stack([chunk.frames for chunk in reader]))
         copies.append(RatedChunks(row["content"], int(row["fold"]), row["family"], row["rung"], float(row["mos"]), frames))
     return copies
 
