@@ -45,7 +45,8 @@ checkpoint: $(STAMP)
 	done
 	.venv/bin/lmmvqa train default_checkpoint data_dir=$(RUN)/ladder output_dir=$(RUN)/projectors feature_cache=$(RUN)/features
 	.venv/bin/lmmvqa merge $(RUN)/projectors $(RUN)/merged
-	.venv/bin/lmmvqa calibrate $(RUN)/merged --data rated_videos=$(RUN)/ladder --feature-cache $(RUN)/features > lmmvqa/checkpoint/calibration.json
+	.venv/bin/lmmvqa calibrate $(RUN)/merged --data rated_videos=$(RUN)/ladder --leave-out exposure \
+	  --feature-cache $(RUN)/features > lmmvqa/checkpoint/calibration.json
 	cp $(RUN)/projectors/adapter_model.safetensors lmmvqa/checkpoint/trained.safetensors
 	.venv/bin/lmmvqa verify --write
 

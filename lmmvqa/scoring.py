@@ -105,8 +105,6 @@ def load_checkpoint(name_or_path: str | None = None, device: str | None = None, 
         raise ModelError(f"{source} is a {type(model).__name__} and not an LMM-VQA checkpoint: name another one.")
     if missing := sorted(report["missing_keys"]):
         raise ModelError(f"The checkpoint {source} lacks {len(missing)} weights ({missing[0]}, ...): fetch it again.")
-    # Convolutions on a processor are a fifth faster with colours innermost; features move by rounding alone.
-    model.base_model.vision_tower.to(memory_format=torch.channels_last)
     return model.to(device or _best_device()).eval(), processor
 
 

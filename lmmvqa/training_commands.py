@@ -61,6 +61,7 @@ def calibrate(
     checkpoint: Annotated[Path, typer.Argument(help="Folder of a full checkpoint; its config.json is changed.")],
     data: Annotated[str, typer.Option(help="SET=FOLDER, as for `lmmvqa evaluate`: rated videos that the model did not learn from.")],
     split: Annotated[str, typer.Option(help="Which of them.")] = "validation",
+    leave_out: Annotated[list[str] | None, typer.Option(help="A family of the label file's column `family` whose ratings can't be told from the video alone.")] = None,
     feature_cache: Annotated[Path | None, typer.Option(help="Features of a run on the same videos.")] = None,
 ) -> None:
     """Undo the shrinkage of a checkpoint's scores, and make its 90 % interval hold. Prints what is put into its config."""
@@ -68,9 +69,9 @@ def calibrate(
         from lmmvqa.calibration import calibrate_checkpoint
         from lmmvqa.evaluation.rated_sets import SetSpec, read_set
 
-        rows = [row for row in read_set(SetSpec.parse(data)) if row.split == split]
+        rows = [row for row in read_set(SetSpec.parse(data)) if row.split == split and row.parts.get("family") not in (leave_out or ())]
         if not rows:
-            raise ValueError(f"{data} has no videos of the split {split}: name another with --split.")
+            raise ValueError(f"{data} has no videos of the split {split} that are not left out: name another with --split.")
         fitted = calibrate_checkpoint(checkpoint, [row.score for row in rows], [row.source for row in rows], feature_cache)
         typer.echo(json.dumps(fitted))
 

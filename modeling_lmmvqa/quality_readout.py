@@ -88,18 +88,23 @@ class AnswerTrie:
         longest = max(map(len, steps))
         self._steps = torch.tensor([row + [(-1, -1)] * (longest - len(row)) for row in steps]).movedim(2, 0)
 
-    def log_probabilities(self, node_logits: torch.Tensor) -> torch.Tensor:
-        """Log-probability of each answer, given that the answer is an allowed one.
+    def log_likelihoods(self, node_logits: torch.Tensor) -> torch.Tensor:
+        """Log-probability of each answer among everything that the language model may say.
 
         Args:
             node_logits: (batch, nodes, vocabulary), the logits that follow each node, in the order of `nodes`.
 
         Returns:
-            (batch, answers), float32; the probabilities of one row sum to 1.
+            (batch, answers), float32; the probabilities of one row sum to 1 at most.
         """
         nodes, tokens = self._steps.to(node_logits.device)
         steps = node_logits.float().log_softmax(-1)[:, nodes, tokens].masked_fill(nodes < 0, 0.0)
-        return steps.sum(2).log_softmax(-1)
+        return steps.sum(2)
+
+    def log_probabilities(self, node_logits: torch.Tensor) -> torch.Tensor:
+        """Log-probability of each answer, given that the answer is an allowed one: (batch, answers), as `log_likelihoods` takes
+        and returns them, but the probabilities of one row sum to 1."""
+        return self.log_likelihoods(node_logits).log_softmax(-1)
 
 
 @dataclass

@@ -223,6 +223,8 @@ class VideoReader:
             screen = _Screen(frames)
             for index, start_s, positions in self._plan:
                 frame = screen.at(positions[0])
+                if frame is None:
+                    raise _no_frame(self.info.name)
                 if screen.ended_before(positions[0]):
                     break
                 yield Chunk(index, start_s, self._decoder.to_rgb(frame), self._small_frames(screen, positions))
@@ -447,7 +449,7 @@ class _PyAVDecoder:
             # The index of a file that was cut short lists packets that are gone.
             num_cut_off = max(0, len(stream.index_entries) - num_packets)
         if first_frame is None or not pts:
-            raise VideoError(f"{name} holds no frame that can be decoded. Download or export it again.")
+            raise _no_frame(name)
         self.num_frames = len(pts)
         self._num_listed = len(pts) + num_cut_off
         if num_cut_off:
@@ -592,6 +594,10 @@ def _clock(pts: list[int | None], dts: list[int | None], tick: Fraction) -> np.n
 def _without_holes(timestamps: np.ndarray, tick: Fraction) -> np.ndarray | None:
     longest = np.diff(timestamps).max(initial=0) * float(tick)
     return timestamps if longest <= LONGEST_FREEZE_S else None
+
+
+def _no_frame(name: str) -> VideoError:
+    return VideoError(f"{name} holds no frame that can be decoded. Download or export it again.")
 
 
 def _listed(container: Any) -> str:

@@ -122,7 +122,7 @@ def test_the_read_out_loss_is_that_of_assess(settings, tmp_path, monkeypatch):
     model = trainer.model.eval()
     answers, _, levels = (batch.pop(name) for name in ("answers", "score_targets", "level_targets"))
     with torch.no_grad():
-        scores, words = answers.log_probabilities(model(**batch).logits)
+        scores, words = (said.log_softmax(-1) for said in answers.log_likelihoods(model(**batch).logits))
     quality = model.assess(**assessment_inputs(trainer.processing_class, [collator.cache.load(row["features"]) for row in rows]))
     torch.testing.assert_close(scores.exp(), quality.score_probabilities, atol=1e-5, rtol=1e-3)
     torch.testing.assert_close(words.exp(), quality.level_probabilities, atol=1e-5, rtol=1e-3)

@@ -108,9 +108,9 @@ class AllowedAnswers:
     tries: list[AnswerTrie]
     nodes: list[slice]
 
-    def log_probabilities(self, logits: torch.Tensor) -> list[torch.Tensor]:
-        """(rows, nodes of all tries, vocabulary) -> (rows, answers) for each question."""
-        return [trie.log_probabilities(logits[:, nodes]) for trie, nodes in zip(self.tries, self.nodes, strict=True)]
+    def log_likelihoods(self, logits: torch.Tensor) -> list[torch.Tensor]:
+        """(rows, nodes of all tries, vocabulary) -> (rows, answers) for each question, among everything that may be said."""
+        return [trie.log_likelihoods(logits[:, nodes]) for trie, nodes in zip(self.tries, self.nodes, strict=True)]
 
 
 @dataclass

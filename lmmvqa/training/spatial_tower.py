@@ -122,6 +122,7 @@ class SpatialTowerWithHead(nn.Module):
         channels = 2 * (tower.config.embedding_size + sum(tower.config.hidden_sizes))
         self.standardizer = FeatureStandardizer(channels)
         self.head = nn.Linear(channels, 1)
+        self.train()
 
     def train(self, mode: bool = True) -> SpatialTowerWithHead:
         """The tower's batch-norm statistics stay as they are: those of a few crops are poorer."""
