@@ -20,6 +20,13 @@ def test_the_same_answer_twice_is_refused():
         AnswerTrie([[1, 9], [1, 9]])
 
 
+def test_likelihoods_are_among_everything_that_may_be_said():
+    trie = AnswerTrie([[0, 3], [1, 3]])
+    logits = torch.zeros(1, len(trie.nodes), 4)
+    torch.testing.assert_close(trie.log_likelihoods(logits).exp(), torch.tensor([[0.25, 0.25]]))
+    torch.testing.assert_close(trie.log_probabilities(logits).exp(), torch.tensor([[0.5, 0.5]]))
+
+
 def test_branches_see_their_ancestors_only():
     trie = AnswerTrie([[5, 9], [5, 7, 9], [6, 9], [6, 7, 9]])
     branches = lay_out_branches([[1, 2], [3]], [trie, AnswerTrie([[4, 9], [8, 9]])])
