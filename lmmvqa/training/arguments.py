@@ -46,7 +46,7 @@ class LmmVqaTrainingArguments(TrainingArguments):
         data_options: keywords for the builder, such as {fold: 0, levels: authors, scale: [1, 5]}.
         tasks: "score", "level" or "score_and_level" (the paper's wo/ and w/ multi-task) of the rated sets.
         loss: "answer" is the cross-entropy on the one right answer (the paper), which any conversation has. "read_out" is that on the
-            probabilities of all allowed answers, where those near the rating are nearly right: rated videos only, both
+            likelihoods of all allowed answers, where those near the rating are nearly right: rated videos only, both
             tasks in one pass, and far fewer steps.
         data_fraction: share of the training videos that is used, in (0, 1]; drawn by a hash of each id, so that a smaller
             share lies within a larger one.
