@@ -251,6 +251,9 @@ def test_the_cache_is_used_and_never_stale(rated, tmp_path):
     # The same content under another name is the same entry; another weight or setting is another one.
     shutil.copy(video, tmp_path / "copy.mp4")
     load(str(tmp_path / "copy.mp4"))
+    # Nor does it matter that a checkpoint carries its code.
+    processor.video_processor.auto_map = {"AutoVideoProcessor": "video_processing_lmmvqa.LmmVqaVideoProcessor"}
+    load(video)
     assert len(list((tmp_path / "cache").iterdir())) == 1
     with torch.no_grad():
         model.model.vision_tower.embeddings.position_embedding.weight.mul_(2)

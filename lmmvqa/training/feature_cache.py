@@ -213,6 +213,8 @@ def _spatial_fingerprint(model: PreTrainedModel, processor: Any) -> str:
 
 
 def _hash(model: PreTrainedModel, settings: dict[str, Any], towers: tuple[str, ...], temporal_tokens: int) -> str:
+    # Where a checkpoint's code is kept changes nothing.
+    settings = {name: value for name, value in settings.items() if name != "auto_map"}
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
     config = model.config
     shape = (config.vision_feature_layer, temporal_tokens, config.spatial_projector_type == "perceiver")
