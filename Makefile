@@ -34,6 +34,7 @@ lint: $(STAMP)
 # lmmvqa/checkpoint/sources.csv that no package registry carries. What is done already is not done again.
 RUN := runs/default_checkpoint
 TOWER := train-tower $(RUN)/ladder/ratings.csv --held-out-fold 1 --held-out-fold 0 --tower
+PROJECTORS := train default_checkpoint data_dir=$(RUN)/ladder feature_cache=$(RUN)/features
 checkpoint: $(STAMP)
 	.venv/bin/lmmvqa ladder-sources $(RUN)/sources --clips "$(CLIPS)"
 	.venv/bin/lmmvqa ladder $(RUN)/sources --output $(RUN)/ladder
@@ -43,7 +44,9 @@ checkpoint: $(STAMP)
 	for tower in spatial temporal; do \
 	  cp $(RUN)/$$tower/config.json $(RUN)/$$tower/model.safetensors lmmvqa/checkpoint/$${tower}_tower || exit 1; \
 	done
-	.venv/bin/lmmvqa train default_checkpoint data_dir=$(RUN)/ladder output_dir=$(RUN)/projectors feature_cache=$(RUN)/features
+	.venv/bin/lmmvqa $(PROJECTORS) output_dir=$(RUN)/read_out
+	.venv/bin/lmmvqa merge $(RUN)/read_out $(RUN)/read_out_merged
+	.venv/bin/lmmvqa $(PROJECTORS) output_dir=$(RUN)/projectors model=$(RUN)/read_out_merged loss=read_out_and_format num_train_epochs=1 learning_rate=5e-4
 	.venv/bin/lmmvqa merge $(RUN)/projectors $(RUN)/merged
 	.venv/bin/lmmvqa calibrate $(RUN)/merged --data rated_videos=$(RUN)/ladder --leave-out exposure \
 	  --feature-cache $(RUN)/features > lmmvqa/checkpoint/calibration.json

@@ -112,6 +112,27 @@ def test_the_read_out_is_learned_in_one_pass_per_video(settings, tmp_path):
     assert "loss_level" not in alone.state.log_history[0]
 
 
+def test_the_answer_format_is_learned_where_it_is_asked_for(settings, tmp_path):
+    """How likely the decoder is to say an allowed answer at all is a part of one loss, and not of the other."""
+    found = {}
+    for loss in ("read_out", "read_out_and_format"):
+        trainer = make_trainer(settings, tmp_path / loss, loss=loss, max_steps=24)
+        before = trainer.evaluate(trainer.tests["test"])["eval_loss"]
+        trainer.train()
+        found[loss] = before, allowed_share(trainer)
+    assert found["read_out_and_format"][0] > found["read_out"][0]
+    assert found["read_out_and_format"][1] > 1.3 * found["read_out"][1]
+
+
+def allowed_share(trainer) -> float:
+    """How likely the model is to answer the score question by a score."""
+    rows = rated_videos(trainer.train_dataset)
+    batch = trainer.data_collator(rows)
+    answers, _, _ = (batch.pop(name) for name in ("answers", "score_targets", "level_targets"))
+    with torch.no_grad():
+        return answers.log_likelihoods(trainer.model.eval()(**batch).logits)[0].exp().sum(1).mean().item()
+
+
 def test_the_read_out_loss_is_that_of_assess(settings, tmp_path, monkeypatch):
     """What the loss sees are the very probabilities that `assess` reads, when it is asked the same questions."""
     trainer = make_trainer(settings, tmp_path, loss="read_out")
@@ -122,7 +143,7 @@ def test_the_read_out_loss_is_that_of_assess(settings, tmp_path, monkeypatch):
     model = trainer.model.eval()
     answers, _, levels = (batch.pop(name) for name in ("answers", "score_targets", "level_targets"))
     with torch.no_grad():
-        scores, words = (said.log_softmax(-1) for said in answers.log_likelihoods(model(**batch).logits))
+        scores, words = answers.log_probabilities(model(**batch).logits)
     quality = model.assess(**assessment_inputs(trainer.processing_class, [collator.cache.load(row["features"]) for row in rows]))
     torch.testing.assert_close(scores.exp(), quality.score_probabilities, atol=1e-5, rtol=1e-3)
     torch.testing.assert_close(words.exp(), quality.level_probabilities, atol=1e-5, rtol=1e-3)

@@ -19,7 +19,7 @@ FRESH_DEFAULT = "default"
 RECIPES = Path(__file__).parent / "recipes"
 TRAINS = ("projectors", "projectors+lora", "projectors+decoder")
 TASKS = ("score", "level", "score_and_level")
-LOSSES = ("answer", "read_out")
+LOSSES = ("answer", "read_out", "read_out_and_format")
 
 
 class DataSource(NamedTuple):
@@ -46,8 +46,9 @@ class LmmVqaTrainingArguments(TrainingArguments):
         data_options: keywords for the builder, such as {fold: 0, levels: authors, scale: [1, 5]}.
         tasks: "score", "level" or "score_and_level" (the paper's wo/ and w/ multi-task) of the rated sets.
         loss: "answer" is the cross-entropy on the one right answer (the paper), which any conversation has. "read_out" is that on the
-            likelihoods of all allowed answers, where those near the rating are nearly right: rated videos only, both
-            tasks in one pass, and far fewer steps.
+            probabilities of all allowed answers, where those near the rating are nearly right: rated videos only, both
+            tasks in one pass, and far fewer steps. "read_out_and_format" takes their likelihoods among everything that the
+            decoder may say, so that what it generates is an allowed answer, too; it ranks best after "read_out".
         data_fraction: share of the training videos that is used, in (0, 1]; drawn by a hash of each id, so that a smaller
             share lies within a larger one.
         validation_fraction: share of the training videos kept for validation where a set has no validation split.
@@ -96,12 +97,12 @@ class LmmVqaTrainingArguments(TrainingArguments):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.label_names = self.label_names or {"answer": ["labels"], "read_out": ["score_targets"]}.get(self.loss)
+        self.label_names = self.label_names or (["labels"] if self.loss == "answer" else ["score_targets"])
         _one_of("trains", self.trains, TRAINS)
         _one_of("tasks", self.tasks, TASKS)
         _one_of("loss", self.loss, LOSSES)
-        if self.loss == "read_out" and self.tasks == "level":
-            raise ValueError("loss=read_out learns the score, with or without the level: set tasks to score or score_and_level.")
+        if self.loss != "answer" and self.tasks == "level":
+            raise ValueError(f"loss={self.loss} learns the score, with or without the level: set tasks to score or score_and_level.")
         if not 0 < self.data_fraction <= 1:
             raise ValueError(f"data_fraction={self.data_fraction} must be above 0 and at most 1, such as 0.25.")
         if not 0 <= self.validation_fraction < 1:

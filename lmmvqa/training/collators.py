@@ -112,6 +112,10 @@ class AllowedAnswers:
         """(rows, nodes of all tries, vocabulary) -> (rows, answers) for each question, among everything that may be said."""
         return [trie.log_likelihoods(logits[:, nodes]) for trie, nodes in zip(self.tries, self.nodes, strict=True)]
 
+    def log_probabilities(self, logits: torch.Tensor) -> list[torch.Tensor]:
+        """The same, among the allowed answers."""
+        return [said.log_softmax(1) for said in self.log_likelihoods(logits)]
+
 
 @dataclass
 class ReadOutCollator(AnswerCollator):

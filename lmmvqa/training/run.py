@@ -109,10 +109,10 @@ def build_trainer(arguments: LmmVqaTrainingArguments) -> LmmVqaTrainer:
     )
     shared = {"cache": cache, "processor": processor, "calibration": model.config.score_calibration}
     collator = AnswerCollator(**shared)
-    if arguments.loss == "read_out":
+    if arguments.loss != "answer":
         data = data.map(lambda rows: rows.select(rated_indices(rows)))
         if not len(data.train):
-            raise ValueError("loss=read_out learns from ratings, and the data has none: set loss=answer.")
+            raise ValueError(f"loss={arguments.loss} learns from ratings, and the data has none: set loss=answer.")
         collator = ReadOutCollator(**shared, levels=tuple(processor.levels) if "level" in arguments.tasks else ())
     return LmmVqaTrainer(
         model=model,

@@ -53,14 +53,12 @@ class LmmVqaTrainer(Trainer):
         return (loss, outputs) if return_outputs else loss
 
     def _read_out_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool) -> Any:
-        """Cross-entropy of the likelihoods of all allowed answers with their targets, the tasks added.
-
-        Likelihoods among everything that may be said, so that the answer format is learned, too: `assess(mode="generate")` needs it.
-        """
+        """Cross-entropy of the probabilities of all allowed answers with their targets, the tasks added."""
         inputs = dict(inputs)
         answers, score_targets, level_targets = (inputs.pop(name) for name in ("answers", "score_targets", "level_targets"))
         outputs = model(**inputs)
-        scores, *levels = answers.log_likelihoods(outputs.logits)
+        read = answers.log_likelihoods if self.args.loss == "read_out_and_format" else answers.log_probabilities
+        scores, *levels = read(outputs.logits)
         losses = [-(score_targets * scores).sum(1)]
         losses += [-part.gather(1, level_targets[:, None])[:, 0] for part in levels]
         loss = torch.stack([part.mean() for part in losses]).sum()
