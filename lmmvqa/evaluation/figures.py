@@ -18,7 +18,7 @@ matplotlib.use("Agg")
 
 # Readable for the colour-blind, and apart in grey.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-MARKERS = ("o", "s", "^", "D", "v", "P")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 Row = Mapping[str, Any]
 
 
@@ -39,7 +39,7 @@ def scatter(rows: Sequence[Row], metrics: Row, unit: str) -> Figure:
     for number, kind in enumerate(kinds):
         members = [row for row in rows if str(row.get("family") or "") == kind]
         x, y = [row["predicted"] for row in members], [row["mos"] for row in members]
-        axis.scatter(x, y, s=16, alpha=0.65, color=COLOURS[number % 6], marker=MARKERS[number % 6], linewidths=0, label=kind or None)
+        axis.scatter(x, y, s=16, alpha=0.65, color=COLOURS[number % 6], marker=MARKERS[number % len(MARKERS)], linewidths=0, label=kind or None)
     if metrics.get("logistic"):
         low, high = (bound([row["predicted"] for row in rows]) for bound in (min, max))
         x = np.linspace(low, high, 200)
