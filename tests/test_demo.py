@@ -41,7 +41,7 @@ def address():
         yield f"http://127.0.0.1:{port}/"
     finally:
         server.send_signal(signal.SIGINT)
-        server.wait(30)
+        server.wait(120)
 
 
 @pytest.fixture(scope="module")
