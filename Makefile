@@ -45,13 +45,13 @@ checkpoint: $(STAMP)
 	  cp $(RUN)/$$tower/config.json $(RUN)/$$tower/model.safetensors lmmvqa/checkpoint/$${tower}_tower || exit 1; \
 	done
 	.venv/bin/lmmvqa $(PROJECTORS) output_dir=$(RUN)/read_out
-	.venv/bin/lmmvqa merge $(RUN)/read_out $(RUN)/read_out_merged
+	test -f $(RUN)/read_out_merged/processor_config.json || .venv/bin/lmmvqa merge $(RUN)/read_out $(RUN)/read_out_merged
 	.venv/bin/lmmvqa $(PROJECTORS) output_dir=$(RUN)/format model=$(RUN)/read_out_merged loss=read_out_and_format \
 	  num_train_epochs=1 learning_rate=5e-4
-	.venv/bin/lmmvqa merge $(RUN)/format $(RUN)/format_merged
+	test -f $(RUN)/format_merged/processor_config.json || .venv/bin/lmmvqa merge $(RUN)/format $(RUN)/format_merged
 	.venv/bin/lmmvqa $(PROJECTORS) output_dir=$(RUN)/projectors model=$(RUN)/format_merged loss=answer data_fraction=0.25 \
 	  num_train_epochs=1 learning_rate=3e-4 per_device_train_batch_size=8 eval_strategy=no save_strategy=no load_best_model_at_end=false
-	.venv/bin/lmmvqa merge $(RUN)/projectors $(RUN)/merged
+	test -f $(RUN)/merged/processor_config.json || .venv/bin/lmmvqa merge $(RUN)/projectors $(RUN)/merged
 	.venv/bin/lmmvqa calibrate $(RUN)/merged --data rated_videos=$(RUN)/ladder --leave-out exposure \
 	  --feature-cache $(RUN)/features > lmmvqa/checkpoint/calibration.json
 	cp $(RUN)/projectors/adapter_model.safetensors lmmvqa/checkpoint/trained.safetensors

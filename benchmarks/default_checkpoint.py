@@ -3,9 +3,8 @@
 On the test contents of a ladder (fold 0), which nothing of the checkpoint has seen: SRCC with VMAF by family (95 % intervals by
 bootstrap over contents), level accuracy and coverage of the interval; beside it ridge regression and gradient boosting on the same
 features, averaged over seconds and places (fitted on the contents that the projectors learned from, the ridge chosen by
-cross-validation over these), NIQE and BRISQUE; the temporal tokens switched off; the
-second rating, where the ladder has one; whether the score falls with the rate; and by how much it moves when nothing visible
-changes.
+cross-validation over these), NIQE and BRISQUE; the temporal tokens switched off; the second rating, where the ladder has one;
+whether the score falls with the rate; and by how much it moves when nothing visible changes.
 """
 
 import argparse

@@ -39,7 +39,7 @@ def scatter(rows: Sequence[Row], metrics: Row, unit: str) -> Figure:
     for number, kind in enumerate(kinds):
         members = [row for row in rows if str(row.get("family") or "") == kind]
         x, y = [row["predicted"] for row in members], [row["mos"] for row in members]
-        axis.scatter(x, y, s=16, alpha=0.65, color=COLOURS[number % 6], marker=MARKERS[number % len(MARKERS)], linewidths=0, label=kind or None)
+        axis.scatter(x, y, s=16, alpha=0.65, color=COLOURS[number % len(COLOURS)], marker=MARKERS[number % len(MARKERS)], linewidths=0, label=kind or None)
     if metrics.get("logistic"):
         low, high = (bound([row["predicted"] for row in rows]) for bound in (min, max))
         x = np.linspace(low, high, 200)

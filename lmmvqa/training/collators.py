@@ -114,7 +114,7 @@ class AllowedAnswers:
 
     def log_probabilities(self, logits: torch.Tensor) -> list[torch.Tensor]:
         """The same, among the allowed answers."""
-        return [said.log_softmax(1) for said in self.log_likelihoods(logits)]
+        return [trie.log_probabilities(logits[:, nodes]) for trie, nodes in zip(self.tries, self.nodes, strict=True)]
 
 
 @dataclass
