@@ -69,7 +69,12 @@ def calibrate(
         from lmmvqa.calibration import calibrate_checkpoint
         from lmmvqa.evaluation.rated_sets import SetSpec, read_set
 
-        rows = [row for row in read_set(SetSpec.parse(data)) if row.split == split and row.parts.get("family") not in (leave_out or ())]
+        rows = [row for row in read_set(SetSpec.parse(data)) if row.split == split]
+        families = {row.parts.get("family") for row in rows} - {None}
+        if rows and (unknown := set(leave_out or ()) - families):
+            has = f"the families {', '.join(sorted(families))}" if families else "no column family"
+            raise ValueError(f"--leave-out {', '.join(sorted(unknown))}: the split {split} of {data} has {has}.")
+        rows = [row for row in rows if row.parts.get("family") not in (leave_out or ())]
         if not rows:
             raise ValueError(f"{data} has no videos of the split {split} that are not left out: name another with --split.")
         fitted = calibrate_checkpoint(checkpoint, [row.score for row in rows], [row.source for row in rows], feature_cache)

@@ -1,13 +1,16 @@
 """Calibration: spread as the ratings are, and an interval that holds what it says."""
 
+import csv
 import json
 import shutil
 
 import pytest
 import torch
 from conftest import DATA, make_tiny
+from typer.testing import CliRunner
 
 from lmmvqa.calibration import calibrate_checkpoint, fit_calibration
+from lmmvqa.cli import app
 from lmmvqa.scoring import load_checkpoint
 from modeling_lmmvqa.quality_readout import read_out
 
@@ -52,3 +55,24 @@ def test_a_checkpoint_is_calibrated_in_place(tmp_path):
     assert json.loads((tmp_path / "config.json").read_text())["model_type"] == "lmmvqa"
     cached = calibrate_checkpoint(tmp_path, ratings, videos, cache=tmp_path / "features")
     torch.testing.assert_close(torch.tensor(cached["score_calibration"]), torch.tensor(fitted["score_calibration"]), atol=0.5, rtol=0)
+
+
+def test_a_family_is_left_out_and_an_unknown_one_refused(tmp_path):
+    checkpoint, data = tmp_path / "checkpoint", tmp_path / "mine"
+    data.mkdir()
+    for part in make_tiny():
+        part.save_pretrained(checkpoint)
+    with (data / "ratings.csv").open("w", newline="", encoding="utf-8") as file:
+        rows = csv.writer(file)
+        rows.writerow(["video", "mos", "split", "family"])
+        for number in range(15):
+            shutil.copy(DATA / "flower.mp4", data / f"{number}.mp4")
+            rows.writerow([f"{number}.mp4", 50 + number if number else 1, "validation", "codec" if number else "exposure"])
+    command = ["calibrate", str(checkpoint), "--data", f"rated_videos={data}", "--leave-out"]
+    before = (checkpoint / "config.json").read_text()
+    refused = CliRunner().invoke(app, [*command, "exposures"])
+    assert refused.exit_code == 2 and "the families codec, exposure" in " ".join(refused.output.split())
+    assert (checkpoint / "config.json").read_text() == before
+    fitted = json.loads(CliRunner().invoke(app, [*command, "exposure"], catch_exceptions=False).stdout)
+    # Equal videos get one answer, which stands for the lowest of the ratings.
+    assert 50 < fitted["score_calibration"][1][1] < 65
