@@ -1,8 +1,8 @@
 """Does fine-tuning the default checkpoint on 100 rated clips help on contents that neither has seen?
 
-`python benchmarks/finetune.py [--clips 100] LADDER/ratings.csv [key=value ...]` takes the contents of the split "test" (the default
-checkpoint never saw them), deals them into two halves, draws 100 clips of each, fine-tunes with the recipe `own_videos` on those of one
-half and tests on those of the other; then the other way round. It prints the SRCC with the ratings before and after, for both and their mean.
+`python benchmarks/finetune.py [--clips 100] [--split test] LADDER/ratings.csv [key=value ...]` takes the contents of the split "test" (the
+default checkpoint never saw them), deals them into two halves, draws 100 clips of one, fine-tunes with the recipe `own_videos` on these and tests
+on all clips of the other half; then the other way round. It prints the SRCC with the ratings before and after, for both and their mean.
 """
 
 import argparse
@@ -34,19 +34,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("ratings", type=Path)
     parser.add_argument("settings", nargs="*", help="key=value pairs that replace those of the recipe")
-    parser.add_argument("--clips", type=int, default=100, help="clips of each half")
+    parser.add_argument("--clips", type=int, default=100, help="clips to learn from")
+    parser.add_argument("--split", default="test", help="whose contents; settings are chosen on those of validation")
     parser.add_argument("--feature-cache", help="folder to keep the features in")
     arguments = parser.parse_args()
     with arguments.ratings.open(newline="", encoding="utf-8") as file:
-        unseen = [row for row in csv.DictReader(file) if row["split"] == "test"]
+        unseen = [row for row in csv.DictReader(file) if row["split"] == arguments.split]
     contents = sorted({row["content"] for row in unseen}, key=lambda name: draw("half", name))
-    halves = [
-        sorted((row for row in unseen if row["content"] in half), key=lambda row: draw("clip", row["video"]))[: arguments.clips]
-        for half in (contents[0::2], contents[1::2])
-    ]
+    halves = [[row for row in unseen if row["content"] in half] for half in (contents[0::2], contents[1::2])]
     changes = []
     with tempfile.TemporaryDirectory() as name:
-        for number, (held_in, held_out) in enumerate((halves, halves[::-1])):
+        for number, (learned, held_out) in enumerate((halves, halves[::-1])):
+            held_in = sorted(learned, key=lambda row: draw("clip", row["video"]))[: arguments.clips]
             folder = Path(name) / str(number)
             folder.mkdir()
             write_set(folder, arguments.ratings.parent, held_in, held_out)

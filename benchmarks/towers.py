@@ -2,7 +2,7 @@
 
 `python benchmarks/towers.py [--model M] [--video FILE] [--rounds N]` encodes one second of video by each way in turn, on one core
 as bulk scoring does, and prints the processor time of each tower, its ratio to the plain way (the best of the rounds), and how far
-features move, against the largest of them. It takes a minute or two; most of it is compiling.
+features move, against the largest of them. It takes a few minutes; most of it is compiling.
 
     plain          as it is: float32, the spatial tower's maps with colours innermost
     colours apart  the spatial tower's maps as PyTorch has them by itself
@@ -12,6 +12,7 @@ features move, against the largest of them. It takes a minute or two; most of it
 
 import argparse
 import copy
+import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -54,6 +55,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    # Where the compiler gives up on a part of a tower it runs as it is, and a page of reasons is printed.
+    torch._logging.set_logs(dynamo=logging.CRITICAL)
     network, processor = load_checkpoint(arguments.model)
     chunk = next(processor.video_processor.stream(arguments.video))
     models = {way: make(network.base_model) for way, make in WAYS.items()}
