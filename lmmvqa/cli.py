@@ -46,8 +46,8 @@ def main(verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say more
     )
     for chatty in ("httpx", "urllib3", "filelock", "fsspec", "matplotlib", "torch", "datasets"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
-    # pytorchvideo scripts a function in a way that torch is about to drop; nothing a user can act on.
-    warnings.filterwarnings("ignore", message=".*torch.jit.script.*")
+    # peft asks transformers in a way that is about to go; nothing a user can act on.
+    warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*")
 
 
 @app.command()
@@ -89,7 +89,7 @@ def score(
             settings = dict(dtype=dtype, batch_size=batch_size, decoder=decoder, workers=workers, limits=limits)
             scorer = local_engine(model, device, **settings) if engine == "local" else ray_engine(model, address, **settings)
             failed = score_to_file(videos, output, scorer, _watched)
-            messages.print(f"{output}: {len(videos):,} videos" + (f", {failed:,} rows with an error." if failed else "."), soft_wrap=True)
+            messages.print(f"{output}: {len(videos):,} videos" + (f", {failed:,} with an error." if failed else "."), soft_wrap=True)
         else:
             network, processor = load_checkpoint(model, device, dtype)
             if timeline:
@@ -219,14 +219,12 @@ def train_tower(
             )
 
             train, held_out = split_by_fold(read_key_frames(ratings), folds)
-            held_out = [copy for copy in held_out if copy.fold == folds[0]]
             network = load_vision_tower(start, dtype=torch.float32) if start else load_distortion_resnet(fetch(DISTORTION_RESNET))
             metrics = train_spatial_tower(network, train, held_out, output, epochs=epochs)
         else:
             from lmmvqa.training.temporal_tower import SMALL_TOWER, read_chunks, train_temporal_tower
 
             train, held_out = split_by_fold(read_chunks(ratings, SMALL_TOWER), folds)
-            held_out = [copy for copy in held_out if copy.fold == folds[0]]
             metrics = train_temporal_tower(train, held_out, output, SMALL_TOWER, epochs=epochs)
         typer.echo(json.dumps(metrics))
 

@@ -196,6 +196,9 @@ def build_ladder(sources: Iterable[Path], output: Path, *, workers: int = 2) -> 
             writer.writerows({**row, "split": SPLITS.get(fold, "train"), "fold": fold} for row in rows)
     if failures := [f"{content.path}: {error}" for content, (_, error) in zip(contents, outcomes, strict=True) if error]:
         raise RuntimeError(f"{len(failures)} of {len(contents)} contents failed, the others are in {ratings}:\n" + "\n".join(failures))
+    found = {SPLITS.get(_fold(content), "train") for content in contents}
+    if empty := {"train", *SPLITS.values()} - found:
+        logger.warning("No content for the splits %s: a content's split goes by its name, so a dozen contents or more fill all.", ", ".join(sorted(empty)))
     logger.info("%d copies of %d contents in %s", sum(len(rows) for rows, _ in outcomes), len(contents), ratings)
     return ratings
 

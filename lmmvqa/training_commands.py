@@ -17,10 +17,13 @@ Override = Annotated[list[str] | None, typer.Argument(help="key=value pairs that
 def train(config: Config, override: Override = None) -> None:
     """Train on rated videos. Stopped and started again, it goes on."""
     with clear_errors():
+        from lmmvqa.training.arguments import read_arguments
         from lmmvqa.training.run import run_training
 
-        for name, value in run_training(config, parse_settings(override)).items():
+        settings = parse_settings(override)
+        for name, value in run_training(config, settings).items():
             typer.echo(f"{name}: {value:.4f}")
+        messages.print(f"Trained: {read_arguments(config, settings).output_dir}", soft_wrap=True)
 
 
 def features(config: Config, override: Override = None) -> None:

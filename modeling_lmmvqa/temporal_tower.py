@@ -1,5 +1,7 @@
 """The temporal tower: SlowFast (Feichtenhofer et al., 2019) without its classification head."""
 
+import warnings
+
 import torch
 from transformers import PreTrainedModel
 
@@ -24,7 +26,10 @@ class LmmVqaTemporalModel(PreTrainedModel):
     def __init__(self, config: LmmVqaTemporalConfig):
         super().__init__(config)
         # Imported here because the library looks for the top-level imports of remote code before a model is asked for.
-        from pytorchvideo.models.slowfast import create_slowfast
+        with warnings.catch_warnings():
+            # It scripts a function that is of no use here, in a way that torch is about to drop.
+            warnings.filterwarnings("ignore", message=".*torch.jit.script.*")
+            from pytorchvideo.models.slowfast import create_slowfast
 
         network = create_slowfast(
             model_depth=config.depth,

@@ -494,6 +494,12 @@ def test_a_report_of_no_run_is_a_clear_error(tmp_path):
     assert "is not the output of `lmmvqa evaluate`" in " ".join(run("report", tmp_path, "--output", tmp_path / "r.html", code=2).split())
 
 
+def test_a_report_leaves_out_what_is_no_finished_run(ood_run, tmp_path):
+    (tmp_path / "stopped").mkdir()
+    run("report", tmp_path / "stopped", ood_run, "--output", tmp_path / "r.html")
+    assert "| tiny |" in (tmp_path / "r.md").read_text()
+
+
 def test_the_motion_curve_finds_the_motion(tmp_path):
     """A texture that stands still for a second, then moves by 32 of 320 pixels a second."""
     random = np.random.default_rng(0)

@@ -14,6 +14,7 @@ from lmmvqa.ladder import COLUMNS, DRAWN, RUNGS, build_ladder, fresh_frames
 from lmmvqa.ladder_sources import Source, collect_sources, read_sources
 from lmmvqa.training.spatial_tower import CROP, FrameDataset, read_key_frames, train_spatial_tower
 from lmmvqa.training.temporal_tower import MOTIONS, SMALL_TOWER, ChunkDataset, read_chunks, train_temporal_tower
+from lmmvqa.training.tower_training import split_by_fold
 from modeling_lmmvqa import LmmVqaTemporalModel
 
 
@@ -100,6 +101,16 @@ def test_sources_are_taken_by_their_hash(tmp_path):
     absent = Source("absent", "video", "repository", "somewhere", "", "absent.mp4", "0" * 64, "CC0")
     assert collect_sources(tmp_path, DATA, [flower, absent]) == [absent]
     assert [path.name for path in tmp_path.iterdir()] == ["flower.mp4"]
+
+
+def test_a_tower_is_refused_without_contents_to_test_it_on(ratings):
+    copies = read_key_frames(ratings)
+    there = sorted({copy.fold for copy in copies})
+    missing = next(fold for fold in range(5) if fold not in there)
+    with pytest.raises(ValueError, match=f"fold {missing}; the ladder has copies of folds {', '.join(map(str, there))}: .*--held-out-fold"):
+        split_by_fold(copies, [missing])
+    with pytest.raises(ValueError, match="--held-out-fold"):
+        split_by_fold(copies, range(5))
 
 
 def test_the_temporal_tower_trains_on_a_ladder(ratings, tmp_path):

@@ -15,6 +15,8 @@ import lmmvqa  # noqa: F401 - registers the pipeline
 from lmmvqa import scoring
 from lmmvqa.cli import app
 from lmmvqa.scoring import score_videos
+from modeling_lmmvqa import LmmVqaForConditionalGeneration
+from modeling_lmmvqa.pipeline_lmmvqa import LmmVqaPipeline
 from modeling_lmmvqa.quality_timeline import assess_timeline, cut_windows, encode_stream
 
 KEYS = ["path", "score", "score_std", "interval", "level", "level_probabilities", "duration_s", "error"]
@@ -38,6 +40,13 @@ def dipping(tmp_path_factory):
 def tiny_pipe(tiny):
     model, processor = tiny
     return pipeline("video-quality-assessment", model=model, processor=processor)
+
+
+def test_the_pipeline_of_a_folder_is_that_of_the_package(tiny_checkpoint, clip):
+    """The folder carries its own pipeline, for whoever has no package; nothing of it runs here."""
+    pipe = pipeline("video-quality-assessment", model=str(tiny_checkpoint), pipeline_class=LmmVqaPipeline)
+    assert type(pipe) is LmmVqaPipeline and type(pipe.model) is LmmVqaForConditionalGeneration
+    assert 0 <= pipe(str(clip))["score"] <= 100
 
 
 def test_windows_cover_the_video():

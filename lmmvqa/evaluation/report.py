@@ -6,7 +6,7 @@ import base64
 import io
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
@@ -122,6 +122,20 @@ def read_folder(folder: Path) -> Run | Ablations | Training | Benchmark:
     return Run(folder, settings, rows, json.loads((folder / METRICS).read_text(encoding="utf-8")), settled)
 
 
+def _read_finished(folders: Sequence[Path]) -> Iterator[Run | Ablations | Training | Benchmark]:
+    """`runs/*` may hold runs that still go on, and features."""
+    left_out = []
+    for folder in folders:
+        try:
+            yield read_folder(folder)
+        except (FileNotFoundError, NotADirectoryError) as error:
+            left_out.append(error)
+    if len(left_out) == len(folders):
+        raise FileNotFoundError("\n".join(map(str, left_out)))
+    for error in left_out:
+        logger.warning("Left out: %s", error)
+
+
 def write_report(folders: Sequence[Path], output: Path, *, pictures: Path | None = None, unit: str = "MOS", motion: bool = True) -> list[Path]:
     """Write the page and, beside it, its tables as Markdown.
 
@@ -136,9 +150,9 @@ def write_report(folders: Sequence[Path], output: Path, *, pictures: Path | None
         The files that were written.
 
     Raises:
-        FileNotFoundError: a folder is no output of ours.
+        FileNotFoundError: none of the folders is a finished output of ours; others are left out with a warning.
     """
-    read = [read_folder(folder) for folder in folders]
+    read = list(_read_finished(folders))
     runs = [item for item in read if isinstance(item, Run)]
     ablations = [item for item in read if isinstance(item, Ablations)]
     published = yaml.safe_load((HERE / "published.yaml").read_text(encoding="utf-8"))

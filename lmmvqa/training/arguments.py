@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 import yaml
 from transformers import TrainingArguments
 
@@ -88,6 +89,7 @@ class LmmVqaTrainingArguments(TrainingArguments):
     # The collator needs every column, and what is to be learned is in no column.
     remove_unused_columns: bool | None = field(default=False)
     label_names: list[str] | None = field(default=None)
+    dataloader_pin_memory: bool = field(default_factory=torch.cuda.is_available)
     report_to: str | list[str] = field(default="none")
     # Frozen parameters need no gradient, and all others get one in every step.
     ddp_find_unused_parameters: bool | None = field(default=False)

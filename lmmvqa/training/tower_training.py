@@ -27,8 +27,19 @@ def ladder_rows(ratings: Path) -> list[dict[str, str]]:
 
 
 def split_by_fold(copies: Sequence[Copy], held_out: Sequence[int]) -> tuple[list[Copy], list[Copy]]:
-    """Copies to learn from, and those of the folds that are held out."""
-    return [c for c in copies if c.fold not in held_out], [c for c in copies if c.fold in held_out]
+    """Copies to learn from, and those of the first of the folds that are held out.
+
+    Raises:
+        ValueError: there are none of either.
+    """
+    train, tested = [c for c in copies if c.fold not in held_out], [c for c in copies if c.fold == held_out[0]]
+    if not train or not tested:
+        there = ", ".join(map(str, sorted({copy.fold for copy in copies}))) or "none"
+        raise ValueError(
+            f"A tower learns from some folds and is tested on another, fold {held_out[0]}; the ladder has copies of folds {there}: add "
+            "contents, or choose with --held-out-fold."
+        )
+    return train, tested
 
 
 def fit_tower(
