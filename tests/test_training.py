@@ -404,6 +404,7 @@ def test_trained_weights_of_another_model_are_refused(settings, tmp_path):
         ({"learning_rat": 1}, "learning_rat .did you mean learning_rate"),
         ({"tasks": "both"}, "tasks='both'"),
         ({"trains": "all"}, "trains='all'"),
+        ({"trains": "projectors+decoder", "muon": True}, "muon=true is for projectors"),
         ({"data_fraction": 0}, "data_fraction=0"),
         ({"data_dir": "missing"}, "data_dir=missing does not exist"),
         ({"dataset": "konvid"}, "did you mean konvid_1k"),

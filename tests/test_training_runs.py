@@ -308,6 +308,11 @@ def test_recipes_for_rated_videos(recipe, clips, cache, tmp_path):
         state = json.loads((run / "trainer_state.json").read_text())
         chosen_by = "eval_loss" if recipe == "own_videos" else "eval_srcc"
         assert state["best_metric"] in history(run, chosen_by) and state["best_global_step"] == 2
+    if recipe == "own_videos":
+        before = load_file(default_checkpoint() / "model.safetensors")
+        after = {name.removeprefix("base_model.model."): weight for name, weight in load_file(run / "adapter_model.safetensors").items()}
+        moved = {name for name, weight in after.items() if not torch.equal(weight, before[name].float())}
+        assert moved == {name for name, weight in after.items() if weight.ndim == 2}, "Muon trains the matrices"
     check_scores(run, clips[0])
 
 

@@ -55,6 +55,9 @@ class LmmVqaTrainingArguments(TrainingArguments):
         validation_fraction: share of the training videos kept for validation where a set has no validation split.
         folds: train and test on each of these folds and give the mean, such as [0, 1, 2, 3, 4].
         lora_rank, lora_alpha, lora_dropout: of "projectors+lora", on every linear layer of the decoder.
+        muon: step by Muon (Jordan et al., 2024) instead of by `optim`. It trains matrices alone, and goes equally far in all directions of
+            each: AdamW follows the few along which the features of a hundred clips vary most, which tells their contents apart and not
+            their quality. Not for "projectors+decoder".
         standardize_features: measure mean and deviation of the towers' features on the training set before the first step;
             by default only for fresh parts of the default checkpoint.
         cache_features: encode every video once and train on what the towers gave, instead of encoding in every epoch.
@@ -75,6 +78,7 @@ class LmmVqaTrainingArguments(TrainingArguments):
     lora_rank: int = field(default=16)
     lora_alpha: int = field(default=32)
     lora_dropout: float = field(default=0.05)
+    muon: bool = field(default=False)
     standardize_features: bool | None = field(default=None)
     cache_features: bool = field(default=True)
     feature_cache: str | None = field(default=None)
@@ -105,6 +109,8 @@ class LmmVqaTrainingArguments(TrainingArguments):
         _one_of("loss", self.loss, LOSSES)
         if self.loss != "answer" and self.tasks == "level":
             raise ValueError(f"loss={self.loss} learns the score, with or without the level: set tasks to score or score_and_level.")
+        if self.muon and self.trains == "projectors+decoder":
+            raise ValueError("muon=true is for projectors and low-rank updates: set trains to projectors or projectors+lora.")
         if not 0 < self.data_fraction <= 1:
             raise ValueError(f"data_fraction={self.data_fraction} must be above 0 and at most 1, such as 0.25.")
         if not 0 <= self.validation_fraction < 1:

@@ -10,6 +10,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+import torch
 import yaml
 from accelerate import PartialState
 from accelerate.utils import parse_flag_from_env
@@ -122,7 +123,16 @@ def build_trainer(arguments: LmmVqaTrainingArguments) -> LmmVqaTrainer:
         eval_dataset=data.validation,
         processing_class=processor,
         tests=data.tests,
+        optimizers=(_muon(model, arguments) if arguments.muon else None, None),
     )
+
+
+def _muon(model: Any, arguments: LmmVqaTrainingArguments) -> torch.optim.Muon:
+    for parameter in model.parameters():
+        parameter.requires_grad_(parameter.requires_grad and parameter.ndim == 2)
+    matrices = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    # With steps as long as those of AdamW, learning rates mean the same.
+    return torch.optim.Muon(matrices, lr=arguments.learning_rate, weight_decay=arguments.weight_decay, adjust_lr_fn="match_rms_adamw")
 
 
 def load_base(name: str | None, device: str | None = None) -> tuple[Any, Any]:
