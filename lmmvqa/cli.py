@@ -57,7 +57,7 @@ def score(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line on standard output.")] = False,
     csv_file: Annotated[Path | None, typer.Option("--csv", help="Write a CSV file.")] = None,
     device: Annotated[str | None, typer.Option(help="For example cpu, cuda, cuda:1. Default: a GPU if there is one.")] = None,
-    dtype: Annotated[Precision, typer.Option(help="Precision; auto: as the checkpoint was saved. bfloat16 is twice as fast on processors made for it.")] = "auto",
+    dtype: Annotated[Precision, typer.Option(help="Precision; auto: as the checkpoint was saved. bfloat16 is for GPUs and processors made for it, and many times slower on others.")] = "auto",
     batch_size: Annotated[int, typer.Option(min=1, help="Videos that the language model sees at once.")] = 8,
     decoder: Annotated[str, typer.Option(help="pyav, decord or auto.")] = "auto",
     timeline: Annotated[bool, typer.Option("--timeline", help="Also quality over time: windows of 4 s, one every second.")] = False,

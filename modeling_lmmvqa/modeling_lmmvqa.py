@@ -134,7 +134,7 @@ class LmmVqaModel(LmmVqaPreTrainedModel):
         Returns:
             (frames, tokens, channels): `num_spatial_tokens` tokens, or every place of the tower's map for a Perceiver.
         """
-        # Convolutions on a processor are a fifth faster with colours innermost.
+        # Convolutions on a processor are an eighth faster with colours innermost (benchmarks/towers.py).
         key_frames = key_frames.to(self.vision_tower.dtype, memory_format=torch.channels_last)
         states = self.vision_tower(key_frames, output_hidden_states=True, return_dict=True).hidden_states
         layers = self.config.vision_feature_layer

@@ -7,8 +7,8 @@ as they come, so that memory stays the same whatever the length of the video.
 Colours: both decoders convert with swscale, by the matrix and the range that the file states (BT.601, limited range
 where it states none, as FFmpeg does whatever the size). On 32 real clips the key frames of PyAV and decord differ by at
 most 0.001 grey levels on average, and the small frames by 1.1 (1.4 in the worst chunk): decord scales RGB that swscale
-has rounded down, PyAV scales the planes. decord loses the first frames of an MPEG program stream, can't decode AV1, and
-writes of its own on stderr about files that it can't open.
+has rounded down, PyAV scales the planes. decord loses the first frames of an MPEG program stream, gives up after a
+few frames of some VP9 files, can't decode AV1, and writes of its own on stderr about files that it can't open.
 """
 
 from __future__ import annotations
@@ -655,7 +655,10 @@ class _DecordDecoder:
             try:
                 frame = reader.next()
             except (self._decord.DECORDError, StopIteration):  # after an error decord cannot go on
-                logger.warning("%s is damaged: %d of %d frames can be read.", self.name, position, self.num_frames)
+                logger.warning(
+                    "%s: decord gives %d of %d frames. The file is damaged, or of a kind that decord gives up on: PyAV may read more.",
+                    self.name, position, self.num_frames,
+                )
                 return
             yield position, frame
 
