@@ -65,6 +65,7 @@ def calibrate(
     data: Annotated[str, typer.Option(help="SET=FOLDER, as for `lmmvqa evaluate`: rated videos that the model did not learn from.")],
     split: Annotated[str, typer.Option(help="Which of them.")] = "validation",
     leave_out: Annotated[list[str] | None, typer.Option(help="A family of the label file's column `family` whose ratings can't be told from the video alone.")] = None,
+    scale: Annotated[tuple[float, float] | None, typer.Option(help="rated_videos only: the ratings that become the scores 0 and 100.")] = None,
     feature_cache: Annotated[Path | None, typer.Option(help="Features of a run on the same videos.")] = None,
 ) -> None:
     """Undo the shrinkage of a checkpoint's scores, and make its 90 % interval hold. Prints what is put into its config."""
@@ -72,7 +73,7 @@ def calibrate(
         from lmmvqa.calibration import calibrate_checkpoint
         from lmmvqa.evaluation.rated_sets import SetSpec, read_set
 
-        rows = [row for row in read_set(SetSpec.parse(data)) if row.split == split]
+        rows = [row for row in read_set(SetSpec.parse(data), scale=scale) if row.split == split]
         families = {row.parts.get("family") for row in rows} - {None}
         if rows and (unknown := set(leave_out or ()) - families):
             has = f"the families {', '.join(sorted(families))}" if families else "no column family"

@@ -76,3 +76,5 @@ def test_a_family_is_left_out_and_an_unknown_one_refused(tmp_path):
     fitted = json.loads(CliRunner().invoke(app, [*command, "exposure"], catch_exceptions=False).stdout)
     # Equal videos get one answer, which stands for the lowest of the ratings.
     assert 50 < fitted["score_calibration"][1][1] < 65
+    scaled = json.loads(CliRunner().invoke(app, [*command, "exposure", "--scale", "0", "200"], catch_exceptions=False).stdout)
+    assert scaled["score_calibration"][1][1] == pytest.approx(fitted["score_calibration"][1][1] / 2, abs=0.01)
