@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import signal
 import socket
 import subprocess
 import sys
@@ -40,8 +39,9 @@ def address():
         assert server.poll() is None, server.stdout.read()
         yield f"http://127.0.0.1:{port}/"
     finally:
-        server.send_signal(signal.SIGINT)
-        server.wait(120)
+        # SIGINT does not reach what a shell has started in the background.
+        server.terminate()
+        server.wait(30)
 
 
 @pytest.fixture(scope="module")
