@@ -56,8 +56,7 @@ class LmmVqaTrainingArguments(TrainingArguments):
         folds: train and test on each of these folds and give the mean, such as [0, 1, 2, 3, 4].
         lora_rank, lora_alpha, lora_dropout: of "projectors+lora", on every linear layer of the decoder.
         muon: step by Muon (Jordan et al., 2024) instead of by `optim`. It trains matrices alone, and goes equally far in all directions of
-            each: AdamW follows the few along which the features of a hundred clips vary most, which tells their contents apart and not
-            their quality. Not for "projectors+decoder".
+            each. Meant for few clips; it was not compared with AdamW at equal settings. Not for "projectors+decoder".
         standardize_features: measure mean and deviation of the towers' features on the training set before the first step;
             by default only for fresh parts of the default checkpoint.
         cache_features: encode every video once and train on what the towers gave, instead of encoding in every epoch.
