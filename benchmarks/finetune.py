@@ -44,8 +44,8 @@ def main() -> None:
     halves = [[row for row in unseen if row["content"] in half] for half in (contents[0::2], contents[1::2])]
     changes = []
     with tempfile.TemporaryDirectory() as name:
-        for number, (learned, held_out) in enumerate((halves, halves[::-1])):
-            held_in = sorted(learned, key=lambda row: draw("clip", row["video"]))[: arguments.clips]
+        for number, (half, held_out) in enumerate((halves, halves[::-1])):
+            held_in = sorted(half, key=lambda row: draw("clip", row["video"]))[: arguments.clips]
             folder = Path(name) / str(number)
             folder.mkdir()
             write_set(folder, arguments.ratings.parent, held_in, held_out)

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lmmvqa.console import clear_errors
-from lmmvqa.training_commands import parse_settings
+from lmmvqa.training_commands import Scale, parse_settings
 
 app = typer.Typer()
 
@@ -34,7 +34,7 @@ def evaluate(
     ] = None,
     name: Annotated[str | None, typer.Option(help="The method's name in tables.")] = None,
     levels: Annotated[Literal["tertiles", "authors"], typer.Option(help="Where the levels poor, fair and good part.")] = "tertiles",
-    scale: Annotated[tuple[float, float] | None, typer.Option(help="rated_videos only: the ratings that become the scores 0 and 100.")] = None,
+    scale: Scale = None,
     recipe: Annotated[str, typer.Option(help="5fold of lmm-vqa: settings of the fine-tuning, as `lmmvqa train` takes them; none for no fine-tuning.")] = "none",
     setting: Annotated[list[str] | None, typer.Option("--set", help="A setting of the fine-tuning that differs, key=value.")] = None,
     feature_cache: Annotated[Path | None, typer.Option(help="lmm-vqa: features of a run of `lmmvqa train` on the same videos; what is missing is added.")] = None,

@@ -192,12 +192,10 @@ def build_ladder(sources: Iterable[Path], output: Path, *, workers: int = 2) -> 
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
         for content, (rows, _) in zip(contents, outcomes, strict=True):
-            fold = _fold(content)
-            writer.writerows({**row, "split": SPLITS.get(fold, "train"), "fold": fold} for row in rows)
+            writer.writerows({**row, "split": _split(content), "fold": _fold(content)} for row in rows)
     if failures := [f"{content.path}: {error}" for content, (_, error) in zip(contents, outcomes, strict=True) if error]:
         raise RuntimeError(f"{len(failures)} of {len(contents)} contents failed, the others are in {ratings}:\n" + "\n".join(failures))
-    found = {SPLITS.get(_fold(content), "train") for content in contents}
-    if empty := {"train", *SPLITS.values()} - found:
+    if empty := {"train", *SPLITS.values()} - {_split(content) for content in contents}:
         logger.warning("No content for the splits %s: a content's split goes by its name, so a dozen contents or more fill all.", ", ".join(sorted(empty)))
     logger.info("%d copies of %d contents in %s", sum(len(rows) for rows, _ in outcomes), len(contents), ratings)
     return ratings
@@ -217,6 +215,10 @@ def _draw(*key: str) -> float:
 def _fold(content: Content) -> int:
     """Depends on the name alone, so that no content changes its fold when others are added."""
     return int(NUM_FOLDS * _draw("fold", content.name))
+
+
+def _split(content: Content) -> str:
+    return SPLITS.get(_fold(content), "train")
 
 
 def _rungs(content: Content) -> list[Rung]:

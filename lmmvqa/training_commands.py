@@ -12,18 +12,16 @@ from lmmvqa.console import clear_errors, messages, show_error
 
 Config = Annotated[str, typer.Argument(help="YAML file, or the name of a recipe in lmmvqa/training/recipes.")]
 Override = Annotated[list[str] | None, typer.Argument(help="key=value pairs that replace its settings.")]
+Scale = Annotated[tuple[float, float] | None, typer.Option(help="rated_videos only: the ratings that become the scores 0 and 100.")]
 
 
 def train(config: Config, override: Override = None) -> None:
     """Train on rated videos. Stopped and started again, it goes on."""
     with clear_errors():
-        from lmmvqa.training.arguments import read_arguments
         from lmmvqa.training.run import run_training
 
-        settings = parse_settings(override)
-        for name, value in run_training(config, settings).items():
+        for name, value in run_training(config, parse_settings(override)).items():
             typer.echo(f"{name}: {value:.4f}")
-        messages.print(f"Trained: {read_arguments(config, settings).output_dir}", soft_wrap=True)
 
 
 def features(config: Config, override: Override = None) -> None:
@@ -65,7 +63,7 @@ def calibrate(
     data: Annotated[str, typer.Option(help="SET=FOLDER, as for `lmmvqa evaluate`: rated videos that the model did not learn from.")],
     split: Annotated[str, typer.Option(help="Which of them.")] = "validation",
     leave_out: Annotated[list[str] | None, typer.Option(help="A family of the label file's column `family` whose ratings can't be told from the video alone.")] = None,
-    scale: Annotated[tuple[float, float] | None, typer.Option(help="rated_videos only: the ratings that become the scores 0 and 100.")] = None,
+    scale: Scale = None,
     feature_cache: Annotated[Path | None, typer.Option(help="Features of a run on the same videos.")] = None,
 ) -> None:
     """Undo the shrinkage of a checkpoint's scores, and make its 90 % interval hold. Prints what is put into its config."""

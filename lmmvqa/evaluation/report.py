@@ -6,7 +6,7 @@ import base64
 import io
 import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
@@ -122,18 +122,19 @@ def read_folder(folder: Path) -> Run | Ablations | Training | Benchmark:
     return Run(folder, settings, rows, json.loads((folder / METRICS).read_text(encoding="utf-8")), settled)
 
 
-def _read_finished(folders: Sequence[Path]) -> Iterator[Run | Ablations | Training | Benchmark]:
+def _read_finished(folders: Sequence[Path]) -> list[Run | Ablations | Training | Benchmark]:
     """`runs/*` may hold runs that still go on, and features."""
-    left_out = []
+    read, left_out = [], []
     for folder in folders:
         try:
-            yield read_folder(folder)
-        except (FileNotFoundError, NotADirectoryError) as error:
+            read.append(read_folder(folder))
+        except FileNotFoundError as error:
             left_out.append(error)
-    if len(left_out) == len(folders):
+    if not read:
         raise FileNotFoundError("\n".join(map(str, left_out)))
     for error in left_out:
         logger.warning("Left out: %s", error)
+    return read
 
 
 def write_report(folders: Sequence[Path], output: Path, *, pictures: Path | None = None, unit: str = "MOS", motion: bool = True) -> list[Path]:
@@ -152,7 +153,7 @@ def write_report(folders: Sequence[Path], output: Path, *, pictures: Path | None
     Raises:
         FileNotFoundError: none of the folders is a finished output of ours; others are left out with a warning.
     """
-    read = list(_read_finished(folders))
+    read = _read_finished(folders)
     runs = [item for item in read if isinstance(item, Run)]
     ablations = [item for item in read if isinstance(item, Ablations)]
     published = yaml.safe_load((HERE / "published.yaml").read_text(encoding="utf-8"))

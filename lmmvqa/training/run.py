@@ -76,6 +76,7 @@ def train(arguments: LmmVqaTrainingArguments, *, test: bool = True) -> dict[str,
         metrics |= results
     if arguments.push_to_hub:
         trainer.push_to_hub()
+    logger.info("Trained: %s", arguments.output_dir)
     return metrics
 
 
