@@ -129,6 +129,7 @@ RUNGS = (
     Rung("av1_strong", "codec", (54, 63), encoder=_av1, group="codec strong"),
     Rung("rescale_light", "spatial", (1.5, 2.5), _rescale, group="sharpness"),
     Rung("rescale_strong", "spatial", (3, 6), _rescale, group="sharpness"),
+    Rung("blur_light", "spatial", (0.5, 1.6), lambda sigma, _: f"gblur=sigma={sigma:.2f}", group="sharpness"),
     Rung("blur", "spatial", (0.8, 4), lambda sigma, _: f"gblur=sigma={sigma:.2f}", group="sharpness"),
     Rung("noise", "noise", (8, 45), _noise, group="artefact", second_rating="psnr_hvs"),
     Rung("banding", "banding", (16, 64), _banding, group="artefact", second_rating="psnr_hvs"),
@@ -146,7 +147,9 @@ RUNGS = (
     Rung("stutter_x264", "pair", (30, 42), lambda _, __: _hold(3), _x264, group="pair"),
 )
 # How many rungs of a group a content gets, drawn by its name.
-DRAWN = {"codec light": 1, "codec strong": 1, "sharpness": 2, "artefact": 2, "exposure": 1, "stutter": 1, "fault": 2, "pair": 2}
+DRAWN = {"codec light": 1, "codec strong": 1, "sharpness": 3, "artefact": 2, "exposure": 1, "stutter": 1, "fault": 2, "pair": 2}
+# And how many of those a photograph keeps: for the same time, other contents teach more than more copies of one.
+PHOTOGRAPH_COPIES = 12
 
 
 @dataclass(frozen=True)
@@ -227,6 +230,8 @@ def _rungs(content: Content) -> list[Rung]:
     for group, count in DRAWN.items():
         candidates = [rung for rung in RUNGS if rung.group == group]
         rungs += sorted(candidates, key=lambda rung: _draw("rung", content.name, rung.name))[:count]
+    if content.kind == "photograph":
+        rungs = sorted(rungs, key=lambda rung: _draw("kept", content.name, rung.name))[:PHOTOGRAPH_COPIES]
     return rungs
 
 

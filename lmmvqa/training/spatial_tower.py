@@ -34,8 +34,10 @@ DISTORTION_RESNET = Part(
 
 CROP = 192
 _RIDGE = 1e3
-# What one frame can't tell: what these do to the motion, and how bright it was before.
-_UNSEEN = ("flicker", "stutter_x264", "dark", "bright", "flat")
+# What one frame can't tell: what these do to the motion.
+_UNSEEN = ("flicker", "stutter_x264")
+# BT.601: a colour as brightness and two differences.
+_YCBCR = torch.tensor([[0.299, 0.587, 0.114], [-0.169, -0.331, 0.5], [0.5, -0.419, -0.081]])
 
 
 def load_distortion_resnet(path: Path) -> ResNetModel:
@@ -91,7 +93,8 @@ def read_key_frames(ratings: Path) -> list[RatedFrames]:
 
 
 class FrameDataset(Dataset):
-    """For training a crop of a random key frame of every copy, mirrored at random; otherwise the whole of its first one."""
+    """For training a crop of a random key frame of every copy, mirrored and recoloured at random: VMAF looks at brightness alone,
+    so a content may have any colours. Otherwise the whole of its first key frame."""
 
     def __init__(self, copies: Sequence[RatedFrames], *, augment: bool, seed: int = 0):
         self.copies = copies
@@ -108,9 +111,20 @@ class FrameDataset(Dataset):
             frame = copy.frames[self.random.integers(len(copy.frames))]
             top, left = (int(self.random.integers(side - CROP + 1)) for side in frame.shape[1:])
             frame = frame[:, top : top + CROP, left : left + CROP]
-            if self.random.random() < 0.5:
-                frame = frame.flip(-1)
+            for axis in (-1, -2):
+                if self.random.random() < 0.5:
+                    frame = frame.flip(axis)
+            return {"frames": self._recolour(frame.float() / 255), "rating": copy.rating}
         return {"frames": frame.float() / 255, "rating": copy.rating}
+
+    def _recolour(self, frame: torch.Tensor) -> torch.Tensor:
+        """(3, height, width), 0 to 1, with the colours turned by any angle, and paler or stronger; half of the time as it is."""
+        if self.random.random() < 0.5:
+            return frame
+        angle, strength = self.random.uniform(0, 2 * np.pi), self.random.uniform(0, 1.2)
+        turn = torch.eye(3)
+        turn[1:, 1:] = strength * torch.tensor([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+        return torch.einsum("ij,jhw->ihw", torch.linalg.solve(_YCBCR, turn @ _YCBCR), frame).clamp(0, 1)
 
 
 class SpatialTowerWithHead(nn.Module):
