@@ -37,6 +37,10 @@ from .video_names import name_of
 
 logger = logging.getLogger(__name__)
 
+# Of the rules by which frames are chosen. Another number where they change, so that no features of other frames are taken for
+# those of a video.
+CHUNKING_VERSION = 2
+
 VideoSource = Union[str, os.PathLike, bytes, BinaryIO, Mapping[str, Any], np.ndarray, "torch.Tensor"]
 
 # A frame-rate tag is believed when it explains the length of the video to 2 %: this forgives 29.97 tagged as
@@ -137,7 +141,8 @@ def open_video(
         fps: Frames per second. Required for an array; for a file it replaces the rate that the file states.
         max_chunks: If the video has more chunks, read this many, evenly spaced over the whole of it.
         frames_per_chunk: Number of evenly spaced frames in each chunk. A short last chunk is spaced as a full one
-            and its last frame is repeated.
+            and plays back and forth: its last frame, repeated, would look like a freeze. One of less than half a
+            second is left out, unless there is no other.
         frame_size: (height, width) in pixels of these frames, resized without crop, bilinear and antialiased;
             None to read key frames only.
 
@@ -186,7 +191,9 @@ class VideoReader:
         rate, variable = (fps, False) if fps else _frame_rate(decoder)
         if variable:
             first, present = _cut_by_clock(decoder.timestamps, decoder.tick)
-            full = present
+            full = present.copy()
+            if len(present) > 1:
+                full[-1] = max(present[-1], _round(present[:-1].mean()))
             starts = np.arange(len(first), dtype=float)
         else:
             chunk_length = max(1, _round(rate))
@@ -194,13 +201,16 @@ class VideoReader:
             present = np.minimum(chunk_length, decoder.num_frames - first)
             full = np.full_like(first, chunk_length)
             starts = first / rate
+        if len(first) > 1 and 2 * present[-1] < full[-1]:
+            # A few frames would count as much as a second of the video, and show too little motion to judge.
+            first, present, full, starts = (column[:-1] for column in (first, present, full, starts))
         chosen = evenly_spaced(len(first), max_chunks)
         # For each chunk that will be read: its number, its start, and the positions of its frames in the video.
         self._plan = [
             (
                 int(i),
                 float(starts[i]),
-                first[i] + np.minimum(_round(np.linspace(0, full[i] - 1, frames_per_chunk)), present[i] - 1),
+                first[i] + _back_and_forth(_round(np.linspace(0, full[i] - 1, frames_per_chunk)), present[i] - 1),
             )
             for i in chosen
         ]
@@ -283,6 +293,11 @@ class _Screen:
     def ended_before(self, position: int) -> bool:
         """Whether the video ended before a position that was asked for."""
         return self._shown[0] < position and self._next is None
+
+
+def _back_and_forth(positions: np.ndarray, last: int) -> np.ndarray:
+    """Positions from 0 on, turned back at `last`, and again at 0."""
+    return last - np.abs(last - positions % (2 * last)) if last else np.zeros_like(positions)
 
 
 def _round(x: Any) -> Any:

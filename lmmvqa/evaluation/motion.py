@@ -43,7 +43,7 @@ def motion_curve(video: Any, max_seconds: int = 10) -> Motion:
             luma = chunk.frames.mean(1, dtype=np.float32) / 255
             for number, frame in enumerate(luma):
                 time = chunk.start_s + number / rate
-                # A short last second repeats its last frame.
+                # A short last second plays back and forth.
                 if time < reader.info.duration_s or not frames:
                     times.append(time)
                     frames.append(frame)

@@ -18,13 +18,16 @@ TRAINED_WEIGHTS = "trained.safetensors"
 _PEFT_PREFIX = "base_model.model."
 
 
-def make_trainable(model: Any, trains: str, *, rank: int = 16, alpha: int = 32, dropout: float = 0.05, seed: int = 0) -> Any:
+def make_trainable(
+    model: Any, trains: str, *, rank: int = 16, alpha: int = 32, dropout: float = 0.05, matrices_only: bool = False, seed: int = 0
+) -> Any:
     """Freeze everything but what trains.
 
     Args:
         model: a `LmmVqaForConditionalGeneration`.
         trains: "projectors", "projectors+lora" or "projectors+decoder".
         rank, alpha, dropout: of the low-rank updates.
+        matrices_only: train no biases or norms, which Muon has no step for.
 
     Returns:
         For the first two a `PeftModel` around the model, whose `save_pretrained` writes what trains and no more; for
@@ -50,7 +53,11 @@ def make_trainable(model: Any, trains: str, *, rank: int = 16, alpha: int = 32, 
         modules_to_save=projectors,
     )
     torch.manual_seed(seed)
-    return get_peft_model(model, config)
+    adapted = get_peft_model(model, config)
+    if matrices_only:
+        for parameter in adapted.parameters():
+            parameter.requires_grad_(parameter.requires_grad and parameter.ndim == 2)
+    return adapted
 
 
 def _decoder_layers(model: Any) -> str:

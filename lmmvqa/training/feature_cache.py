@@ -29,7 +29,7 @@ from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
 from modeling_lmmvqa.feature_batches import Features, encode_video
-from processing.video_reader import VideoError, open_video
+from processing.video_reader import CHUNKING_VERSION, VideoError, open_video
 
 logger = logging.getLogger(__name__)
 
@@ -218,7 +218,7 @@ def _hash(model: PreTrainedModel, settings: dict[str, Any], towers: tuple[str, .
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
     config = model.config
     shape = (config.vision_feature_layer, temporal_tokens, config.spatial_projector_type == "perceiver")
-    digest.update(json.dumps([*shape, config.num_spatial_tokens, config.spatial_pooling]).encode())
+    digest.update(json.dumps([*shape, config.num_spatial_tokens, config.spatial_pooling, CHUNKING_VERSION]).encode())
     for tower in towers:
         for name, tensor in sorted(getattr(model, tower, torch.nn.Module()).state_dict().items()):
             digest.update(name.encode())

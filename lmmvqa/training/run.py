@@ -107,7 +107,8 @@ def build_trainer(arguments: LmmVqaTrainingArguments) -> LmmVqaTrainer:
     if fresh if arguments.standardize_features is None else arguments.standardize_features:
         fit_standardizers(model, AnswerCollator(cache, processor), data)
     model = make_trainable(
-        model, arguments.trains, rank=arguments.lora_rank, alpha=arguments.lora_alpha, dropout=arguments.lora_dropout, seed=arguments.seed
+        model, arguments.trains, rank=arguments.lora_rank, alpha=arguments.lora_alpha, dropout=arguments.lora_dropout,
+        matrices_only=arguments.muon, seed=arguments.seed,
     )
     shared = {"cache": cache, "processor": processor, "calibration": model.config.score_calibration}
     collator = AnswerCollator(**shared)
@@ -129,8 +130,6 @@ def build_trainer(arguments: LmmVqaTrainingArguments) -> LmmVqaTrainer:
 
 
 def _muon(model: Any, arguments: LmmVqaTrainingArguments) -> torch.optim.Muon:
-    for parameter in model.parameters():
-        parameter.requires_grad_(parameter.requires_grad and parameter.ndim == 2)
     matrices = [parameter for parameter in model.parameters() if parameter.requires_grad]
     # With steps as long as those of AdamW, learning rates mean the same.
     return torch.optim.Muon(matrices, lr=arguments.learning_rate, weight_decay=arguments.weight_decay, adjust_lr_fn="match_rms_adamw")
