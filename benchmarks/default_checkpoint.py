@@ -139,8 +139,9 @@ def main() -> None:
 
 def neighbours(content: str, contents: np.ndarray, rungs: np.ndarray, rated: np.ndarray) -> list[tuple[int, int]]:
     """Places of copies of a content next to each other on its x264 ladder, of those at least `APART` apart."""
-    places = [int(np.flatnonzero((contents == content) & (rungs == rung))[0]) for rung in CODECS]
-    chain = [places[0]]
+    # A photograph has only some of the rungs.
+    places = [int(place) for rung in CODECS for place in np.flatnonzero((contents == content) & (rungs == rung))]
+    chain = places[:1]
     for place in places[1:]:
         if abs(rated[chain[-1]] - rated[place]) >= APART:
             chain.append(place)

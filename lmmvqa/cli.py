@@ -199,6 +199,7 @@ def train_tower(
     tower: Annotated[Literal["spatial", "temporal"], typer.Option(help="Which of the two.")] = "temporal",
     start: Annotated[str | None, typer.Option(help="Spatial tower to learn on from, a folder; by default that of fdim's DIST metric.")] = None,
     epochs: Annotated[int, typer.Option(min=1)] = 12,
+    average: Annotated[bool, typer.Option("--average", help="Of a spatial tower, keep the mean of the weights before and after.")] = False,
     held_out_fold: Annotated[list[int] | None, typer.Option(min=0, max=4, help="Folds not to learn from; the report is on the first one. By default 0.")] = None,
 ) -> None:
     """Train a tower of the default checkpoint on a ladder."""
@@ -220,7 +221,7 @@ def train_tower(
 
             train, held_out = split_by_fold(read_key_frames(ratings), folds)
             network = load_vision_tower(start, dtype=torch.float32) if start else load_distortion_resnet(fetch(DISTORTION_RESNET))
-            metrics = train_spatial_tower(network, train, held_out, output, epochs=epochs)
+            metrics = train_spatial_tower(network, train, held_out, output, epochs=epochs, average=average)
         else:
             from lmmvqa.training.temporal_tower import SMALL_TOWER, read_chunks, train_temporal_tower
 

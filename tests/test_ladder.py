@@ -146,3 +146,10 @@ def test_the_spatial_tower_trains_on_a_ladder(ratings, tmp_path):
     trained = AutoModel.from_pretrained(tmp_path / "tower").state_dict()
     changed = {name for name in before if not torch.equal(before[name].half(), trained[name].half())}
     assert changed and not any("running" in name for name in changed)
+
+    halfway = ResNetModel(tower.config)
+    halfway.load_state_dict(before)
+    train_spatial_tower(halfway, copies[:16], copies[-15:], tmp_path / "mean", epochs=3, average=True)
+    mean = AutoModel.from_pretrained(tmp_path / "mean").state_dict()
+    assert any(not torch.equal(mean[name], trained[name]) for name in changed)
+    assert all(torch.allclose(mean[name].float(), (before[name] + trained[name].float()) / 2, atol=2e-3) for name in changed)

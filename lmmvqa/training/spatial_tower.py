@@ -181,12 +181,15 @@ def train_spatial_tower(
     output: Path,
     *,
     epochs: int = 12,
+    average: bool = False,
     seed: int = 0,
 ) -> dict[str, float]:
     """Train on `copies`, report on `held_out`, which should be of other contents.
 
     Args:
         tower: a `ResNetModel` that takes RGB in [0, 1]; it is changed in place.
+        average: end at the mean of the weights before and after. Of a tower that knew the task it keeps what both runs agree on
+            (Wortsman et al., "Robust fine-tuning of zero-shot models").
         output: folder for the tower in half precision, as `AutoModel.from_pretrained` loads it.
 
     Returns:
@@ -195,10 +198,16 @@ def train_spatial_tower(
     """
     torch.manual_seed(seed)
     model, data = SpatialTowerWithHead(tower), FrameDataset(copies, augment=True, seed=seed)
+    before = [parameter.detach().clone() for parameter in tower.parameters()]
     model.fit_head(data)
     trainer = fit_tower(
         model, data, output, labels=["rating"], epochs=epochs, learning_rate=4e-5, tower_learning_rate=2e-4, seed=seed
     )
+    if average:
+        with torch.no_grad():
+            for parameter, start in zip(tower.parameters(), before, strict=True):
+                parameter.lerp_(start, 0.5)
+        model.fit_head(data)
     rated = [copy for copy in held_out if copy.family != "temporal"]
     result = trainer.predict(FrameDataset(rated, augment=False))
     families = np.array([copy.family for copy in rated])
