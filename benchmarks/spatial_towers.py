@@ -1,0 +1,65 @@
+"""Which spatial tower tells distortions best: `python benchmarks/spatial_towers.py LADDER/ratings.csv --tower FOLDER [--tower FOLDER ...]`.
+
+Every tower sees the first key frame, whole, of the copies of one split (by default "validation", whose contents none of the default
+checkpoint's towers learned from). Ridge regression on the means and deviations of its stem and stages, ten-fold by content, the best of four
+strengths. Prints the SRCC with VMAF over the families that a single frame shows but exposure, and by family.
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+from scipy.stats import spearmanr
+from sklearn.linear_model import Ridge
+from sklearn.model_selection import GroupKFold, cross_val_predict
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from transformers import AutoModel
+
+from lmmvqa.training.spatial_tower import SpatialTowerWithHead
+from lmmvqa.training.tower_training import ladder_rows
+from processing.video_reader import open_video
+
+FAMILIES = ("codec", "spatial", "pair", "noise", "banding")
+STRENGTHS = (1e2, 1e3, 1e4, 1e5)
+
+
+@torch.inference_mode()
+def moments(tower: SpatialTowerWithHead, video: str) -> np.ndarray:
+    with open_video(video, max_chunks=1) as reader:
+        frame = torch.as_tensor(next(iter(reader)).key_frame)
+    return tower.moments(frame[None].float() / 255)[0].numpy()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("ratings", type=Path)
+    parser.add_argument("--tower", action="append", required=True, help="as `lmmvqa train-tower` writes it; several side by side")
+    parser.add_argument("--split", default="validation")
+    options = parser.parse_args()
+    rows = [
+        row for row in ladder_rows(options.ratings)
+        if row["split"] == options.split and row["family"] in FAMILIES and row["rung"] != "stutter_x264"
+    ]
+    rated, contents, families = (np.array([row[name] for row in rows]) for name in ("mos", "content", "family"))
+    rated = rated.astype(float)
+    table = Table("tower", "all", *FAMILIES, title=f"SRCC with VMAF over {len(rows)} copies of {len(set(contents))} contents")
+    for name in options.tower:
+        tower = SpatialTowerWithHead(AutoModel.from_pretrained(name).float())
+        features = np.stack([moments(tower, row["video"]) for row in track(rows, name, transient=True)])
+        predictions = [
+            cross_val_predict(make_pipeline(StandardScaler(), Ridge(strength)), features, rated, groups=contents, cv=GroupKFold(10))
+            for strength in STRENGTHS
+        ]
+        best = max(predictions, key=lambda predicted: spearmanr(predicted, rated).statistic)
+        parts = [np.ones(len(rows), bool), *(families == family for family in FAMILIES)]
+        table.add_row(name, *(f"{spearmanr(best[part], rated[part]).statistic:.3f}" for part in parts))
+    Console(width=120).print(table)
+
+
+if __name__ == "__main__":
+    main()
