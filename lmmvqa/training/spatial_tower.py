@@ -35,7 +35,7 @@ DISTORTION_RESNET = Part(
 CROP = 192
 _RIDGE = 1e3
 # What one frame can't tell: what these do to the motion.
-_UNSEEN = ("flicker", "stutter_x264")
+UNSEEN = ("flicker", "stutter_x264")
 # BT.601: a colour as brightness and two differences.
 _YCBCR = torch.tensor([[0.299, 0.587, 0.114], [-0.169, -0.331, 0.5], [0.5, -0.419, -0.081]])
 
@@ -83,7 +83,7 @@ def read_key_frames(ratings: Path) -> list[RatedFrames]:
     """The copies of a ladder whose frames, each by itself, tell their rating. The frames of a copy that stutters are clean."""
     copies = []
     for row in ladder_rows(ratings):
-        if row["rung"] in _UNSEEN:
+        if row["rung"] in UNSEEN:
             continue
         with open_video(row["video"]) as reader:
             frames = torch.from_numpy(np.stack([chunk.key_frame for chunk in reader]))
@@ -114,8 +114,8 @@ class FrameDataset(Dataset):
             for axis in (-1, -2):
                 if self.random.random() < 0.5:
                     frame = frame.flip(axis)
-            return {"frames": self._recolour(frame.float() / 255), "rating": copy.rating}
-        return {"frames": frame.float() / 255, "rating": copy.rating}
+        frame = frame.float() / 255
+        return {"frames": self._recolour(frame) if self.augment else frame, "rating": copy.rating}
 
     def _recolour(self, frame: torch.Tensor) -> torch.Tensor:
         """(3, height, width), 0 to 1, with the colours turned by any angle, and paler or stronger; half of the time as it is."""
