@@ -198,7 +198,7 @@ def train_spatial_tower(
     """
     torch.manual_seed(seed)
     model, data = SpatialTowerWithHead(tower), FrameDataset(copies, augment=True, seed=seed)
-    before = [parameter.detach().clone() for parameter in tower.parameters()]
+    before = [parameter.detach().clone() for parameter in tower.parameters()] if average else []
     model.fit_head(data)
     trainer = fit_tower(
         model, data, output, labels=["rating"], epochs=epochs, learning_rate=4e-5, tower_learning_rate=2e-4, seed=seed
