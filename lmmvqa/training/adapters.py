@@ -7,15 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from transformers.pytorch_utils import Conv1D
 
 PROJECTORS = ("spatial_projector", "temporal_projector")
-TOWERS = ("vision_tower", "temporal_tower")
-ADAPTER_WEIGHTS = "adapter_model.safetensors"
-# The trained part of the default checkpoint, as it is kept in this package.
-TRAINED_WEIGHTS = "trained.safetensors"
-_PEFT_PREFIX = "base_model.model."
 
 
 def make_trainable(
@@ -67,31 +61,19 @@ def _decoder_layers(model: Any) -> str:
     return rf"model\.language_model\..*\.({'|'.join(sorted(names))})"
 
 
-def trained_state(model: Any) -> dict[str, torch.Tensor]:
-    """Parameters and buffers of the projectors."""
-    prefixes = tuple(f"model.{name}." for name in PROJECTORS)
-    return {name: tensor.contiguous() for name, tensor in model.state_dict().items() if name.startswith(prefixes)}
-
-
-def load_trained_state(model: Any, folder: str | os.PathLike) -> None:
-    """Put trained projectors into a model without changing anything else of it.
-
-    Args:
-        folder: an output of `lmmvqa train` with `trains: projectors`, or the folder of the default checkpoint's trained part.
+def merge_adapter(model: Any, adapter: str | os.PathLike) -> Any:
+    """The model with an adapter's projectors in the place of its own, and the low-rank updates added to its decoder.
 
     Raises:
-        FileNotFoundError: the folder holds none.
-        RuntimeError: they belong to a model of another shape.
+        RuntimeError: the adapter belongs to a model of another shape.
     """
-    files = [Path(folder) / name for name in (ADAPTER_WEIGHTS, TRAINED_WEIGHTS)]
-    path = next((file for file in files if file.is_file()), None)
-    if path is None:
-        raise FileNotFoundError(f"{folder} holds no {ADAPTER_WEIGHTS}: it is not an output of `lmmvqa train`.")
-    state = {name.removeprefix(_PEFT_PREFIX): tensor for name, tensor in load_file(path).items()}
-    expected = trained_state(model)
-    if {name: tensor.shape for name, tensor in state.items()} != {name: tensor.shape for name, tensor in expected.items()}:
-        raise RuntimeError(f"{path} belongs to a model with other projectors: check the model and its configuration.")
-    model.load_state_dict(state, strict=False)
+    from peft import PeftModel
+
+    try:
+        return PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
+    # A part that the adapter doesn't have, and one of another shape.
+    except (KeyError, RuntimeError) as error:
+        raise RuntimeError(f"{adapter} belongs to a model with other projectors or another decoder: {error}") from error
 
 
 def merge(adapter: str | os.PathLike, output: str | os.PathLike) -> None:
@@ -101,7 +83,7 @@ def merge(adapter: str | os.PathLike, output: str | os.PathLike) -> None:
         FileNotFoundError: `adapter` is no such output, or its base is gone.
         FileExistsError: `output` holds something.
     """
-    from peft import PeftConfig, PeftModel
+    from peft import PeftConfig
     from transformers import AutoProcessor
 
     from lmmvqa.training.run import load_base
@@ -115,6 +97,5 @@ def merge(adapter: str | os.PathLike, output: str | os.PathLike) -> None:
     if os.path.isabs(base) and not os.path.isdir(base):
         raise FileNotFoundError(f"{adapter} was trained on {base}, which is gone: put it back, or name its place in adapter_config.json.")
     model, _ = load_base(base)
-    merged = PeftModel.from_pretrained(model, adapter).merge_and_unload()
-    merged.save_pretrained(output)
+    merge_adapter(model, adapter).save_pretrained(output)
     AutoProcessor.from_pretrained(adapter).save_pretrained(output)
