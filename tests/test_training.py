@@ -22,7 +22,6 @@ from lmmvqa.training.feature_cache import FeatureCache
 from lmmvqa.training.run import build_trainer, run_training
 from lmmvqa.training.trainer import rated_videos
 from lmmvqa.training.training_data import load_training_data
-from lmmvqa.training.warm_up import warm_up_projectors
 from lmmvqa.training.watching import DivergedError, LossWatch
 from modeling_lmmvqa.feature_batches import assessment_inputs
 from processing.quality_prompts import fixed_question
@@ -111,23 +110,6 @@ def test_the_read_out_is_learned_in_one_pass_per_video(settings, tmp_path):
     alone = make_trainer(settings, tmp_path / "alone", loss="read_out", tasks="score", max_steps=1)
     alone.train()
     assert "loss_level" not in alone.state.log_history[0]
-
-
-def test_a_warm_up_teaches_the_projectors_alone_and_only_once(settings, tmp_path, monkeypatch):
-    cold, warm = (make_trainer(settings, tmp_path / str(epochs), warm_up_epochs=epochs, max_steps=2) for epochs in (0, 30))
-    before, after = cold.model.state_dict(), warm.model.state_dict()
-    changed = {name for name in before if not torch.equal(before[name], after[name])}
-    assert changed and all("projector." in name and "standardizer" not in name for name in changed)
-    # Two clips, told apart by what they are worth.
-    cache, rows = cold.data_collator.cache, rated_videos(cold.train_dataset)
-    features = [cache.load(row["features"]) for row in rows[:2]]
-    model = cold.model.base_model.model
-    head = warm_up_projectors(model, features, torch.tensor([80.0, 20.0]), epochs=60, seed=0)
-    first, second = head(model.model.eval().project_features(**cold.data_collator.video_inputs(rows[:2]))).tolist()
-    assert first == pytest.approx(0.8, abs=0.15) and second == pytest.approx(0.2, abs=0.15)
-    warm.train()
-    monkeypatch.setattr("lmmvqa.training.run.warm_up_projectors", lambda *_, **__: pytest.fail("warmed up again"))
-    make_trainer(settings, tmp_path / "30", warm_up_epochs=30, max_steps=4)
 
 
 def test_the_answer_format_is_learned_where_it_is_asked_for(settings, tmp_path):
@@ -421,7 +403,6 @@ def test_trained_weights_of_another_model_are_refused(settings, tmp_path):
         ({"trains": "all"}, "trains='all'"),
         ({"trains": "projectors+decoder", "muon": True}, "muon=true is for projectors"),
         ({"data_fraction": 0}, "data_fraction=0"),
-        ({"warm_up_epochs": 2, "cache_features": False}, "warm_up_epochs=2"),
         ({"data_dir": "missing"}, "data_dir=missing does not exist"),
         ({"dataset": "konvid"}, "did you mean konvid_1k"),
         ({"dataset": [{"data_dir": "x"}]}, "is no data set"),

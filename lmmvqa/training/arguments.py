@@ -59,8 +59,6 @@ class LmmVqaTrainingArguments(TrainingArguments):
             each. Meant for few clips; it was not compared with AdamW at equal settings. Not for "projectors+decoder".
         standardize_features: measure mean and deviation of the towers' features on the training set before the first step;
             by default only for fresh parts of the default checkpoint.
-        warm_up_epochs: so many times every rated video is seen, before the first step, by a small head on the visual tokens instead of by the
-            language model: fresh projectors start with what tells quality, in a minute. 0 leaves them as they are.
         cache_features: encode every video once and train on what the towers gave, instead of encoding in every epoch.
         feature_cache: folder for that; by default `features` inside `output_dir`.
         encoding_workers: videos decoded at once while the cache is filled.
@@ -81,7 +79,6 @@ class LmmVqaTrainingArguments(TrainingArguments):
     lora_dropout: float = field(default=0.05)
     muon: bool = field(default=False)
     standardize_features: bool | None = field(default=None)
-    warm_up_epochs: int = field(default=0)
     cache_features: bool = field(default=True)
     feature_cache: str | None = field(default=None)
     encoding_workers: int = field(default=max(1, min(8, (os.cpu_count() or 1) - 1)))
@@ -113,8 +110,6 @@ class LmmVqaTrainingArguments(TrainingArguments):
             raise ValueError(f"loss={self.loss} learns the score, with or without the level: set tasks to score or score_and_level.")
         if self.muon and self.trains == "projectors+decoder":
             raise ValueError("muon=true is for projectors and low-rank updates: set trains to projectors or projectors+lora.")
-        if self.warm_up_epochs < 0 or (self.warm_up_epochs and not self.cache_features):
-            raise ValueError(f"warm_up_epochs={self.warm_up_epochs} must be at least 0, and above that it needs cache_features=true.")
         if not 0 < self.data_fraction <= 1:
             raise ValueError(f"data_fraction={self.data_fraction} must be above 0 and at most 1, such as 0.25.")
         if not 0 <= self.validation_fraction < 1:

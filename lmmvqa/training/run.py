@@ -26,7 +26,6 @@ from lmmvqa.training.encoding import encode, fit_standardizers
 from lmmvqa.training.feature_cache import FeatureCache
 from lmmvqa.training.trainer import LmmVqaTrainer, last_checkpoint, rated_indices
 from lmmvqa.training.training_data import check_fit, load_training_data
-from lmmvqa.training.warm_up import warm_up_projectors
 from modeling_lmmvqa import LmmVqaConfig
 
 logger = logging.getLogger(__name__)
@@ -107,13 +106,6 @@ def build_trainer(arguments: LmmVqaTrainingArguments) -> LmmVqaTrainer:
     fresh = arguments.model == FRESH_DEFAULT
     if fresh if arguments.standardize_features is None else arguments.standardize_features:
         fit_standardizers(model, AnswerCollator(cache, processor), data)
-    # A run that goes on has its projectors already.
-    if arguments.warm_up_epochs and last_checkpoint(arguments.output_dir) is None:
-        rated = data.train.select(rated_indices(data.train))
-        if not len(rated):
-            raise ValueError("warm_up_epochs learns from ratings, and the data has none: set warm_up_epochs=0.")
-        features = [cache.load(key) for key in rated["features"]]
-        warm_up_projectors(model, features, torch.tensor(rated["score"][:]), epochs=arguments.warm_up_epochs, seed=arguments.seed)
     model = make_trainable(
         model, arguments.trains, rank=arguments.lora_rank, alpha=arguments.lora_alpha, dropout=arguments.lora_dropout,
         matrices_only=arguments.muon, seed=arguments.seed,
