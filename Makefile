@@ -55,7 +55,7 @@ checkpoint: $(STAMP)
 	test -f $(RUN)/low_rank_merged/processor_config.json || .venv/bin/lmmvqa merge $(RUN)/low_rank $(RUN)/low_rank_merged
 	.venv/bin/lmmvqa $(PROJECTORS) output_dir=$(RUN)/projectors model=$(RUN)/low_rank_merged loss=answer data_fraction=0.25 \
 	  num_train_epochs=1 learning_rate=3e-4 per_device_train_batch_size=8 eval_strategy=no save_strategy=no load_best_model_at_end=false
-	test -f $(RUN)/merged/processor_config.json || .venv/bin/lmmvqa merge $(RUN)/projectors $(RUN)/merged
+	test -f $(RUN)/merged/processor_config.json || .venv/bin/lmmvqa merge --share 0.4 $(RUN)/projectors $(RUN)/merged
 	.venv/bin/lmmvqa calibrate $(RUN)/merged --data rated_videos=$(RUN)/ladder --leave-out exposure \
 	  --feature-cache $(RUN)/features > lmmvqa/checkpoint/calibration.json
 	for stage in low_rank projectors; do \

@@ -23,11 +23,10 @@ from typing import Any
 logger = logging.getLogger(__name__)
 
 CHECKPOINT_FOLDER = Path(__file__).parent / "checkpoint"
-# What the model is (fields of LmmVqaConfig and of the video processor), and what we trained.
+# What the model is (fields of LmmVqaConfig and of the video processor); and the adapters that `lmmvqa train` wrote, one after the
+# other, with the share of each that is taken.
 RECIPE = CHECKPOINT_FOLDER / "recipe.json"
 SPATIAL_TOWER, TEMPORAL_TOWER = CHECKPOINT_FOLDER / "spatial_tower", CHECKPOINT_FOLDER / "temporal_tower"
-# As `lmmvqa train` wrote them, one after the other: low-rank updates of the decoder with the projectors, and then the projectors alone.
-ADAPTERS = (CHECKPOINT_FOLDER / "low_rank", CHECKPOINT_FOLDER / "projectors")
 # What `lmmvqa calibrate` found for the trained weights: fields of LmmVqaConfig.
 CALIBRATION = CHECKPOINT_FOLDER / "calibration.json"
 # Clips and their scores, to check an installation with, and what `lmmvqa evaluate` found; the model does not depend on them.
@@ -83,8 +82,8 @@ def default_checkpoint() -> Path:
     from lmmvqa.training.adapters import merge_adapter
 
     model, processor = compose_default()
-    for adapter in ADAPTERS:
-        model = merge_adapter(model, adapter)
+    for adapter, share in json.loads(RECIPE.read_text(encoding="utf-8"))["adapters"].items():
+        model = merge_adapter(model, CHECKPOINT_FOLDER / adapter, share=share)
     model.config.update(json.loads(CALIBRATION.read_text(encoding="utf-8")))
     folder.parent.mkdir(parents=True, exist_ok=True)
     # Assembled beside its place and moved there whole: two processes may do this at once, and one may be killed.

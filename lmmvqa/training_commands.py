@@ -49,12 +49,13 @@ def features(config: Config, override: Override = None) -> None:
 def merge(
     adapter: Annotated[Path, typer.Argument(help="Output of `lmmvqa train`.")],
     output: Annotated[Path, typer.Argument(help="New or empty folder for the full checkpoint.")],
+    share: Annotated[float, typer.Option(min=0, max=1, help="How far to go from the base (0) to what was trained (1): in between can lie the best of both.")] = 1.0,
 ) -> None:
     """Make a full checkpoint of what was trained and its base."""
     with clear_errors():
         from lmmvqa.training.adapters import merge as merge_adapter
 
-        merge_adapter(adapter, output)
+        merge_adapter(adapter, output, share=share)
         messages.print(f"Full checkpoint in {output}.")
 
 

@@ -172,6 +172,13 @@ def test_what_trains_is_saved_and_loads_with_its_base(settings, base, tmp_path, 
     merged = AutoModelForImageTextToText.from_pretrained(tmp_path / "merged").eval()
     assert not hasattr(merged, "peft_config")
     torch.testing.assert_close(merged.assess(**processor(videos=[clip])).score, found, atol=1e-2, rtol=0)
+    merge(run, tmp_path / "halfway", share=0.5)
+    start, halfway = (load_checkpoint(str(folder))[0].state_dict() for folder in (base, tmp_path / "halfway"))
+    # To the bit where nothing was trained: a zero that changes its sign would make cached features stale.
+    assert all(torch.equal(start[name].view(torch.uint8), halfway[name].view(torch.uint8)) for name in start if "tower" in name and start[name].ndim)
+    for name, weight in merged.state_dict().items():
+        if "projector" in name and "standardizer" not in name:
+            torch.testing.assert_close(halfway[name], (start[name] + weight) / 2)
     with pytest.raises(FileExistsError, match="not an empty folder"):
         merge(run, tmp_path / "merged")
 

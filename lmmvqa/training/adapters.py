@@ -61,23 +61,38 @@ def _decoder_layers(model: Any) -> str:
     return rf"model\.language_model\..*\.({'|'.join(sorted(names))})"
 
 
-def merge_adapter(model: Any, adapter: str | os.PathLike) -> Any:
+def merge_adapter(model: Any, adapter: str | os.PathLike, *, share: float = 1.0) -> Any:
     """The model with an adapter's projectors in the place of its own, and the low-rank updates added to its decoder.
+
+    Args:
+        share: how far to go from the weights of the model (0) to those with the adapter (1). Something in between can keep what the model
+            knew and still learn what the adapter teaches (Wortsman et al., "Robust fine-tuning of zero-shot models").
 
     Raises:
         RuntimeError: the adapter belongs to a model of another shape.
     """
     from peft import PeftModel
 
+    before = {name: weight.detach().clone() for name, weight in model.named_parameters()} if share < 1 else {}
     try:
-        return PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
+        merged = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
     # A part that the adapter doesn't have, and one of another shape.
     except (KeyError, RuntimeError) as error:
         raise RuntimeError(f"{adapter} belongs to a model with other projectors or another decoder: {error}") from error
+    weights = dict(merged.named_parameters())
+    with torch.no_grad():
+        for name, weight in before.items():
+            # A weight that the adapter leaves as it is stays so to the bit: the features of the towers are kept under its hash.
+            if not torch.equal(weight, weights[name]):
+                weights[name].copy_(torch.lerp(weight, weights[name], share))
+    return merged
 
 
-def merge(adapter: str | os.PathLike, output: str | os.PathLike) -> None:
+def merge(adapter: str | os.PathLike, output: str | os.PathLike, *, share: float = 1.0) -> None:
     """An output of `lmmvqa train` and its base, as one full checkpoint.
+
+    Args:
+        share: as `merge_adapter` takes it.
 
     Raises:
         FileNotFoundError: `adapter` is no such output, or its base is gone.
@@ -97,5 +112,5 @@ def merge(adapter: str | os.PathLike, output: str | os.PathLike) -> None:
     if os.path.isabs(base) and not os.path.isdir(base):
         raise FileNotFoundError(f"{adapter} was trained on {base}, which is gone: put it back, or name its place in adapter_config.json.")
     model, _ = load_base(base)
-    merge_adapter(model, adapter).save_pretrained(output)
+    merge_adapter(model, adapter, share=share).save_pretrained(output)
     AutoProcessor.from_pretrained(adapter).save_pretrained(output)
