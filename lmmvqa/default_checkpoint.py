@@ -81,8 +81,9 @@ def default_checkpoint() -> Path:
     from lmmvqa.remote_code import add_remote_code
     from lmmvqa.training.adapters import merge_adapter
 
-    model, processor = compose_default()
-    for adapter, share in json.loads(RECIPE.read_text(encoding="utf-8"))["adapters"].items():
+    recipe = json.loads(RECIPE.read_text(encoding="utf-8"))
+    model, processor = compose_default(recipe)
+    for adapter, share in recipe["adapters"].items():
         model = merge_adapter(model, CHECKPOINT_FOLDER / adapter, share=share)
     model.config.update(json.loads(CALIBRATION.read_text(encoding="utf-8")))
     folder.parent.mkdir(parents=True, exist_ok=True)

@@ -53,9 +53,9 @@ def merge(
 ) -> None:
     """Make a full checkpoint of what was trained and its base."""
     with clear_errors():
-        from lmmvqa.training.adapters import merge as merge_adapter
+        from lmmvqa.training.adapters import merge as merge_checkpoint
 
-        merge_adapter(adapter, output, share=share)
+        merge_checkpoint(adapter, output, share=share)
         messages.print(f"Full checkpoint in {output}.")
 
 

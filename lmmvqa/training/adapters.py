@@ -72,20 +72,23 @@ def merge_adapter(model: Any, adapter: str | os.PathLike, *, share: float = 1.0)
         RuntimeError: the adapter belongs to a model of another shape.
     """
     from peft import PeftModel
+    from peft.tuners.lora import LoraLayer
+    from peft.utils import ModulesToSaveWrapper
 
-    before = {name: weight.detach().clone() for name, weight in model.named_parameters()} if share < 1 else {}
     try:
-        merged = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
+        adapted = PeftModel.from_pretrained(model, str(adapter))
     # A part that the adapter doesn't have, and one of another shape.
     except (KeyError, RuntimeError) as error:
         raise RuntimeError(f"{adapter} belongs to a model with other projectors or another decoder: {error}") from error
-    weights = dict(merged.named_parameters())
-    with torch.no_grad():
-        for name, weight in before.items():
-            # A weight that the adapter leaves as it is stays so to the bit: the features of the towers are kept under its hash.
-            if not torch.equal(weight, weights[name]):
-                weights[name].copy_(torch.lerp(weight, weights[name], share))
-    return merged
+    for module in adapted.modules():
+        if isinstance(module, LoraLayer):
+            module.scale_layer(share)
+        elif isinstance(module, ModulesToSaveWrapper):
+            trained = module.modules_to_save[module.active_adapter]
+            with torch.no_grad():
+                for start, end in zip(module.original_module.parameters(), trained.parameters(), strict=True):
+                    end.copy_(start.lerp(end, share))
+    return adapted.merge_and_unload()
 
 
 def merge(adapter: str | os.PathLike, output: str | os.PathLike, *, share: float = 1.0) -> None:
