@@ -8,6 +8,8 @@ from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 
+from .frame_statistics import NUM_FRAME_STATISTICS
+
 # Pooling grids (time, height, width) of the slow map for each token length of the paper's Table VIII.
 TEMPORAL_GRIDS: dict[int, tuple[int, int, int]] = {
     1: (1, 1, 1),
@@ -82,6 +84,8 @@ class LmmVqaConfig(PreTrainedConfig):
         num_spatial_tokens: spatial tokens of a key frame, a square number; fewer than the tower gives are pooled.
         spatial_pooling: what a pooled token keeps of its part of the frame: the "mean" of each channel, or the
             "mean_and_deviation", which doubles the channels. An artefact that fills a tenth of a patch hardly moves a mean.
+        frame_statistics: whether each spatial feature also carries quantiles of the brightness and of the detail of its key frame
+            (`frame_statistics`); meant for a processor that leaves key frames between 0 and 1.
         num_temporal_tokens: temporal tokens of a chunk: 0 (the ablation), 1, 4, 16, 64 or 256 (Table VIII).
         frame_fusion: "concat" keeps the tokens of every second (eq. 8); "mean" averages the features over time first.
         projector_hidden_size: width inside the projectors; by default the tower's (vit, perceiver) or the decoder's (mlp).
@@ -140,6 +144,7 @@ class LmmVqaConfig(PreTrainedConfig):
     spatial_projector_type: Literal["vit", "mlp", "perceiver"] = "vit"
     num_spatial_tokens: int = 256
     spatial_pooling: Literal["mean", "mean_and_deviation"] = "mean"
+    frame_statistics: bool = False
     num_temporal_tokens: int = 256
     frame_fusion: Literal["concat", "mean"] = "concat"
     projector_hidden_size: int | None = None
@@ -194,7 +199,8 @@ class LmmVqaConfig(PreTrainedConfig):
                     "to the number of channels of the selected hidden states."
                 )
             channels *= len(self.vision_feature_layer) if isinstance(self.vision_feature_layer, list | tuple) else 1
-        return channels * (2 if self.spatial_pooling == "mean_and_deviation" else 1)
+        channels *= 2 if self.spatial_pooling == "mean_and_deviation" else 1
+        return channels + (NUM_FRAME_STATISTICS if self.frame_statistics else 0)
 
     @property
     def spatial_hidden_size(self) -> int:

@@ -19,6 +19,7 @@ from transformers.modeling_utils import slice_logits_to_keep
 from transformers.utils import ModelOutput, can_return_tuple
 
 from .configuration_lmmvqa import TEMPORAL_GRIDS, LmmVqaConfig
+from .frame_statistics import frame_statistics
 from .projectors import SPATIAL_PROJECTORS, FeatureStandardizer, MlpProjector, PerceiverProjector, Projector
 from .quality_readout import AnswerTrie, Branches, QualityOutput, lay_out_answers, lay_out_batch, read_out
 from .temporal_tower import LmmVqaTemporalModel
@@ -132,11 +133,12 @@ class LmmVqaModel(LmmVqaPreTrainedModel):
             key_frames: (frames, 3, height, width), normalised.
 
         Returns:
-            (frames, tokens, channels): `num_spatial_tokens` tokens, or every place of the tower's map for a Perceiver.
+            (frames, tokens, channels): `num_spatial_tokens` tokens, or every place of the tower's map for a Perceiver; with
+            `frame_statistics`, those of the whole frame are the last channels of each.
         """
         # Convolutions on a processor are an eighth faster with colours innermost (benchmarks/towers.py).
-        key_frames = key_frames.to(self.vision_tower.dtype, memory_format=torch.channels_last)
-        states = self.vision_tower(key_frames, output_hidden_states=True, return_dict=True).hidden_states
+        frames = key_frames.to(self.vision_tower.dtype, memory_format=torch.channels_last)
+        states = self.vision_tower(frames, output_hidden_states=True, return_dict=True).hidden_states
         layers = self.config.vision_feature_layer
         maps = [_as_map(states[layer]) for layer in ([layers] if isinstance(layers, int) else layers)]
         if self.config.spatial_projector_type == "perceiver":
@@ -147,7 +149,11 @@ class LmmVqaModel(LmmVqaPreTrainedModel):
         if self.config.spatial_pooling == "mean_and_deviation":
             squares = [_pool(layer.square(), grid) for layer in maps]
             pooled += [(square - mean.square()).clamp(min=0).sqrt() for mean, square in zip(pooled, squares, strict=True)]
-        return torch.cat(pooled, dim=1).flatten(2).transpose(1, 2)
+        features = torch.cat(pooled, dim=1).flatten(2).transpose(1, 2)
+        if self.config.frame_statistics:
+            statistics = frame_statistics(key_frames).to(features.dtype)
+            features = torch.cat([features, statistics[:, None].expand(-1, features.shape[1], -1)], dim=2)
+        return features
 
     def encode_chunks(self, chunks: torch.Tensor) -> torch.Tensor:
         """Temporal features of chunks, from the frozen tower: slow and fast map pooled to one grid and joined.

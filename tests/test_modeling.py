@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import make_temporal_tower, make_tiny, make_tokenizer
+from torchvision.transforms.v2.functional import gaussian_blur
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -17,6 +18,8 @@ from transformers import (
 from lmmvqa.composing import compose
 from modeling_lmmvqa import LmmVqaForConditionalGeneration, LmmVqaModel
 from modeling_lmmvqa.configuration_lmmvqa import TEMPORAL_GRIDS
+from modeling_lmmvqa.frame_statistics import BRIGHTNESS_QUANTILES, NUM_FRAME_STATISTICS, frame_statistics
+from processing.video_reader import open_video
 
 
 def question_inputs(processor, videos, **kwargs):
@@ -73,6 +76,36 @@ def test_deviations_stand_behind_the_means():
     expected = torch.cat([states.mean(0), states.std(0, correction=0)])
     torch.testing.assert_close(features[0, 0], expected, atol=1e-4, rtol=1e-4)
     assert model.config.spatial_feature_size == features.shape[-1] == model.model.spatial_projector.input.in_features
+
+
+@torch.no_grad()
+def test_frame_statistics_stand_behind_what_the_tower_says():
+    model, _ = make_tiny(spatial_projector_type="mlp", frame_statistics=True)
+    frames = torch.rand(3, 3, 56, 56)
+    features = model.model.encode_key_frames(frames)
+    assert features.shape == (3, 4, model.config.spatial_feature_size)
+    statistics = frame_statistics(frames)
+    assert statistics.shape == (3, NUM_FRAME_STATISTICS)
+    for token in range(4):
+        torch.testing.assert_close(features[:, token, -NUM_FRAME_STATISTICS:], statistics)
+    # One by one as in a batch.
+    torch.testing.assert_close(torch.cat([frame_statistics(frame[None]) for frame in frames]), statistics)
+
+
+def test_frame_statistics_tell_brightness_and_blur_of_a_real_frame(clip):
+    """Each fault moves the statistics that are there for it, against numpy's quantiles and a blur of torchvision."""
+    with open_video(clip) as reader:
+        frame = torch.from_numpy(next(iter(reader)).key_frame.copy())[None] / 255
+    clean, last = frame_statistics(frame)[0], len(BRIGHTNESS_QUANTILES)
+    luma = np.einsum("c,chw->hw", (0.299, 0.587, 0.114), frame[0].numpy())
+    np.testing.assert_allclose(clean[:last], np.quantile(luma, BRIGHTNESS_QUANTILES), atol=1e-3)
+    flat = frame_statistics(0.5 * frame + 0.25)[0]
+    torch.testing.assert_close(flat[:last], 0.5 * clean[:last] + 0.25)
+    # Half the detail at every scale, under the logarithm and above its floor.
+    torch.testing.assert_close(flat[last:].exp() - 1e-4, (clean[last:].exp() - 1e-4) / 2, atol=1e-6, rtol=1e-3)
+    blurred = frame_statistics(gaussian_blur(frame, [13, 13], [2.0, 2.0]))[0]
+    falls = (clean - blurred)[last:].view(4, -1)[:, 0]
+    assert falls[0] > 1 and (falls.diff() < 0).all(), "a blur takes the finest detail most"
 
 
 @torch.no_grad()

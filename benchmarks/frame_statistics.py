@@ -1,0 +1,71 @@
+"""What the statistics of a key frame add to the towers: `python benchmarks/frame_statistics.py LADDER [--feature-cache FOLDER]`.
+
+Support-vector regression on the features of the default checkpoint (means and deviations over seconds and places), fitted on the
+training contents, with its two settings chosen by cross-validation over these; with all features, without the frame statistics, with
+their part on brightness or on detail alone, and on them alone. Prints SRCC with VMAF by family on the validation contents.
+"""
+
+import argparse
+import csv
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+from scipy.stats import spearmanr
+from sklearn.model_selection import GridSearchCV, GroupKFold
+from sklearn.svm import SVR
+
+from lmmvqa.scoring import load_checkpoint
+from lmmvqa.training.feature_cache import FeatureCache
+from modeling_lmmvqa.frame_statistics import BRIGHTNESS_QUANTILES, NUM_FRAME_STATISTICS
+
+SETTINGS = {"C": [30, 100], "gamma": [0.1, 0.3, 0.6]}
+
+
+def blocks(features: dict[str, torch.Tensor]) -> dict[str, np.ndarray]:
+    """What the towers say of a video, and what the frame statistics say of its brightness and of its detail."""
+    spatial, temporal = (features[name].flatten(0, -2) for name in ("spatial_features", "temporal_features"))
+    statistics, spatial = spatial[:, -NUM_FRAME_STATISTICS:].mean(0), spatial[:, :-NUM_FRAME_STATISTICS]
+    towers = torch.cat([part for stream in (spatial, temporal) for part in (stream.mean(0), stream.std(0, correction=0))])
+    number = len(BRIGHTNESS_QUANTILES)
+    return {"towers": towers.numpy(), "brightness": statistics[:number].numpy(), "detail": statistics[number:].numpy()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("ladder", type=Path)
+    parser.add_argument("--feature-cache", type=Path)
+    options = parser.parse_args()
+    with (options.ladder / "ratings.csv").open(newline="", encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if row["split"] != "test"]
+    cache = FeatureCache(options.feature_cache or tempfile.mkdtemp(), *load_checkpoint())
+    keyed = [(cache.key(path), path) for path in (str(options.ladder / row["video"]) for row in rows)]
+    for _, error in track(cache.fill(keyed), "Encoding", len(keyed), transient=True):
+        if error:
+            raise ValueError(error)
+    found = [blocks(cache.load(key)) for key, _ in keyed]
+    rated, contents, families, splits = (np.array([row[name] for row in rows]) for name in ("mos", "content", "family", "split"))
+    rated, train = rated.astype(float), splits == "train"
+
+    def standardized(name: str) -> np.ndarray:
+        """Every block weighs the same, whatever the number of its channels."""
+        block = np.stack([item[name] for item in found])
+        return (block - block[train].mean(0)) / np.maximum(block[train].std(0), 1e-6) / np.sqrt(block.shape[1])
+
+    table = Table("features", "all", *dict.fromkeys(families), title=f"SRCC with VMAF over {(~train).sum()} copies")
+    for names in (("towers",), ("towers", "brightness"), ("towers", "detail"), ("towers", "brightness", "detail"), ("brightness", "detail")):
+        features = np.concatenate([standardized(name) for name in names], axis=1)
+        search = GridSearchCV(SVR(epsilon=3), SETTINGS, scoring=lambda model, x, y: spearmanr(model.predict(x), y).statistic, cv=GroupKFold(3))
+        predicted = search.fit(features[train], rated[train], groups=contents[train]).predict(features[~train])
+        parts = [np.ones((~train).sum(), bool), *(families[~train] == family for family in dict.fromkeys(families))]
+        figures = [f"{spearmanr(predicted[part], rated[~train][part]).statistic:.3f}" for part in parts]
+        table.add_row(f"{', '.join(names)} (C {search.best_params_['C']}, gamma {search.best_params_['gamma']})", *figures)
+    Console(width=150).print(table)
+
+
+if __name__ == "__main__":
+    main()
