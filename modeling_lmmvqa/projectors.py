@@ -21,11 +21,18 @@ class FeatureStandardizer(nn.Module):
         self.register_buffer("scale", torch.ones(channels))
 
     @torch.no_grad()
-    def fit(self, features: torch.Tensor) -> None:
-        """Measure mean and deviation on `features` (..., channels)."""
+    def fit(self, features: torch.Tensor, few: int = 0) -> None:
+        """Measure mean and deviation on `features` (..., channels).
+
+        Args:
+            few: the last channels, which become so large that together they weigh as much as all before them: a handful among
+                thousands would be learned from too late.
+        """
         features = features.reshape(-1, features.shape[-1]).double()
         self.mean.copy_(features.mean(0))
         self.scale.copy_(1 / features.std(0).clamp(min=1e-6))
+        if few:
+            self.scale[-few:] *= (len(self.scale) / few - 1) ** 0.5
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         return (features - self.mean) * self.scale

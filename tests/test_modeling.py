@@ -19,6 +19,7 @@ from lmmvqa.composing import compose
 from modeling_lmmvqa import LmmVqaForConditionalGeneration, LmmVqaModel
 from modeling_lmmvqa.configuration_lmmvqa import TEMPORAL_GRIDS
 from modeling_lmmvqa.frame_statistics import BRIGHTNESS_QUANTILES, NUM_FRAME_STATISTICS, frame_statistics
+from modeling_lmmvqa.projectors import FeatureStandardizer
 from processing.video_reader import open_video
 
 
@@ -90,6 +91,16 @@ def test_frame_statistics_stand_behind_what_the_tower_says():
         torch.testing.assert_close(features[:, token, -NUM_FRAME_STATISTICS:], statistics)
     # One by one as in a batch.
     torch.testing.assert_close(torch.cat([frame_statistics(frame[None]) for frame in frames]), statistics)
+
+
+def test_a_few_channels_weigh_as_much_as_the_many_before_them():
+    standardizer = FeatureStandardizer(12)
+    features = torch.randn(500, 12) * torch.logspace(-2, 2, 12) + 3
+    standardizer.fit(features, few=2)
+    power = standardizer(features).square().mean(0)
+    torch.testing.assert_close(power[:10], torch.ones(10), atol=0.01, rtol=0)
+    torch.testing.assert_close(power[10:].sum(), power[:10].sum())
+    torch.testing.assert_close(power[10], power[11])
 
 
 def test_frame_statistics_tell_brightness_and_blur_of_a_real_frame(clip):
