@@ -13,29 +13,39 @@ class FeatureStandardizer(nn.Module):
 
     Channels of a convolutional tower differ by orders of magnitude, and a quality difference may lie in a small one. As
     long as `fit` was not called it passes features on as they are.
+
+    Args:
+        channels: of the features.
+        few: the last of them, which are not a tower's. `fit` makes them so large that together they weigh as much as all before
+            them, because a handful among thousands would be learned from too late; and they are cut at two deviations, because
+            a frame darker or smoother than all of the training set would drown what the towers say.
     """
 
-    def __init__(self, channels: int):
+    def __init__(self, channels: int, few: int = 0):
         super().__init__()
+        self.few = few
         self.register_buffer("mean", torch.zeros(channels))
         self.register_buffer("scale", torch.ones(channels))
 
     @torch.no_grad()
-    def fit(self, features: torch.Tensor, few: int = 0) -> None:
-        """Measure mean and deviation on `features` (..., channels).
-
-        Args:
-            few: the last channels, which become so large that together they weigh as much as all before them: a handful among
-                thousands would be learned from too late.
-        """
+    def fit(self, features: torch.Tensor) -> None:
+        """Measure mean and deviation on `features` (..., channels)."""
         features = features.reshape(-1, features.shape[-1]).double()
         self.mean.copy_(features.mean(0))
         self.scale.copy_(1 / features.std(0).clamp(min=1e-6))
-        if few:
-            self.scale[-few:] *= (len(self.scale) / few - 1) ** 0.5
+        if self.few:
+            self.scale[-self.few :] *= self._weight
+
+    @property
+    def _weight(self) -> float:
+        return (len(self.scale) / self.few - 1) ** 0.5
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        return (features - self.mean) * self.scale
+        standardized = (features - self.mean) * self.scale
+        if not self.few:
+            return standardized
+        many, few = standardized.split([len(self.scale) - self.few, self.few], dim=-1)
+        return torch.cat([many, few.clamp(-2 * self._weight, 2 * self._weight)], dim=-1)
 
 
 class Projector(nn.Module):
@@ -43,11 +53,16 @@ class Projector(nn.Module):
 
     The final LayerNorm's gain starts at the deviation of the decoder's word embeddings (`match_scale`): visual tokens
     many times larger or smaller than words drown or vanish in a frozen decoder.
+
+    Args:
+        in_features: channels of a feature.
+        hidden_size: width inside.
+        few: as `FeatureStandardizer` takes it.
     """
 
-    def __init__(self, config: LmmVqaConfig, in_features: int, hidden_size: int):
+    def __init__(self, config: LmmVqaConfig, in_features: int, hidden_size: int, few: int = 0):
         super().__init__()
-        self.standardizer = FeatureStandardizer(in_features)
+        self.standardizer = FeatureStandardizer(in_features, few)
         self.dropout = nn.Dropout(config.projector_dropout)
         self.linear = nn.Linear(hidden_size, config.text_config.hidden_size)
         self.norm = nn.LayerNorm(config.text_config.hidden_size)
@@ -67,8 +82,8 @@ class Projector(nn.Module):
 class MlpProjector(Projector):
     """Two linear layers with a GELU between them; the temporal projector of the paper."""
 
-    def __init__(self, config: LmmVqaConfig, in_features: int, hidden_size: int):
-        super().__init__(config, in_features, hidden_size)
+    def __init__(self, config: LmmVqaConfig, in_features: int, hidden_size: int, few: int = 0):
+        super().__init__(config, in_features, hidden_size, few)
         self.input = nn.Linear(in_features, hidden_size)
 
     def mix(self, features: torch.Tensor) -> torch.Tensor:
@@ -78,8 +93,8 @@ class MlpProjector(Projector):
 class VitProjector(Projector):
     """One ViT layer over the tokens of a key frame, then one linear layer; the spatial projector of the paper."""
 
-    def __init__(self, config: LmmVqaConfig, in_features: int, hidden_size: int):
-        super().__init__(config, in_features, hidden_size)
+    def __init__(self, config: LmmVqaConfig, in_features: int, hidden_size: int, few: int = 0):
+        super().__init__(config, in_features, hidden_size, few)
         self.input = nn.Identity() if in_features == hidden_size else nn.Linear(in_features, hidden_size)
         self.layer = CLIPEncoderLayer(
             CLIPVisionConfig(
@@ -97,8 +112,8 @@ class VitProjector(Projector):
 class PerceiverProjector(Projector):
     """Learned queries attend to the features of a key frame; as many tokens as there are queries."""
 
-    def __init__(self, config: LmmVqaConfig, in_features: int, hidden_size: int):
-        super().__init__(config, in_features, hidden_size)
+    def __init__(self, config: LmmVqaConfig, in_features: int, hidden_size: int, few: int = 0):
+        super().__init__(config, in_features, hidden_size, few)
         self.queries = nn.Parameter(torch.empty(config.num_spatial_tokens, hidden_size))
         self.input = nn.Linear(in_features, hidden_size)
         self.query_norm, self.key_norm, self.mlp_norm = (nn.LayerNorm(hidden_size) for _ in range(3))

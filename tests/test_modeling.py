@@ -94,13 +94,17 @@ def test_frame_statistics_stand_behind_what_the_tower_says():
 
 
 def test_a_few_channels_weigh_as_much_as_the_many_before_them():
-    standardizer = FeatureStandardizer(12)
-    features = torch.randn(500, 12) * torch.logspace(-2, 2, 12) + 3
-    standardizer.fit(features, few=2)
+    standardizer = FeatureStandardizer(12, few=2)
+    # Within two deviations, beyond which the few are cut.
+    features = torch.rand(500, 12) * torch.logspace(-2, 2, 12) + 3
+    standardizer.fit(features)
     power = standardizer(features).square().mean(0)
     torch.testing.assert_close(power[:10], torch.ones(10), atol=0.01, rtol=0)
     torch.testing.assert_close(power[10:].sum(), power[:10].sum())
     torch.testing.assert_close(power[10], power[11])
+    far = standardizer(features + 100 * features.std(0))
+    assert (far[:, :10] > 90).all()
+    torch.testing.assert_close(far[:, 10:], torch.full((500, 2), 2 * 5**0.5))
 
 
 def test_frame_statistics_tell_brightness_and_blur_of_a_real_frame(clip):

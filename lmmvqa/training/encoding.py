@@ -17,7 +17,6 @@ from lmmvqa.training.collators import AnswerCollator
 from lmmvqa.training.feature_cache import PROBED, FeatureCache
 from lmmvqa.training.training_data import TrainingData
 from modeling_lmmvqa.feature_batches import encode_video
-from modeling_lmmvqa.frame_statistics import NUM_FRAME_STATISTICS
 
 logger = logging.getLogger(__name__)
 
@@ -99,5 +98,4 @@ def fit_standardizers(model: Any, collator: AnswerCollator, data: TrainingData) 
                 streams.setdefault(name, []).append(inputs[name].reshape(-1, inputs[name].shape[-1]))
     for name, features in streams.items():
         projector = getattr(model.model, name.replace("features", "projector"))
-        few = NUM_FRAME_STATISTICS if name == "spatial_features" and model.config.frame_statistics else 0
-        projector.standardizer.fit(torch.cat(features), few)
+        projector.standardizer.fit(torch.cat(features))
