@@ -43,6 +43,14 @@ CHANGES = {
 }
 
 
+def encode(cache: FeatureCache, videos: list[str]) -> list[dict[str, torch.Tensor]]:
+    keyed = [(cache.key(video), video) for video in videos]
+    for _, error in track(cache.fill(keyed), "Encoding", len(keyed), transient=True):
+        if error:
+            raise ValueError(error)
+    return [cache.load(key) for key, _ in keyed]
+
+
 def pooled(features: dict[str, torch.Tensor]) -> np.ndarray:
     return torch.cat([features[name].flatten(0, -2).mean(0) for name in sorted(features)]).numpy()
 
@@ -79,18 +87,11 @@ def main() -> None:
     model, processor = load_checkpoint(options.model)
     cache = FeatureCache(options.feature_cache or tempfile.mkdtemp(), model, processor)
 
-    def encode(wanted: list[dict]) -> list[dict[str, torch.Tensor]]:
-        keyed = [(cache.key(path), path) for path in (str(options.ladder / row["video"]) for row in wanted)]
-        for _, error in track(cache.fill(keyed), "Encoding", len(keyed), transient=True):
-            if error:
-                raise ValueError(error)
-        return [cache.load(key) for key, _ in keyed]
-
-    features = encode(test)
+    features = encode(cache, [str(options.ladder / row["video"]) for row in test])
     rated, contents, families, rungs = (np.array([row[name] for row in test]) for name in ("mos", "content", "family", "rung"))
     rated = rated.astype(float)
     ours = assess(model, processor, features)
-    known = encode(train)
+    known = encode(cache, [str(options.ladder / row["video"]) for row in train])
     x, y = np.stack([pooled(item) for item in known]), np.array([float(row["mos"]) for row in train])
     tested = np.stack([pooled(item) for item in features])
     methods = {"LMM-VQA": ours["score"]}

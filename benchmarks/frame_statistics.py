@@ -6,14 +6,13 @@ their part on brightness or on detail alone, and on them alone. Prints SRCC with
 """
 
 import argparse
-import csv
 import tempfile
 from pathlib import Path
 
 import numpy as np
 import torch
+from default_checkpoint import encode
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 from scipy.stats import spearmanr
 from sklearn.model_selection import GridSearchCV, GroupKFold
@@ -21,6 +20,7 @@ from sklearn.svm import SVR
 
 from lmmvqa.scoring import load_checkpoint
 from lmmvqa.training.feature_cache import FeatureCache
+from lmmvqa.training.tower_training import ladder_rows
 from modeling_lmmvqa.frame_statistics import BRIGHTNESS_QUANTILES, NUM_FRAME_STATISTICS
 
 SETTINGS = {"C": [30, 100], "gamma": [0.1, 0.3, 0.6]}
@@ -40,25 +40,20 @@ def main() -> None:
     parser.add_argument("ladder", type=Path)
     parser.add_argument("--feature-cache", type=Path)
     options = parser.parse_args()
-    with (options.ladder / "ratings.csv").open(newline="", encoding="utf-8") as file:
-        rows = [row for row in csv.DictReader(file) if row["split"] != "test"]
+    rows = [row for row in ladder_rows(options.ladder / "ratings.csv") if row["split"] != "test"]
     cache = FeatureCache(options.feature_cache or tempfile.mkdtemp(), *load_checkpoint())
-    keyed = [(cache.key(path), path) for path in (str(options.ladder / row["video"]) for row in rows)]
-    for _, error in track(cache.fill(keyed), "Encoding", len(keyed), transient=True):
-        if error:
-            raise ValueError(error)
-    found = [blocks(cache.load(key)) for key, _ in keyed]
+    found = [blocks(features) for features in encode(cache, [row["video"] for row in rows])]
     rated, contents, families, splits = (np.array([row[name] for row in rows]) for name in ("mos", "content", "family", "split"))
     rated, train = rated.astype(float), splits == "train"
 
-    def standardized(name: str) -> np.ndarray:
+    def standardized(block: np.ndarray) -> np.ndarray:
         """Every block weighs the same, whatever the number of its channels."""
-        block = np.stack([item[name] for item in found])
         return (block - block[train].mean(0)) / np.maximum(block[train].std(0), 1e-6) / np.sqrt(block.shape[1])
 
+    known = {name: standardized(np.stack([item[name] for item in found])) for name in found[0]}
     table = Table("features", "all", *dict.fromkeys(families), title=f"SRCC with VMAF over {(~train).sum()} copies")
     for names in (("towers",), ("towers", "brightness"), ("towers", "detail"), ("towers", "brightness", "detail"), ("brightness", "detail")):
-        features = np.concatenate([standardized(name) for name in names], axis=1)
+        features = np.concatenate([known[name] for name in names], axis=1)
         search = GridSearchCV(SVR(epsilon=3), SETTINGS, scoring=lambda model, x, y: spearmanr(model.predict(x), y).statistic, cv=GroupKFold(3))
         predicted = search.fit(features[train], rated[train], groups=contents[train]).predict(features[~train])
         parts = [np.ones((~train).sum(), bool), *(families[~train] == family for family in dict.fromkeys(families))]

@@ -200,7 +200,12 @@ class LmmVqaConfig(PreTrainedConfig):
                 )
             channels *= len(self.vision_feature_layer) if isinstance(self.vision_feature_layer, list | tuple) else 1
         channels *= 2 if self.spatial_pooling == "mean_and_deviation" else 1
-        return channels + (NUM_FRAME_STATISTICS if self.frame_statistics else 0)
+        return channels + self.num_frame_statistics
+
+    @property
+    def num_frame_statistics(self) -> int:
+        """How many of the channels of a spatial feature, the last ones, are statistics of its key frame."""
+        return NUM_FRAME_STATISTICS if self.frame_statistics else 0
 
     @property
     def spatial_hidden_size(self) -> int:

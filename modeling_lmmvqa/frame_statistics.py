@@ -1,10 +1,10 @@
-"""What a tower that learned from crops of clean pictures hardly tells: how bright a key frame is, and how much detail it has."""
+"""What means of a tower's channels hardly tell: how bright a key frame is, and how much detail it has."""
 
 import torch
 from torch import nn
 
 # BT.601, as the codecs of most rated videos have it.
-_LUMA = (0.299, 0.587, 0.114)
+LUMA = (0.299, 0.587, 0.114)
 BRIGHTNESS_QUANTILES = (0.0, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1.0)
 _DETAIL_QUANTILES = (0.5, 0.9, 0.99, 0.999)
 _SCALES = 4
@@ -27,7 +27,7 @@ def frame_statistics(key_frames: torch.Tensor) -> torch.Tensor:
         (frames, NUM_FRAME_STATISTICS) float32
     """
     frames = key_frames.float()
-    luma = torch.einsum("c,nchw->nhw", frames.new_tensor(_LUMA), frames)[:, None]
+    luma = torch.einsum("c,nchw->nhw", frames.new_tensor(LUMA), frames)[:, None]
     statistics = [_quantiles(luma, BRIGHTNESS_QUANTILES)]
     for _ in range(_SCALES):
         detail = (luma - nn.functional.avg_pool2d(luma, 3, stride=1, padding=1, count_include_pad=False)).abs()

@@ -19,7 +19,7 @@ from transformers.modeling_utils import slice_logits_to_keep
 from transformers.utils import ModelOutput, can_return_tuple
 
 from .configuration_lmmvqa import TEMPORAL_GRIDS, LmmVqaConfig
-from .frame_statistics import NUM_FRAME_STATISTICS, frame_statistics
+from .frame_statistics import frame_statistics
 from .projectors import SPATIAL_PROJECTORS, FeatureStandardizer, MlpProjector, PerceiverProjector, Projector
 from .quality_readout import AnswerTrie, Branches, QualityOutput, lay_out_answers, lay_out_batch, read_out
 from .temporal_tower import LmmVqaTemporalModel
@@ -105,7 +105,7 @@ class LmmVqaModel(LmmVqaPreTrainedModel):
         super().__init__(config)
         self.vision_tower = AutoModel.from_config(config.vision_config)
         self.spatial_projector: Projector = SPATIAL_PROJECTORS[config.spatial_projector_type](
-            config, config.spatial_feature_size, config.spatial_hidden_size, NUM_FRAME_STATISTICS if config.frame_statistics else 0
+            config, config.spatial_feature_size, config.spatial_hidden_size, config.num_frame_statistics
         )
         if config.num_temporal_tokens:
             self.temporal_tower = LmmVqaTemporalModel(config.temporal_config)

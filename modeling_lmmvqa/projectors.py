@@ -42,10 +42,9 @@ class FeatureStandardizer(nn.Module):
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         standardized = (features - self.mean) * self.scale
-        if not self.few:
-            return standardized
-        many, few = standardized.split([len(self.scale) - self.few, self.few], dim=-1)
-        return torch.cat([many, few.clamp(-2 * self._weight, 2 * self._weight)], dim=-1)
+        if self.few:
+            standardized[..., -self.few :].clamp_(-2 * self._weight, 2 * self._weight)
+        return standardized
 
 
 class Projector(nn.Module):

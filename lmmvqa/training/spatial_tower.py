@@ -20,6 +20,7 @@ from transformers import PreTrainedModel, ResNetConfig, ResNetModel
 
 from lmmvqa.default_checkpoint import Part
 from lmmvqa.training.tower_training import fit_tower, ladder_rows
+from modeling_lmmvqa.frame_statistics import LUMA
 from modeling_lmmvqa.projectors import FeatureStandardizer
 from processing.video_reader import open_video
 
@@ -37,7 +38,7 @@ _RIDGE = 1e3
 # What one frame can't tell: what these do to the motion.
 UNSEEN = ("flicker", "stutter_x264")
 # BT.601: a colour as brightness and two differences.
-_YCBCR = torch.tensor([[0.299, 0.587, 0.114], [-0.169, -0.331, 0.5], [0.5, -0.419, -0.081]])
+_YCBCR = torch.tensor([LUMA, [-0.169, -0.331, 0.5], [0.5, -0.419, -0.081]])
 
 
 def load_distortion_resnet(path: Path) -> ResNetModel:
