@@ -30,7 +30,7 @@ test-wheel: $(STAMP)
 lint: $(STAMP)
 	.venv/bin/ruff check .
 
-# The default checkpoint from nothing: about seven hours on two cores. CLIPS is a folder with those of
+# The default checkpoint from nothing: about eight hours on two cores. CLIPS is a folder with those of
 # lmmvqa/checkpoint/sources.csv that no package registry carries. What is done already is not done again.
 RUN := runs/default_checkpoint
 TOWER := train-tower $(RUN)/ladder/ratings.csv --held-out-fold 1 --held-out-fold 0 --tower
@@ -51,7 +51,7 @@ checkpoint: $(STAMP)
 	  num_train_epochs=1 learning_rate=5e-4
 	test -f $(RUN)/format_merged/processor_config.json || .venv/bin/lmmvqa merge $(RUN)/format $(RUN)/format_merged
 	.venv/bin/lmmvqa $(PROJECTORS) output_dir=$(RUN)/low_rank model=$(RUN)/format_merged loss=read_out_and_format \
-	  trains=projectors+lora lora_rank=24 lora_alpha=48 num_train_epochs=3 learning_rate=7e-4
+	  trains=projectors+lora lora_rank=32 lora_alpha=64 num_train_epochs=5 learning_rate=7e-4
 	test -f $(RUN)/low_rank_merged/processor_config.json || .venv/bin/lmmvqa merge $(RUN)/low_rank $(RUN)/low_rank_merged
 	.venv/bin/lmmvqa $(PROJECTORS) output_dir=$(RUN)/projectors model=$(RUN)/low_rank_merged loss=answer data_fraction=0.25 \
 	  num_train_epochs=1 learning_rate=3e-4 per_device_train_batch_size=8 eval_strategy=no save_strategy=no load_best_model_at_end=false

@@ -1,7 +1,7 @@
 """What the statistics of a key frame add to the towers: `python benchmarks/frame_statistics.py LADDER [--feature-cache FOLDER]`.
 
 Support-vector regression on the features of the default checkpoint (means and deviations over seconds and places), fitted on the
-training contents, with its two settings chosen by cross-validation over these; with all features, without the frame statistics, with
+training contents, its kernel chosen by cross-validation over these; with all features, without the frame statistics, with
 their part on brightness or on detail alone, and on them alone. Prints SRCC with VMAF by family on the validation contents.
 """
 
@@ -23,7 +23,7 @@ from lmmvqa.training.feature_cache import FeatureCache
 from lmmvqa.training.tower_training import ladder_rows
 from modeling_lmmvqa.frame_statistics import BRIGHTNESS_QUANTILES, NUM_FRAME_STATISTICS
 
-SETTINGS = {"C": [30, 100], "gamma": [0.1, 0.3, 0.6]}
+SETTINGS = {"C": [100], "gamma": [0.3, 0.6]}
 
 
 def blocks(features: dict[str, torch.Tensor]) -> dict[str, np.ndarray]:

@@ -84,8 +84,8 @@ class LmmVqaConfig(PreTrainedConfig):
         num_spatial_tokens: spatial tokens of a key frame, a square number; fewer than the tower gives are pooled.
         spatial_pooling: what a pooled token keeps of its part of the frame: the "mean" of each channel, or the
             "mean_and_deviation", which doubles the channels. An artefact that fills a tenth of a patch hardly moves a mean.
-        frame_statistics: whether each spatial feature also carries quantiles of the brightness and of the detail of its key frame
-            (`frame_statistics`); meant for a processor that leaves key frames between 0 and 1.
+        frame_statistics: whether each spatial feature also carries quantiles of its key frame's brightness, and how its detail falls from
+            scale to scale (`frame_statistics`); meant for a processor that leaves key frames between 0 and 1.
         num_temporal_tokens: temporal tokens of a chunk: 0 (the ablation), 1, 4, 16, 64 or 256 (Table VIII).
         frame_fusion: "concat" keeps the tokens of every second (eq. 8); "mean" averages the features over time first.
         projector_hidden_size: width inside the projectors; by default the tower's (vit, perceiver) or the decoder's (mlp).

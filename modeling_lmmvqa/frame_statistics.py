@@ -1,5 +1,7 @@
 """What means of a tower's channels hardly tell: how bright a key frame is, and how much detail it has."""
 
+from itertools import pairwise
+
 import torch
 from torch import nn
 
@@ -10,15 +12,16 @@ _DETAIL_QUANTILES = (0.5, 0.9, 0.99, 0.999)
 _SCALES = 4
 # Below a fortieth of a grey level there is nothing to see, and a logarithm needs a floor.
 _FLOOR = 1e-4
-NUM_FRAME_STATISTICS = len(BRIGHTNESS_QUANTILES) + _SCALES * (2 + len(_DETAIL_QUANTILES))
+NUM_FRAME_STATISTICS = len(BRIGHTNESS_QUANTILES) + (_SCALES - 1) * (2 + len(_DETAIL_QUANTILES))
 
 
 def frame_statistics(key_frames: torch.Tensor) -> torch.Tensor:
-    """Quantiles of brightness, and at four scales, each half the one before, mean, deviation and quantiles of the detail: by how much a
-    pixel differs from the mean of the three by three around it, as a logarithm.
+    """Quantiles of brightness, and how much more detail each of four scales has than the next coarser one, half its size.
 
-    Clipped and flattened brightness shows in the outer quantiles; a blur takes the finest detail away by orders of magnitude, which
-    means of a tower's channels, linear in it, hardly show.
+    Detail is by how much a pixel differs from the mean of the three by three around it; its mean, deviation and quantiles over the
+    frame are compared as logarithms. Clipped and flattened brightness shows in the outer quantiles; a blur takes the finest detail
+    away by orders of magnitude, which means of a tower's channels, linear in it, hardly show. Only the ratio between scales tells it
+    from fog, night and other frames with little detail at any scale.
 
     Args:
         key_frames: (frames, 3, height, width), RGB from 0 to 1; at least 8 pixels a side.
@@ -28,14 +31,15 @@ def frame_statistics(key_frames: torch.Tensor) -> torch.Tensor:
     """
     frames = key_frames.float()
     luma = torch.einsum("c,nchw->nhw", frames.new_tensor(LUMA), frames)[:, None]
-    statistics = [_quantiles(luma, BRIGHTNESS_QUANTILES)]
+    brightness = _quantiles(luma, BRIGHTNESS_QUANTILES)
+    scales = []
     for _ in range(_SCALES):
         detail = (luma - nn.functional.avg_pool2d(luma, 3, stride=1, padding=1, count_include_pad=False)).abs()
         deviation, mean = torch.std_mean(detail, dim=(1, 2, 3), correction=0)
         levels = torch.cat([mean[:, None], deviation[:, None], _quantiles(detail, _DETAIL_QUANTILES)], dim=1)
-        statistics.append((levels + _FLOOR).log())
+        scales.append((levels + _FLOOR).log())
         luma = nn.functional.avg_pool2d(luma, 2)
-    return torch.cat(statistics, dim=1)
+    return torch.cat([brightness, *(fine - coarse for fine, coarse in pairwise(scales))], dim=1)
 
 
 def _quantiles(values: torch.Tensor, shares: tuple[float, ...]) -> torch.Tensor:

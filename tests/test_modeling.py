@@ -116,11 +116,11 @@ def test_frame_statistics_tell_brightness_and_blur_of_a_real_frame(clip):
     np.testing.assert_allclose(clean[:last], np.quantile(luma, BRIGHTNESS_QUANTILES), atol=1e-3)
     flat = frame_statistics(0.5 * frame + 0.25)[0]
     torch.testing.assert_close(flat[:last], 0.5 * clean[:last] + 0.25)
-    # Half the detail at every scale, under the logarithm and above its floor.
-    torch.testing.assert_close(flat[last:].exp() - 1e-4, (clean[last:].exp() - 1e-4) / 2, atol=1e-6, rtol=1e-3)
+    # Half the detail at every scale, as fog takes it, is as much more at each than at the next one as before.
+    torch.testing.assert_close(flat[last:], clean[last:], atol=0.02, rtol=0)
     blurred = frame_statistics(gaussian_blur(frame, [13, 13], [2.0, 2.0]))[0]
-    falls = (clean - blurred)[last:].view(4, -1)[:, 0]
-    assert falls[0] > 1 and (falls.diff() < 0).all(), "a blur takes the finest detail most"
+    falls = (clean - blurred)[last:].view(3, -1)[:, 0]
+    assert falls[0] > 0.5 and (falls.diff() < 0).all(), "a blur takes the finest detail most"
 
 
 @torch.no_grad()

@@ -218,7 +218,7 @@ def _hash(model: PreTrainedModel, settings: dict[str, Any], towers: tuple[str, .
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
     config = model.config
     shape = (config.vision_feature_layer, temporal_tokens, config.spatial_projector_type == "perceiver")
-    digest.update(json.dumps([*shape, config.num_spatial_tokens, config.spatial_pooling, config.frame_statistics, CHUNKING_VERSION]).encode())
+    digest.update(json.dumps([*shape, config.num_spatial_tokens, config.spatial_pooling, config.num_frame_statistics, CHUNKING_VERSION]).encode())
     for tower in towers:
         for name, tensor in sorted(getattr(model, tower, torch.nn.Module()).state_dict().items()):
             digest.update(name.encode())
