@@ -8,7 +8,6 @@ whether the score falls with the rate; and by how much it moves when nothing vis
 """
 
 import argparse
-import csv
 import tempfile
 from itertools import combinations
 from pathlib import Path
@@ -31,6 +30,7 @@ from lmmvqa.evaluation.vqa_metric.vqa_metric import vqa_metrics
 from lmmvqa.ladder import run_ffmpeg
 from lmmvqa.scoring import load_checkpoint, score_videos
 from lmmvqa.training.feature_cache import FeatureCache
+from lmmvqa.training.tower_training import ladder_rows
 from modeling_lmmvqa.feature_batches import assessment_inputs
 
 CODECS = ("near_lossless", "x264_light", "x264_medium", "x264_strong", "x264_extreme")
@@ -43,8 +43,8 @@ CHANGES = {
 }
 
 
-def encode(cache: FeatureCache, videos: list[str]) -> list[dict[str, torch.Tensor]]:
-    keyed = [(cache.key(video), video) for video in videos]
+def encode(cache: FeatureCache, rows: list[dict[str, str]]) -> list[dict[str, torch.Tensor]]:
+    keyed = [(cache.key(row["video"]), row["video"]) for row in rows]
     for _, error in track(cache.fill(keyed), "Encoding", len(keyed), transient=True):
         if error:
             raise ValueError(error)
@@ -81,17 +81,16 @@ def main() -> None:
     parser.add_argument("--without-baselines", action="store_true", help="leave out NIQE and BRISQUE, which take minutes")
     options = parser.parse_args()
     console = Console(width=150)
-    with (options.ladder / "ratings.csv").open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+    rows = ladder_rows(options.ladder / "ratings.csv")
     train, test = [r for r in rows if r["split"] == "train"], [r for r in rows if r["split"] == options.split]
     model, processor = load_checkpoint(options.model)
     cache = FeatureCache(options.feature_cache or tempfile.mkdtemp(), model, processor)
 
-    features = encode(cache, [str(options.ladder / row["video"]) for row in test])
+    features = encode(cache, test)
     rated, contents, families, rungs = (np.array([row[name] for row in test]) for name in ("mos", "content", "family", "rung"))
     rated = rated.astype(float)
     ours = assess(model, processor, features)
-    known = encode(cache, [str(options.ladder / row["video"]) for row in train])
+    known = encode(cache, train)
     x, y = np.stack([pooled(item) for item in known]), np.array([float(row["mos"]) for row in train])
     tested = np.stack([pooled(item) for item in features])
     methods = {"LMM-VQA": ours["score"]}
@@ -99,7 +98,7 @@ def main() -> None:
         methods[name] = regressor.predict(tested)
     if not options.without_baselines:
         for name, measure in BASELINES.items():
-            scores = [-mean_over_key_frames(str(options.ladder / row["video"]), measure)[0] for row in track(test, name, transient=True)]
+            scores = [-mean_over_key_frames(row["video"], measure)[0] for row in track(test, name, transient=True)]
             methods[name.upper()] = np.array(scores)
     if "temporal_features" in features[0]:
         middle = torch.stack([item["temporal_features"].mean(0) for item in known]).mean(0)
@@ -135,7 +134,7 @@ def main() -> None:
     for rung in ("near_lossless", "x264_extreme"):
         part = rungs == rung
         console.print(f"Median score of {rung}: {np.median(ours['score'][part]):.1f} (VMAF {np.median(rated[part]):.1f})")
-    print_stability(console, options.ladder, [row for row in test if row["rung"] in ("near_lossless", "x264_medium", "blur", "rescale_strong")], model, processor)
+    print_stability(console, [row for row in test if row["rung"] in ("near_lossless", "x264_medium", "blur", "rescale_strong")], model, processor)
 
 
 def neighbours(content: str, contents: np.ndarray, rungs: np.ndarray, rated: np.ndarray) -> list[tuple[int, int]]:
@@ -149,15 +148,15 @@ def neighbours(content: str, contents: np.ndarray, rungs: np.ndarray, rated: np.
     return [(a, b) for (i, a), (j, b) in combinations(enumerate(chain), 2) if j == i + 1]
 
 
-def print_stability(console: Console, ladder: Path, rows: list[dict], model, processor) -> None:
-    videos = [ladder / row["video"] for row in rows]
-    before = [score.score for score in score_videos(map(str, videos), model, processor)]
+def print_stability(console: Console, rows: list[dict], model, processor) -> None:
+    videos = [row["video"] for row in rows]
+    before = [score.score for score in score_videos(videos, model, processor)]
     for name, arguments in CHANGES.items():
         with tempfile.TemporaryDirectory() as folder:
             changed = [Path(folder) / f"{number}.mp4" for number in range(len(videos))]
             for video, copy in zip(videos, changed, strict=True):
                 # As an option of the output, so that frames are cut off exactly.
-                run_ffmpeg("-i", str(video), *arguments, "-pix_fmt", "yuv420p", str(copy))
+                run_ffmpeg("-i", video, *arguments, "-pix_fmt", "yuv420p", str(copy))
             after = [score.score for score in score_videos(map(str, changed), model, processor)]
         moved = np.abs(np.array(after) - np.array(before))
         console.print(f"{name}: the score of {len(videos)} copies moves by {np.median(moved):.2f} (median), {np.quantile(moved, 0.9):.2f} (nine in ten)")

@@ -42,7 +42,7 @@ def main() -> None:
     options = parser.parse_args()
     rows = [row for row in ladder_rows(options.ladder / "ratings.csv") if row["split"] != "test"]
     cache = FeatureCache(options.feature_cache or tempfile.mkdtemp(), *load_checkpoint())
-    found = [blocks(features) for features in encode(cache, [row["video"] for row in rows])]
+    found = [blocks(features) for features in encode(cache, rows)]
     rated, contents, families, splits = (np.array([row[name] for row in rows]) for name in ("mos", "content", "family", "split"))
     rated, train = rated.astype(float), splits == "train"
 
