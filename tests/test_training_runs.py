@@ -155,7 +155,7 @@ for trains in ("projectors", "projectors+lora", "projectors+decoder"):
     for first, second in zip(*trained, strict=True):
         assert second.to_local().numel() < first.numel() or first.shape[0] == 1
         torch.testing.assert_close(first.grad, second.grad.full_tensor())
-# A process that just ends aborts now and then, because the group's threads still run.
+# A process that ends while threads of its group still run may abort.
 distributed.barrier()
 distributed.destroy_process_group()
 """
