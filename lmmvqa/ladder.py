@@ -16,7 +16,7 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -24,6 +24,8 @@ logger = logging.getLogger(__name__)
 
 WIDTH, HEIGHT, SECONDS = 640, 360, 2
 PHOTOGRAPH_FPS = 25
+# Of final frames, in width and height: what a window of two moves over.
+CANVAS = 3
 PHOTOGRAPH_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
 VIDEO_SUFFIXES = {".mp4", ".mkv", ".mov", ".avi", ".webm", ".ts", ".mpg"}
 NUM_FOLDS = 5
@@ -150,17 +152,23 @@ RUNGS = (
 DRAWN = {"codec light": 1, "codec strong": 1, "sharpness": 3, "artefact": 2, "exposure": 1, "stutter": 1, "fault": 2, "pair": 2}
 # And how many of those a photograph keeps: for the same time, other contents teach more than more copies of one.
 PHOTOGRAPH_COPIES = 12
+# Photographs have little that is soft by nature (sky, fog, water, dark), and what learned from few of these takes them for
+# blurred. So one that is learned from gives a second view, of its calmest part, if that has this many of its own pixels to
+# one of the view (softness must not come from enlarging) and a luma deviation of this much (of 255) over the frame.
+CALM_OVERSAMPLING, CALM_DEVIATION = 1.15, 8
 
 
 @dataclass(frozen=True)
 class Content:
-    """A clean source: a real video, or a photograph that becomes a slow pan or zoom."""
+    """A clean source: a real video, or a photograph that becomes a slow pan or zoom (over its calmest part only, if `calm`)."""
 
     path: Path
+    calm: bool = False
 
     @property
     def name(self) -> str:
-        return self.path.stem
+        """Of the folder of its copies, and what its rungs are drawn by."""
+        return f"{self.path.stem}_calm" if self.calm else self.path.stem
 
     @property
     def kind(self) -> str:
@@ -178,7 +186,8 @@ def build_ladder(sources: Iterable[Path], output: Path, *, workers: int = 2) -> 
 
     Returns:
         The path of `ratings.csv`. Contents are dealt to `NUM_FOLDS` folds by a hash of their names; fold 0 has the
-        split "test", fold 1 "validation". All copies of one content are in one fold.
+        split "test", fold 1 "validation". All copies of one content are in one fold; large photographs of the split
+        "train" are there as two views under one content, whole and calmest part (`<content>_calm/`).
 
     Raises:
         FileNotFoundError: there is no content in `sources`.
@@ -217,7 +226,7 @@ def _draw(*key: str) -> float:
 
 def _fold(content: Content) -> int:
     """Depends on the name alone, so that no content changes its fold when others are added."""
-    return int(NUM_FOLDS * _draw("fold", content.name))
+    return int(NUM_FOLDS * _draw("fold", content.path.stem))
 
 
 def _split(content: Content) -> str:
@@ -235,13 +244,20 @@ def _rungs(content: Content) -> list[Rung]:
     return rungs
 
 
+def _views(content: Content) -> list[Content]:
+    """The content, and what else is shown of it. A copy that is tested on is of a whole photograph."""
+    calm = content.kind == "photograph" and _split(content) == "train"
+    return [content, replace(content, calm=True)] if calm else [content]
+
+
 def _make_content(content: Content, output: Path) -> tuple[list[dict[str, str]], str]:
     """All copies of a content; those that could be made, and what went wrong."""
     rows: list[dict[str, str]] = []
     try:
-        _make_reference(content, output)
-        for rung in _rungs(content):
-            rows.append(_make_rung(content, rung, output))
+        for view in _views(content):
+            if _make_reference(view, output):
+                for rung in _rungs(view):
+                    rows.append(_make_rung(view, rung, output))
     except (RuntimeError, OSError) as error:
         return rows, str(error)
     logger.info("%s: VMAF %s", content.name, " ".join(f"{row['rung']} {float(row['mos']):.0f}" for row in rows))
@@ -265,17 +281,27 @@ def _duration(path: Path) -> float:
         return (container.duration or 0) / av.time_base
 
 
-def _make_reference(content: Content, output: Path) -> None:
-    """Cut `SECONDS` from the middle (or pan over the photograph) at 640 x 360, kept without loss."""
+def _make_reference(content: Content, output: Path) -> bool:
+    """Cut `SECONDS` from the middle (or pan over the photograph) at 640 x 360, kept without loss.
+
+    Returns:
+        Whether there is such a view: not of a photograph without a calm part that is large enough and not plain.
+    """
     reference = output / content.name / "reference.mkv"
     if reference.exists():
-        return
+        return not content.calm or _luma_deviation(reference) >= CALM_DEVIATION
+    place = _calmest_part(content.path) if content.calm else (CANVAS, 0.5, 0.5)
+    if place is None:
+        return False
     reference.parent.mkdir(exist_ok=True)
     if content.kind == "photograph":
         cut = ("-i", str(content.path))
+        zoom, left, top = place
+        width, height = (2 * round(zoom * size / 2) for size in (WIDTH, HEIGHT))
         # The window moves over a canvas of twice the final size, so that motion is smooth to half a pixel.
-        frame = (f"scale={3 * WIDTH}:{3 * HEIGHT}:force_original_aspect_ratio=increase:flags=lanczos,"
-                 f"crop={3 * WIDTH}:{3 * HEIGHT},format=yuv420p,loop=loop={PHOTOGRAPH_FPS * SECONDS - 1}:size=1,"
+        frame = (f"scale={width}:{height}:force_original_aspect_ratio=increase:flags=lanczos,"
+                 f"crop={CANVAS * WIDTH}:{CANVAS * HEIGHT}:x='(iw-ow)*{left:.4f}':y='(ih-oh)*{top:.4f}',"
+                 f"format=yuv420p,loop=loop={PHOTOGRAPH_FPS * SECONDS - 1}:size=1,"
                  f"setpts=N/{PHOTOGRAPH_FPS}/TB,{_camera(content.name)},scale={WIDTH}:{HEIGHT}:flags=lanczos")
         rate = ("-r", str(PHOTOGRAPH_FPS))
     else:
@@ -287,6 +313,42 @@ def _make_reference(content: Content, output: Path) -> None:
     run_ffmpeg(*cut, "-an", "-vf", f"{frame},setsar=1,format=yuv420p", "-fps_mode", "cfr", *rate, "-threads", "1",
             "-c:v", "libx264", "-preset", "ultrafast", "-qp", "0", str(partial))
     partial.rename(reference)
+    return not content.calm or _luma_deviation(reference) >= CALM_DEVIATION
+
+
+def _calmest_part(photograph: Path) -> tuple[float, float, float] | None:
+    """Where in a photograph the canvas that the window moves over has least local contrast.
+
+    Returns:
+        Size of the whole photograph, in final frames, where that canvas is `CANVAS` of these; and the corner of the canvas, as
+        shares of what is left of the width and height. None for a photograph that is too small.
+    """
+    import numpy as np
+    from PIL import Image, ImageOps
+
+    with Image.open(photograph) as picture:
+        luma = ImageOps.exif_transpose(picture).convert("L")
+    size = min(luma.width / WIDTH, luma.height / HEIGHT)
+    zoom = 2 * size / CALM_OVERSAMPLING
+    if zoom < CANVAS + 1:
+        return None
+    cells = [round(side * zoom / size / 16) for side in (luma.height, luma.width)]
+    small = np.asarray(luma.resize((4 * cells[1], 4 * cells[0]), Image.Resampling.BOX), np.float64)
+    contrast = np.abs(np.diff(small, axis=0, append=small[-1:])) + np.abs(np.diff(small, axis=1, append=small[:, -1:]))
+    # By logarithms, so that one sharp edge does not outweigh a calm sky.
+    activity = np.log(contrast.reshape(cells[0], 4, cells[1], 4).mean((1, 3)) + 0.1)
+    window = (CANVAS * HEIGHT // 16, CANVAS * WIDTH // 16)
+    found = np.lib.stride_tricks.sliding_window_view(activity, window).mean((2, 3))
+    top, left = np.unravel_index(found.argmin(), found.shape)
+    return zoom, left / max(1, found.shape[1] - 1), top / max(1, found.shape[0] - 1)
+
+
+def _luma_deviation(video: Path) -> float:
+    """Standard deviation over the first frame, of 255."""
+    import av
+
+    with av.open(str(video)) as container:
+        return float(next(container.decode(video=0)).to_ndarray(format="gray").std())
 
 
 def _camera(name: str) -> str:
@@ -320,7 +382,7 @@ def _make_rung(content: Content, rung: Rung, output: Path) -> dict[str, str]:
     row = {
         "video": f"{content.name}/{rung.name}.mp4",
         "mos": f"{metrics['vmaf']:.3f}",
-        "content": content.name,
+        "content": content.path.stem,
         "kind": content.kind,
         "family": rung.family,
         "rung": rung.name,

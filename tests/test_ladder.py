@@ -4,14 +4,29 @@ import csv
 import json
 from collections import Counter
 from itertools import pairwise
+from pathlib import Path
 
 import av
+import numpy as np
 import pytest
 import torch
 from conftest import DATA
+from PIL import Image
 from transformers import AutoModel, ResNetConfig, ResNetModel
 
-from lmmvqa.ladder import COLUMNS, DRAWN, PHOTOGRAPH_COPIES, RUNGS, build_ladder, fresh_frames
+from lmmvqa.ladder import (
+    CALM_OVERSAMPLING,
+    COLUMNS,
+    DRAWN,
+    PHOTOGRAPH_COPIES,
+    RUNGS,
+    Content,
+    _calmest_part,
+    _split,
+    _views,
+    build_ladder,
+    fresh_frames,
+)
 from lmmvqa.ladder_sources import Source, collect_sources, read_sources
 from lmmvqa.training.spatial_tower import CROP, FrameDataset, read_key_frames, train_spatial_tower
 from lmmvqa.training.temporal_tower import MOTIONS, SMALL_TOWER, ChunkDataset, read_chunks, train_temporal_tower
@@ -46,13 +61,35 @@ def test_every_content_gets_its_share_of_rungs(rows):
     for content, kind in (("flower", "video"), ("monster", "photograph")):
         own = [row for row in rows if row["content"] == content]
         assert {row["kind"] for row in own} == {kind}
-        drawn = Counter(groups[row["rung"]] for row in own)
-        assert len({row["rung"] for row in own}) == len(own)
+        assert len({row["video"] for row in own}) == len(own)
         if kind == "video":
-            assert drawn == {"": sum(not group for group in groups.values()), **DRAWN}
+            assert Counter(groups[row["rung"]] for row in own) == {"": sum(not group for group in groups.values()), **DRAWN}
         else:
-            assert len(own) == PHOTOGRAPH_COPIES and all(drawn[group] <= count for group, count in DRAWN.items())
+            views = Counter(row["video"].split("/")[0] for row in own)
+            assert views == {"monster": PHOTOGRAPH_COPIES, "monster_calm": PHOTOGRAPH_COPIES}
+            for view in views:
+                drawn = Counter(groups[row["rung"]] for row in own if row["video"].startswith(f"{view}/"))
+                assert all(drawn[group] <= count for group, count in DRAWN.items())
         assert len({(row["split"], row["fold"]) for row in own}) == 1
+
+
+def test_only_what_is_learned_from_shows_its_calmest_part_too(sources, ratings, tmp_path):
+    def local_contrast(view: str) -> float:
+        with av.open(str(ratings.parent / view / "reference.mkv")) as container:
+            luma = next(container.decode(video=0)).to_ndarray(format="gray").astype(float)
+        return abs(np.diff(luma, axis=1)).mean()
+
+    assert local_contrast("monster_calm") < 0.9 * local_contrast("monster")
+    assert (_split(Content(sources / "monster.png")), _split(Content(Path("frame.png")))) == ("train", "validation")
+    assert [view.name for view in _views(Content(Path("frame.png")))] == ["frame"]
+
+    picture = np.random.default_rng(0).integers(0, 256, (1440, 2560), dtype=np.uint8)
+    picture[900:, 1400:] = np.linspace(50, 200, 2560 - 1400, dtype=np.uint8)
+    Image.fromarray(picture).save(tmp_path / "corner.png")
+    size, left, top = _calmest_part(tmp_path / "corner.png")
+    assert size == pytest.approx(2 * 4 / CALM_OVERSAMPLING) and left > 0.95 and top > 0.95
+    Image.fromarray(picture[:800, :1400]).save(tmp_path / "small.png")
+    assert _calmest_part(tmp_path / "small.png") is None
 
 
 def test_ratings_follow_the_distortion(rows):
