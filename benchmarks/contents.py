@@ -1,26 +1,20 @@
-"""What more contents bring, more copies of them, and views of their calmest part: `python benchmarks/contents.py LADDER [--feature-cache FOLDER]`.
+"""What more contents bring, more copies of them, and views of their calmest part: `python benchmarks/contents.py LADDER
+[--feature-cache FOLDER]`.
 
 Support-vector regression on the features of the default checkpoint, fitted on a part of the training and validation contents
-(or on a part of the copies of 160 of them) and tested on 40 others (never on a calm view); mean over six draws. Prints SRCC with VMAF over all copies
-of the contents held out, and over those of two families.
+(or on a part of the copies of 160 of them) and tested on 40 others (never on a calm view); mean over six draws. Prints SRCC
+with VMAF over all copies of the contents held out, and over those of two families.
 """
 
-import argparse
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from default_checkpoint import encode
-from frame_statistics import blocks
+from frame_statistics import read_features, standardized
 from rich.console import Console
 from rich.table import Table
 from scipy.stats import spearmanr
 from sklearn.svm import SVR
-
-from lmmvqa.scoring import load_checkpoint
-from lmmvqa.training.feature_cache import FeatureCache
-from lmmvqa.training.tower_training import ladder_rows
 
 HELD_OUT, FITTED, DRAWS = 40, 160, 6
 FAMILIES = ("codec", "spatial")
@@ -40,25 +34,16 @@ def draws(contents: np.ndarray, calm: np.ndarray) -> Iterator[tuple[str, np.ndar
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("ladder", type=Path)
-    parser.add_argument("--feature-cache", type=Path)
-    options = parser.parse_args()
-    rows = [row for row in ladder_rows(options.ladder / "ratings.csv") if row["split"] != "test"]
-    cache = FeatureCache(options.feature_cache or tempfile.mkdtemp(), *load_checkpoint())
-    found = [blocks(features) for features in encode(cache, rows)]
-    known = [np.stack([item[name] for item in found]) for name in found[0]]
+    rows, blocks = read_features(__doc__)
     rated, contents, families = (np.array([row[name] for row in rows]) for name in ("mos", "content", "family"))
-    rated, calm = rated.astype(float), np.array([Path(row["video"]).parent.name.endswith("_calm") for row in rows])
+    # A calm view lies in a folder of its own.
+    rated, calm = rated.astype(float), np.array([Path(row["video"]).parent.name != row["content"] for row in rows])
     figures: dict[str, list[list[float]]] = {}
     for label, fitted, held_out in draws(contents, calm):
-        # Every block weighs the same, whatever the number of its channels.
-        features = np.concatenate(
-            [(block - block[fitted].mean(0)) / np.maximum(block[fitted].std(0), 1e-6) / np.sqrt(block.shape[1]) for block in known], axis=1
-        )
-        model = SVR(C=100, gamma=0.3, epsilon=3).fit(features[fitted], rated[fitted])
-        parts = [held_out, *(held_out & (families == family) for family in FAMILIES)]
-        figures.setdefault(label, []).append([spearmanr(model.predict(features[part]), rated[part]).statistic for part in parts])
+        features = np.concatenate([standardized(block, fitted) for block in blocks.values()], axis=1)
+        predicted = SVR(C=100, gamma=0.3, epsilon=3).fit(features[fitted], rated[fitted]).predict(features[held_out])
+        parts = [np.ones(held_out.sum(), bool), *(families[held_out] == family for family in FAMILIES)]
+        figures.setdefault(label, []).append([spearmanr(predicted[part], rated[held_out][part]).statistic for part in parts])
     table = Table("fitted on", "all", *FAMILIES, title=f"SRCC with VMAF over {HELD_OUT} contents, mean of {DRAWS} draws")
     for label, drawn in figures.items():
         table.add_row(label, *(f"{figure:.3f}" for figure in np.mean(drawn, axis=0)))

@@ -35,22 +35,28 @@ def blocks(features: dict[str, torch.Tensor]) -> dict[str, np.ndarray]:
     return {"towers": towers.numpy(), "brightness": statistics[:number].numpy(), "detail": statistics[number:].numpy()}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+def read_features(description: str) -> tuple[list[dict[str, str]], dict[str, np.ndarray]]:
+    """Of the ladder that the command line names: the rows that are not tested on, and their `blocks`, stacked."""
+    parser = argparse.ArgumentParser(description=description)
     parser.add_argument("ladder", type=Path)
     parser.add_argument("--feature-cache", type=Path)
     options = parser.parse_args()
     rows = [row for row in ladder_rows(options.ladder / "ratings.csv") if row["split"] != "test"]
     cache = FeatureCache(options.feature_cache or tempfile.mkdtemp(), *load_checkpoint())
     found = [blocks(features) for features in encode(cache, rows)]
+    return rows, {name: np.stack([item[name] for item in found]) for name in found[0]}
+
+
+def standardized(block: np.ndarray, fitted: np.ndarray) -> np.ndarray:
+    """By the copies that are fitted on. Every block weighs the same, whatever the number of its channels."""
+    return (block - block[fitted].mean(0)) / np.maximum(block[fitted].std(0), 1e-6) / np.sqrt(block.shape[1])
+
+
+def main() -> None:
+    rows, found = read_features(__doc__)
     rated, contents, families, splits = (np.array([row[name] for row in rows]) for name in ("mos", "content", "family", "split"))
     rated, train = rated.astype(float), splits == "train"
-
-    def standardized(block: np.ndarray) -> np.ndarray:
-        """Every block weighs the same, whatever the number of its channels."""
-        return (block - block[train].mean(0)) / np.maximum(block[train].std(0), 1e-6) / np.sqrt(block.shape[1])
-
-    known = {name: standardized(np.stack([item[name] for item in found])) for name in found[0]}
+    known = {name: standardized(block, train) for name, block in found.items()}
     table = Table("features", "all", *dict.fromkeys(families), title=f"SRCC with VMAF over {(~train).sum()} copies")
     for names in (("towers",), ("towers", "brightness"), ("towers", "detail"), ("towers", "brightness", "detail"), ("brightness", "detail")):
         features = np.concatenate([known[name] for name in names], axis=1)

@@ -282,18 +282,23 @@ def _duration(path: Path) -> float:
 
 
 def _make_reference(content: Content, output: Path) -> bool:
-    """Cut `SECONDS` from the middle (or pan over the photograph) at 640 x 360, kept without loss.
+    """What copies are made of and rated against, if it is not there yet.
 
     Returns:
         Whether there is such a view: not of a photograph without a calm part that is large enough and not plain.
     """
     reference = output / content.name / "reference.mkv"
-    if reference.exists():
-        return not content.calm or _luma_deviation(reference) >= CALM_DEVIATION
-    place = _calmest_part(content.path) if content.calm else (CANVAS, 0.5, 0.5)
-    if place is None:
-        return False
-    reference.parent.mkdir(exist_ok=True)
+    if not reference.exists():
+        place = _calmest_part(content.path) if content.calm else (CANVAS, 0.5, 0.5)
+        if place is None:
+            return False
+        reference.parent.mkdir(exist_ok=True)
+        _write_reference(content, place, reference)
+    return not content.calm or _luma_deviation(reference) >= CALM_DEVIATION
+
+
+def _write_reference(content: Content, place: tuple[float, float, float], reference: Path) -> None:
+    """Cut `SECONDS` from the middle (or pan over that place of the photograph) at 640 x 360, kept without loss."""
     if content.kind == "photograph":
         cut = ("-i", str(content.path))
         zoom, left, top = place
@@ -313,7 +318,6 @@ def _make_reference(content: Content, output: Path) -> bool:
     run_ffmpeg(*cut, "-an", "-vf", f"{frame},setsar=1,format=yuv420p", "-fps_mode", "cfr", *rate, "-threads", "1",
             "-c:v", "libx264", "-preset", "ultrafast", "-qp", "0", str(partial))
     partial.rename(reference)
-    return not content.calm or _luma_deviation(reference) >= CALM_DEVIATION
 
 
 def _calmest_part(photograph: Path) -> tuple[float, float, float] | None:
