@@ -22,6 +22,7 @@ from lmmvqa.training.feature_cache import FeatureCache
 from lmmvqa.training.run import build_trainer, run_training
 from lmmvqa.training.trainer import rated_videos
 from lmmvqa.training.training_data import load_training_data
+from lmmvqa.training.warm_up import SHARPNESS, word_embedding, word_scores
 from lmmvqa.training.watching import DivergedError, LossWatch
 from modeling_lmmvqa.feature_batches import assessment_inputs
 from processing.quality_prompts import fixed_question
@@ -96,6 +97,46 @@ def test_training_moves_the_projectors_alone_and_lowers_the_loss(settings, tmp_p
                if {"loss_score", "loss_level"} <= set(e))
     metrics = trainer.evaluate(trainer.tests["test"])
     assert {"eval_loss", "eval_srcc", "eval_plcc", "eval_level_accuracy"} <= set(metrics)
+
+
+def test_warmed_up_projectors_say_the_ratings_in_words_of_the_decoder(settings, tmp_path):
+    cold, trainer = make_trainer(settings, tmp_path), make_trainer(settings, tmp_path, warm_up_epochs=40)
+    model, collator = trainer.model.base_model.model, trainer.data_collator
+    rows = rated_videos(trainer.train_dataset)
+    ratings = torch.tensor([row["score"] for row in rows])
+    direction = word_embedding(model, collator.processor, "good") - word_embedding(model, collator.processor, "poor")
+    errors = []
+    for network in (cold.model.base_model.model.eval(), model.eval()):
+        with torch.no_grad():
+            errors.append((word_scores(network.model, collator.video_inputs(rows), direction) - ratings).abs().mean().item())
+    assert errors[1] < 0.8 * errors[0]
+    before, after = cold.model.state_dict(), trainer.model.state_dict()
+    changed = {name for name in after if not torch.equal(before[name], after[name])}
+    assert changed and all("projector" in name and "standardizer" not in name for name in changed)
+    # What is frozen stays so, and the same seed gives the same weights.
+    assert {name for name, part in trainer.model.named_parameters() if part.requires_grad} == {
+        name for name, part in cold.model.named_parameters() if part.requires_grad
+    }
+    again = make_trainer(settings, tmp_path, warm_up_epochs=40).model.state_dict()
+    assert same_weights(after, again)
+
+
+@pytest.mark.parametrize("frame_fusion", ["concat", "mean"])
+def test_a_word_score_is_the_product_of_both_streams(frame_fusion):
+    model, _ = make_tiny(frame_fusion=frame_fusion)
+    config, counts = model.config, torch.tensor([2, 1])
+    spatial = torch.randn(2, 2, config.num_spatial_tokens, config.spatial_feature_size)
+    temporal = torch.randn(2, 2, config.num_temporal_tokens, config.temporal_config.feature_size)
+    direction = torch.randn(config.text_config.hidden_size)
+    network = model.model.eval()
+    scores = word_scores(network, {"spatial_features": spatial, "temporal_features": temporal, "chunk_counts": counts}, direction)
+    for video, count in enumerate(counts):
+        expected = 100.0
+        for features, projector in ((spatial, network.spatial_projector), (temporal, network.temporal_projector)):
+            seconds = features[video, :count]
+            tokens = projector(seconds.mean(0, keepdim=True) if frame_fusion == "mean" else seconds)
+            expected *= torch.sigmoid(SHARPNESS * torch.nn.functional.cosine_similarity(tokens, direction, dim=-1).mean())
+        torch.testing.assert_close(scores[video], expected, rtol=1e-4, atol=1e-4)
 
 
 def test_the_read_out_is_learned_in_one_pass_per_video(settings, tmp_path):
@@ -410,6 +451,7 @@ def test_trained_weights_of_another_model_are_refused(settings, tmp_path):
         ({"trains": "all"}, "trains='all'"),
         ({"trains": "projectors+decoder", "muon": True}, "muon=true is for projectors"),
         ({"data_fraction": 0}, "data_fraction=0"),
+        ({"warm_up_epochs": 2, "cache_features": False}, "warm_up_epochs=2"),
         ({"data_dir": "missing"}, "data_dir=missing does not exist"),
         ({"dataset": "konvid"}, "did you mean konvid_1k"),
         ({"dataset": [{"data_dir": "x"}]}, "is no data set"),

@@ -59,6 +59,8 @@ class LmmVqaTrainingArguments(TrainingArguments):
             each. Meant for few clips; it was not compared with AdamW at equal settings. Not for "projectors+decoder".
         standardize_features: measure mean and deviation of the towers' features on the training set before the first step;
             by default only for fresh parts of the default checkpoint.
+        warm_up_epochs: epochs in which the projectors learn from the ratings alone, without the decoder, before the first step (a
+            minute for thousands of videos; see `lmmvqa.training.warm_up`). For projectors that start fresh.
         cache_features: encode every video once and train on what the towers gave, instead of encoding in every epoch.
         feature_cache: folder for that; by default `features` inside `output_dir`.
         encoding_workers: videos decoded at once while the cache is filled.
@@ -79,6 +81,7 @@ class LmmVqaTrainingArguments(TrainingArguments):
     lora_dropout: float = field(default=0.05)
     muon: bool = field(default=False)
     standardize_features: bool | None = field(default=None)
+    warm_up_epochs: int = field(default=0)
     cache_features: bool = field(default=True)
     feature_cache: str | None = field(default=None)
     encoding_workers: int = field(default=max(1, min(8, (os.cpu_count() or 1) - 1)))
@@ -116,6 +119,8 @@ class LmmVqaTrainingArguments(TrainingArguments):
             raise ValueError(f"validation_fraction={self.validation_fraction} must be at least 0 and below 1, such as 0.1.")
         if self.lora_rank < 1 or self.encoding_workers < 1:
             raise ValueError(f"lora_rank={self.lora_rank} and encoding_workers={self.encoding_workers} must be at least 1.")
+        if self.warm_up_epochs < 0 or (self.warm_up_epochs and not self.cache_features):
+            raise ValueError(f"warm_up_epochs={self.warm_up_epochs} must be at least 0, and above 0 it needs cache_features=true.")
         if self.folds is not None and not (self.folds and all(isinstance(fold, int) for fold in self.folds)):
             raise ValueError(f"folds={self.folds} must be a list of folds, such as [0, 1, 2, 3, 4].")
         if self.folds and "fold" in self.data_options:

@@ -26,6 +26,7 @@ from lmmvqa.training.encoding import encode, fit_standardizers
 from lmmvqa.training.feature_cache import FeatureCache
 from lmmvqa.training.trainer import LmmVqaTrainer, last_checkpoint, rated_indices
 from lmmvqa.training.training_data import check_fit, load_training_data
+from lmmvqa.training.warm_up import warm_up
 from modeling_lmmvqa import LmmVqaConfig
 
 logger = logging.getLogger(__name__)
@@ -106,6 +107,9 @@ def build_trainer(arguments: LmmVqaTrainingArguments) -> LmmVqaTrainer:
     fresh = arguments.model == FRESH_DEFAULT
     if fresh if arguments.standardize_features is None else arguments.standardize_features:
         fit_standardizers(model, AnswerCollator(cache, processor), data)
+    if arguments.warm_up_epochs:
+        rated = data.train.select(rated_indices(data.train))
+        warm_up(model, AnswerCollator(cache, processor, model.config.score_calibration), rated, arguments.warm_up_epochs, arguments.seed)
     model = make_trainable(
         model, arguments.trains, rank=arguments.lora_rank, alpha=arguments.lora_alpha, dropout=arguments.lora_dropout,
         matrices_only=arguments.muon, seed=arguments.seed,
