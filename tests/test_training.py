@@ -22,7 +22,7 @@ from lmmvqa.training.feature_cache import FeatureCache
 from lmmvqa.training.run import build_trainer, run_training
 from lmmvqa.training.trainer import rated_videos
 from lmmvqa.training.training_data import load_training_data
-from lmmvqa.training.warm_up import SHARPNESS, word_embedding, word_scores
+from lmmvqa.training.warm_up import SHARPNESS, word_direction, word_scores
 from lmmvqa.training.watching import DivergedError, LossWatch
 from modeling_lmmvqa.feature_batches import assessment_inputs
 from processing.quality_prompts import fixed_question
@@ -104,7 +104,7 @@ def test_warmed_up_projectors_say_the_ratings_in_words_of_the_decoder(settings, 
     model, collator = trainer.model.base_model.model, trainer.data_collator
     rows = rated_videos(trainer.train_dataset)
     ratings = torch.tensor([row["score"] for row in rows])
-    direction = word_embedding(model, collator.processor, "good") - word_embedding(model, collator.processor, "poor")
+    direction = word_direction(model, collator.processor)
     errors = []
     for network in (cold.model.base_model.model.eval(), model.eval()):
         with torch.no_grad():

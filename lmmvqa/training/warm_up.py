@@ -47,8 +47,8 @@ def warm_up(model: Any, collator: AnswerCollator, rows: Any, epochs: int, seed: 
     """
     parts = [getattr(model.model, name).float().requires_grad_(True) for name in PROJECTORS if hasattr(model.model, name)]
     parameters = [parameter for part in parts for parameter in part.parameters()]
-    worst, *_, best = (word_embedding(model, collator.processor, level) for level in collator.processor.levels)
-    ratings = expected_answer(torch.tensor(rows["score"][:]), collator.calibration).float().to(worst.device)
+    direction = word_direction(model, collator.processor)
+    ratings = expected_answer(torch.tensor(rows["score"][:]), collator.calibration).float().to(direction.device)
     optimizer = torch.optim.AdamW(parameters, lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
     steps = epochs * -(-len(rows) // BATCH_SIZE)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=steps, pct_start=0.1)
@@ -59,7 +59,7 @@ def warm_up(model: Any, collator: AnswerCollator, rows: Any, epochs: int, seed: 
         errors = []
         for batch in torch.randperm(len(rows), generator=random).split(BATCH_SIZE):
             videos = collator.video_inputs([{"features": names[index]} for index in batch])
-            predicted = word_scores(model.model, {name: value.to(worst.device) for name, value in videos.items()}, best - worst)
+            predicted = word_scores(model.model, {name: value.to(direction.device) for name, value in videos.items()}, direction)
             loss = nn.functional.smooth_l1_loss(predicted, ratings[batch], beta=SQUARED_BELOW)
             loss.backward()
             nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -84,8 +84,11 @@ def word_scores(model: Any, videos: dict[str, torch.Tensor], direction: torch.Te
 
 
 @torch.no_grad()
-def word_embedding(model: Any, processor: Any, word: str) -> torch.Tensor:
-    """(hidden size,) mean embedding of a word's tokens."""
+def word_direction(model: Any, processor: Any) -> torch.Tensor:
+    """(hidden size,) from the embedding of the worst level word to that of the best; of a word of several tokens, their mean."""
     embeddings = model.get_input_embeddings()
-    ids = processor.tokenizer(word, add_special_tokens=False)["input_ids"]
-    return embeddings(torch.tensor(ids, device=embeddings.weight.device)).float().mean(0)
+    worst, *_, best = (
+        embeddings(torch.tensor(processor.tokenizer(level, add_special_tokens=False)["input_ids"], device=embeddings.weight.device))
+        for level in processor.levels
+    )
+    return best.float().mean(0) - worst.float().mean(0)

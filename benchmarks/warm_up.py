@@ -1,0 +1,65 @@
+"""What the projectors of the default checkpoint know before the decoder reads them: `python benchmarks/warm_up.py LADDER
+[--feature-cache FOLDER] [--epochs 0 1 10 30]`.
+
+Fresh projectors, warmed up on the training contents without a pass through the decoder. Prints how long that took, and by family the
+SRCC with VMAF on the validation contents of the score that their tokens say in level words.
+"""
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from datasets import Dataset
+from default_checkpoint import encode
+from rich.console import Console
+from rich.table import Table
+from scipy.stats import spearmanr
+from transformers import set_seed
+
+from lmmvqa.default_checkpoint import compose_default
+from lmmvqa.training.collators import AnswerCollator
+from lmmvqa.training.encoding import fit_standardizers
+from lmmvqa.training.feature_cache import FeatureCache
+from lmmvqa.training.tower_training import ladder_rows
+from lmmvqa.training.training_data import TrainingData
+from lmmvqa.training.warm_up import warm_up, word_direction, word_scores
+from modeling_lmmvqa.feature_batches import stack_features
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("ladder", type=Path)
+    parser.add_argument("--feature-cache", type=Path)
+    parser.add_argument("--epochs", type=int, nargs="+", default=[0, 1, 10, 30])
+    options = parser.parse_args()
+    rows = ladder_rows(options.ladder / "ratings.csv")
+    train, validation = ([row for row in rows if row["split"] == split] for split in ("train", "validation"))
+    rated, families = np.array([float(row["mos"]) for row in validation]), np.array([row["family"] for row in validation])
+    folder = options.feature_cache or tempfile.mkdtemp()
+    table = Table("epochs", "seconds", "all", *dict.fromkeys(families), title=f"SRCC with VMAF over {len(validation)} copies")
+    for epochs in options.epochs:
+        set_seed(0)
+        model, processor = compose_default()
+        cache = FeatureCache(folder, model, processor)
+        videos = encode(cache, validation)
+        encode(cache, train)
+        known = Dataset.from_list([{"features": cache.key(row["video"]), "score": float(row["mos"]), "id": row["video"]} for row in train])
+        collator = AnswerCollator(cache, processor)
+        fit_standardizers(model, collator, TrainingData(known, None, {}))
+        start = time.perf_counter()
+        if epochs:
+            warm_up(model, collator, known, epochs)
+        seconds = time.perf_counter() - start
+        model.eval()
+        with torch.no_grad():
+            scores = word_scores(model.model, stack_features(videos), word_direction(model, processor)).numpy()
+        parts = [np.ones(len(rated), bool), *(families == family for family in dict.fromkeys(families))]
+        table.add_row(str(epochs), f"{seconds:.0f}", *(f"{spearmanr(scores[part], rated[part]).statistic:.3f}" for part in parts))
+    Console(width=150).print(table)
+
+
+if __name__ == "__main__":
+    main()
