@@ -30,7 +30,7 @@ test-wheel: $(STAMP)
 lint: $(STAMP)
 	.venv/bin/ruff check .
 
-# The default checkpoint from nothing: about ten hours on two cores. CLIPS is a folder with those of
+# The default checkpoint from nothing: about seven hours on two cores. CLIPS is a folder with those of
 # lmmvqa/checkpoint/sources.csv that no package registry carries. What is done already is not done again.
 RUN := runs/default_checkpoint
 TOWER := train-tower $(RUN)/ladder/ratings.csv --held-out-fold 1 --held-out-fold 0 --tower
@@ -45,17 +45,11 @@ checkpoint: $(STAMP)
 	for tower in spatial temporal; do \
 	  cp $(RUN)/$$tower/config.json $(RUN)/$$tower/model.safetensors lmmvqa/checkpoint/$${tower}_tower || exit 1; \
 	done
-	.venv/bin/lmmvqa $(PROJECTORS) output_dir=$(RUN)/read_out
-	test -f $(RUN)/read_out_merged/processor_config.json || .venv/bin/lmmvqa merge $(RUN)/read_out $(RUN)/read_out_merged
-	.venv/bin/lmmvqa $(PROJECTORS) output_dir=$(RUN)/format model=$(RUN)/read_out_merged loss=read_out_and_format \
-	  num_train_epochs=1 learning_rate=5e-4
-	test -f $(RUN)/format_merged/processor_config.json || .venv/bin/lmmvqa merge $(RUN)/format $(RUN)/format_merged
-	.venv/bin/lmmvqa $(PROJECTORS) output_dir=$(RUN)/low_rank model=$(RUN)/format_merged loss=read_out_and_format \
-	  trains=projectors+lora lora_rank=32 lora_alpha=64 num_train_epochs=5 learning_rate=7e-4
+	.venv/bin/lmmvqa $(PROJECTORS) output_dir=$(RUN)/low_rank
 	test -f $(RUN)/low_rank_merged/processor_config.json || .venv/bin/lmmvqa merge $(RUN)/low_rank $(RUN)/low_rank_merged
-	.venv/bin/lmmvqa $(PROJECTORS) output_dir=$(RUN)/projectors model=$(RUN)/low_rank_merged loss=answer data_fraction=0.25 \
-	  num_train_epochs=1 learning_rate=3e-4 per_device_train_batch_size=8 eval_strategy=no save_strategy=no load_best_model_at_end=false
-	test -f $(RUN)/merged/processor_config.json || .venv/bin/lmmvqa merge --share 0.4 $(RUN)/projectors $(RUN)/merged
+	.venv/bin/lmmvqa $(PROJECTORS) output_dir=$(RUN)/projectors model=$(RUN)/low_rank_merged trains=projectors warm_up_epochs=0 loss=answer \
+	  data_fraction=0.25 learning_rate=3e-4 per_device_train_batch_size=8 save_strategy=no
+	test -f $(RUN)/merged/processor_config.json || .venv/bin/lmmvqa merge --share 0.7 $(RUN)/projectors $(RUN)/merged
 	.venv/bin/lmmvqa calibrate $(RUN)/merged --data rated_videos=$(RUN)/ladder --leave-out exposure \
 	  --feature-cache $(RUN)/features > lmmvqa/checkpoint/calibration.json
 	for stage in low_rank projectors; do \
