@@ -7,6 +7,7 @@ the same projector sees every video dozens of times within a minute, and the dec
 from __future__ import annotations
 
 import logging
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -28,7 +29,7 @@ SHARPNESS = 5.0
 SQUARED_BELOW = 10.0
 
 
-def warm_up(model: Any, collator: AnswerCollator, rows: Any, epochs: int, seed: int = 0) -> float:
+def warm_up(model: Any, collator: AnswerCollator, rows: Any, epochs: int, seed: int = 0) -> None:
     """Train the projectors of a model on features, without a pass through its decoder.
 
     Each stream's tokens have a mean cosine with the direction from the worst level word's embedding to the best one's; the logistic
@@ -40,10 +41,7 @@ def warm_up(model: Any, collator: AnswerCollator, rows: Any, epochs: int, seed: 
         model: a `LmmVqaForConditionalGeneration`; its projectors are changed.
         collator: with a cache.
         rows: each rated video once.
-        epochs: over the rows; the learning rate rises for a tenth of them and then falls to zero.
-
-    Returns:
-        The mean absolute error over the last epoch, in points of the score.
+        epochs: over the rows, at least 1; the learning rate rises for a tenth of them and then falls to zero.
     """
     parts = [getattr(model.model, name).float().requires_grad_(True) for name in PROJECTORS if hasattr(model.model, name)]
     parameters = [parameter for part in parts for parameter in part.parameters()]
@@ -67,9 +65,7 @@ def warm_up(model: Any, collator: AnswerCollator, rows: Any, epochs: int, seed: 
             schedule.step()
             optimizer.zero_grad()
             errors += (predicted.detach() - ratings[batch]).abs().tolist()
-    error = sum(errors) / len(errors)
-    logger.info("Warm-up: %d epochs, error %.1f points over the last.", epochs, error)
-    return error
+    logger.info("Warm-up: %d epochs, mean absolute error %.1f points over the last.", epochs, fmean(errors))
 
 
 def word_scores(model: Any, videos: dict[str, torch.Tensor], direction: torch.Tensor) -> torch.Tensor:
