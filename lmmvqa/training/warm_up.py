@@ -1,7 +1,7 @@
 """Projectors before they learn through the decoder: their tokens learn to say good or poor in the decoder's own words.
 
-A step through a decoder takes a second on a processor, so that a projector that starts from noise learns from few of them. Without it
-the same projector sees every video dozens of times within a minute, and the decoder then has to learn only to read a direction.
+A step through a decoder takes seconds on a processor, so that a projector that starts from noise learns from few of them. Without it
+the same projector sees every video dozens of times within minutes, and the decoder then has to learn only to read a direction.
 """
 
 from __future__ import annotations
