@@ -388,7 +388,9 @@ def test_every_answer_of_a_conversation_is_learned(tiny):
         AnswerCollator(None, processor)._tokens(messages[:1], 2)
 
 
-def test_resuming_ends_with_the_same_weights(settings, tmp_path):
+@pytest.mark.parametrize("warm_up_epochs", [0, 3])
+def test_resuming_ends_with_the_same_weights(settings, tmp_path, warm_up_epochs):
+    settings = settings | {"warm_up_epochs": warm_up_epochs}
     make_trainer(settings, tmp_path / "whole", max_steps=4).train()
     make_trainer(settings, tmp_path / "parts", max_steps=2).train()
     make_trainer(settings, tmp_path / "parts", max_steps=4).train(resume_from_checkpoint=True)

@@ -14,6 +14,7 @@ import torch
 import yaml
 from accelerate import PartialState
 from accelerate.utils import parse_flag_from_env
+from datasets import Dataset
 from transformers import AutoConfig, AutoProcessor, set_seed
 
 import lmmvqa.registration  # noqa: F401 - makes the Auto classes know ours
@@ -104,20 +105,20 @@ def build_trainer(arguments: LmmVqaTrainingArguments) -> LmmVqaTrainer:
     if arguments.cache_features:
         cache = open_cache(arguments, model, processor)
         data, _ = encode(data, cache, arguments.encoding_workers)
+    shared = {"cache": cache, "processor": processor, "calibration": model.config.score_calibration}
+    collator = AnswerCollator(**shared)
     fresh = arguments.model == FRESH_DEFAULT
     if fresh if arguments.standardize_features is None else arguments.standardize_features:
-        fit_standardizers(model, AnswerCollator(cache, processor), data)
-    if arguments.warm_up_epochs:
-        rated = data.train.select(rated_indices(data.train))
-        warm_up(model, AnswerCollator(cache, processor, model.config.score_calibration), rated, arguments.warm_up_epochs, arguments.seed)
+        fit_standardizers(model, collator, data)
+    # A run that goes on has its projectors in its checkpoint.
+    if arguments.warm_up_epochs and last_checkpoint(arguments.output_dir) is None:
+        warm_up(model, collator, _rated(data.train), arguments.warm_up_epochs, arguments.seed)
     model = make_trainable(
         model, arguments.trains, rank=arguments.lora_rank, alpha=arguments.lora_alpha, dropout=arguments.lora_dropout,
         matrices_only=arguments.muon, seed=arguments.seed,
     )
-    shared = {"cache": cache, "processor": processor, "calibration": model.config.score_calibration}
-    collator = AnswerCollator(**shared)
     if arguments.loss != "answer":
-        data = data.map(lambda rows: rows.select(rated_indices(rows)))
+        data = data.map(_rated)
         if not len(data.train):
             raise ValueError(f"loss={arguments.loss} learns from ratings, and the data has none: set loss=answer.")
         collator = ReadOutCollator(**shared, levels=tuple(processor.levels) if "level" in arguments.tasks else ())
@@ -131,6 +132,11 @@ def build_trainer(arguments: LmmVqaTrainingArguments) -> LmmVqaTrainer:
         tests=data.tests,
         optimizers=(_muon(model, arguments) if arguments.muon else None, None),
     )
+
+
+def _rated(rows: Dataset) -> Dataset:
+    """One row of each video that has a score."""
+    return rows.select(rated_indices(rows))
 
 
 def _muon(model: Any, arguments: LmmVqaTrainingArguments) -> torch.optim.Muon:
