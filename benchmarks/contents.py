@@ -10,10 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from frame_statistics import read_features, standardized
+from frame_statistics import read_features, srcc_by_family, standardized
 from rich.console import Console
 from rich.table import Table
-from scipy.stats import spearmanr
 from sklearn.svm import SVR
 
 HELD_OUT, FITTED, DRAWS = 40, 160, 6
@@ -42,8 +41,7 @@ def main() -> None:
     for label, fitted, held_out in draws(contents, calm):
         features = np.concatenate([standardized(block, fitted) for block in blocks.values()], axis=1)
         predicted = SVR(C=100, gamma=0.3, epsilon=3).fit(features[fitted], rated[fitted]).predict(features[held_out])
-        parts = [np.ones(held_out.sum(), bool), *(families[held_out] == family for family in FAMILIES)]
-        figures.setdefault(label, []).append([spearmanr(predicted[part], rated[held_out][part]).statistic for part in parts])
+        figures.setdefault(label, []).append(srcc_by_family(predicted, rated[held_out], families[held_out], FAMILIES))
     table = Table("fitted on", "all", *FAMILIES, title=f"SRCC with VMAF over {HELD_OUT} contents, mean of {DRAWS} draws")
     for label, drawn in figures.items():
         table.add_row(label, *(f"{figure:.3f}" for figure in np.mean(drawn, axis=0)))

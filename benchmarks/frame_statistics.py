@@ -7,6 +7,7 @@ their part on brightness or on detail alone, and on them alone. Prints SRCC with
 
 import argparse
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +53,12 @@ def standardized(block: np.ndarray, fitted: np.ndarray) -> np.ndarray:
     return (block - block[fitted].mean(0)) / np.maximum(block[fitted].std(0), 1e-6) / np.sqrt(block.shape[1])
 
 
+def srcc_by_family(predicted: np.ndarray, rated: np.ndarray, families: np.ndarray, shown: Iterable[str]) -> list[float]:
+    """Over all copies, then over those of each family that is shown."""
+    parts = [np.ones(len(rated), bool), *(families == family for family in shown)]
+    return [spearmanr(predicted[part], rated[part]).statistic for part in parts]
+
+
 def main() -> None:
     rows, found = read_features(__doc__)
     rated, contents, families, splits = (np.array([row[name] for row in rows]) for name in ("mos", "content", "family", "split"))
@@ -62,9 +69,8 @@ def main() -> None:
         features = np.concatenate([known[name] for name in names], axis=1)
         search = GridSearchCV(SVR(epsilon=3), SETTINGS, scoring=lambda model, x, y: spearmanr(model.predict(x), y).statistic, cv=GroupKFold(3))
         predicted = search.fit(features[train], rated[train], groups=contents[train]).predict(features[~train])
-        parts = [np.ones((~train).sum(), bool), *(families[~train] == family for family in dict.fromkeys(families))]
-        figures = [f"{spearmanr(predicted[part], rated[~train][part]).statistic:.3f}" for part in parts]
-        table.add_row(f"{', '.join(names)} (C {search.best_params_['C']}, gamma {search.best_params_['gamma']})", *figures)
+        figures = srcc_by_family(predicted, rated[~train], families[~train], dict.fromkeys(families))
+        table.add_row(f"{', '.join(names)} (C {search.best_params_['C']}, gamma {search.best_params_['gamma']})", *(f"{figure:.3f}" for figure in figures))
     Console(width=150).print(table)
 
 

@@ -8,15 +8,16 @@ SRCC with VMAF on the validation contents of the score that their tokens say in 
 import argparse
 import tempfile
 import time
+from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
 import torch
 from datasets import Dataset
 from default_checkpoint import encode
+from frame_statistics import srcc_by_family
 from rich.console import Console
 from rich.table import Table
-from scipy.stats import spearmanr
 from transformers import set_seed
 
 from lmmvqa.default_checkpoint import compose_default
@@ -38,26 +39,28 @@ def main() -> None:
     rows = ladder_rows(options.ladder / "ratings.csv")
     train, validation = ([row for row in rows if row["split"] == split] for split in ("train", "validation"))
     rated, families = np.array([float(row["mos"]) for row in validation]), np.array([row["family"] for row in validation])
-    folder = options.feature_cache or tempfile.mkdtemp()
+    set_seed(0)
+    fresh, processor = compose_default()
+    cache = FeatureCache(options.feature_cache or tempfile.mkdtemp(), fresh, processor)
+    collator = AnswerCollator(cache, processor)
+    videos = encode(cache, validation)
+    encode(cache, train)
+    known = Dataset.from_list([{"features": cache.key(row["video"]), "score": float(row["mos"]), "id": row["video"]} for row in train])
+    fit_standardizers(fresh, collator, TrainingData(known, None, {}))
     table = Table("epochs", "seconds", "all", *dict.fromkeys(families), title=f"SRCC with VMAF over {len(validation)} copies")
     for epochs in options.epochs:
-        set_seed(0)
-        model, processor = compose_default()
-        cache = FeatureCache(folder, model, processor)
-        videos = encode(cache, validation)
-        encode(cache, train)
-        known = Dataset.from_list([{"features": cache.key(row["video"]), "score": float(row["mos"]), "id": row["video"]} for row in train])
-        collator = AnswerCollator(cache, processor)
-        fit_standardizers(model, collator, TrainingData(known, None, {}))
+        model = deepcopy(fresh)
         start = time.perf_counter()
         if epochs:
-            warm_up(model, collator, known, epochs)
+            # Each number of epochs with the same dropout.
+            with torch.random.fork_rng():
+                warm_up(model, collator, known, epochs)
         seconds = time.perf_counter() - start
         model.eval()
         with torch.no_grad():
             scores = word_scores(model.model, stack_features(videos), word_direction(model, processor)).numpy()
-        parts = [np.ones(len(rated), bool), *(families == family for family in dict.fromkeys(families))]
-        table.add_row(str(epochs), f"{seconds:.0f}", *(f"{spearmanr(scores[part], rated[part]).statistic:.3f}" for part in parts))
+        figures = srcc_by_family(scores, rated, families, dict.fromkeys(families))
+        table.add_row(str(epochs), f"{seconds:.0f}", *(f"{figure:.3f}" for figure in figures))
     Console(width=150).print(table)
 
 
