@@ -6,7 +6,7 @@ probability of every allowed answer, so the score is an expectation and nothing 
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -66,22 +66,24 @@ class AnswerTrie:
     Args:
         answers: token ids of every answer, each ending with the token that closes the assistant's turn (without it "5"
             could not be told from the beginning of "57").
+        whole: places of answers that are not cut, so that their likelihood is that of saying them to their end.
 
     Raises:
         ValueError: two answers are the same.
     """
 
-    def __init__(self, answers: Sequence[Sequence[int]]):
+    def __init__(self, answers: Sequence[Sequence[int]], whole: Collection[int] = ()):
         uses = Counter(tuple(answer[:length]) for answer in answers for length in range(1, len(answer) + 1))
         shared = {prefix for prefix, count in uses.items() if count > 1}
         self.answers: list[tuple[int, ...]] = []
-        for answer in map(tuple, answers):
+        for place, answer in enumerate(map(tuple, answers)):
             length = next((n for n in range(1, len(answer) + 1) if answer[:n] not in shared), None)
             if length is None:
                 raise ValueError(f"The answer with the tokens {list(answer)} is given twice, or is part of another.")
-            self.answers.append(answer[:length])
-        # The root is the question itself; every other node is a shared beginning of answers. Parents come first.
-        self.nodes: list[tuple[int, ...]] = [(), *sorted(shared, key=lambda prefix: (len(prefix), prefix))]
+            self.answers.append(answer if place in whole else answer[:length])
+        # The root is the question itself; every other node is what is said before the token of an answer. Parents come first.
+        begun = {answer[:length] for answer in self.answers for length in range(1, len(answer))}
+        self.nodes: list[tuple[int, ...]] = [(), *sorted(begun, key=lambda prefix: (len(prefix), prefix))]
         # (answers, longest answer): which node's logits hold each token of an answer, and which token; -1 behind its end.
         index = {node: i for i, node in enumerate(self.nodes)}
         steps = [[(index[answer[:depth]], token) for depth, token in enumerate(answer)] for answer in self.answers]
@@ -155,10 +157,13 @@ def lay_out_branches(questions: Sequence[Sequence[int]], tries: Sequence[AnswerT
 
 @lru_cache(maxsize=8)
 def lay_out_answers(
-    questions: tuple[tuple[int, ...], ...], answers: tuple[tuple[tuple[int, ...], ...], ...]
+    questions: tuple[tuple[int, ...], ...],
+    answers: tuple[tuple[tuple[int, ...], ...], ...],
+    whole: tuple[frozenset[int], ...] | None = None,
 ) -> tuple[list[AnswerTrie], Branches]:
-    """The tries of the allowed answers and the branches of the questions: the same for every video, so made once."""
-    tries = [AnswerTrie(allowed) for allowed in answers]
+    """The tries of the allowed answers, with those at the places `whole` of each question not cut, and the branches of the questions:
+    when scoring the same for every video, so made once."""
+    tries = [AnswerTrie(*question) for question in zip(answers, whole or [()] * len(answers), strict=True)]
     return tries, lay_out_branches(questions, tries)
 
 

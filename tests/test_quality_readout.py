@@ -20,6 +20,18 @@ def test_the_same_answer_twice_is_refused():
         AnswerTrie([[1, 9], [1, 9]])
 
 
+def test_an_answer_that_is_kept_whole_is_said_to_its_end():
+    end = 9
+    answers = [[5, end], [5, 7, end], [1, 0, end]]
+    cut, whole = AnswerTrie(answers), AnswerTrie(answers, {1})
+    assert cut.answers == [(5, end), (5, 7), (1,)] and whole.answers == [(5, end), (5, 7, end), (1,)]
+    assert cut.nodes == [(), (5,)] and whole.nodes == [(), (5,), (5, 7)]
+    logits = torch.randn(2, 3, 10)
+    known, found = cut.log_likelihoods(logits[:, :2]), whole.log_likelihoods(logits)
+    torch.testing.assert_close(found[:, [0, 2]], known[:, [0, 2]])
+    torch.testing.assert_close(found[:, 1], known[:, 1] + logits[:, 2].log_softmax(-1)[:, end])
+
+
 def test_likelihoods_are_among_everything_that_may_be_said():
     trie = AnswerTrie([[0, 3], [1, 3]])
     logits = torch.zeros(1, len(trie.nodes), 4)

@@ -121,6 +121,33 @@ def test_warmed_up_projectors_say_the_ratings_in_words_of_the_decoder(settings, 
     assert same_weights(after, again)
 
 
+def test_a_decoder_that_learns_words_learns_what_the_tokens_say_and_not_the_ratings(settings, tmp_path):
+    learning = dict(trains="lora", loss="words", tasks="score", warm_up_epochs=20, lora_dropout=0, max_steps=16, save_strategy="no", learning_rate=3e-2)
+    trainer = make_trainer(settings, tmp_path, **learning)
+    model, collator = trainer.model.base_model.model, trainer.data_collator
+    rows = rated_videos(trainer.train_dataset)
+    direction = word_direction(model, collator.processor)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items() if "projector" in name}
+
+    def distance():
+        """Mean distance of the expected answers from what the tokens say."""
+        with torch.no_grad():
+            said = word_scores(model.eval().model, collator.video_inputs(rows), direction)
+        return (torch.tensor([found["score"] for found in trainer.assess(rows)]) - said).abs().mean().item()
+
+    apart = distance()
+    trainer.train()
+    assert distance() < 0.5 * apart
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items() if name in before)
+    # Ratings of other videos change nothing once the projectors are as they are.
+    losses = []
+    for changed in (rows, [{**row, "score": other["score"]} for row, other in zip(rows, reversed(rows), strict=True)]):
+        batch = trainer._prepare_inputs(collator(changed))
+        with torch.no_grad():
+            losses.append(trainer.compute_loss(trainer.model.eval(), batch).item())
+    assert losses[0] == losses[1]
+
+
 @pytest.mark.parametrize("frame_fusion", ["concat", "mean"])
 def test_a_word_score_is_the_product_of_both_streams(frame_fusion):
     model, _ = make_tiny(frame_fusion=frame_fusion)
@@ -191,7 +218,25 @@ def test_the_read_out_loss_is_that_of_assess(settings, tmp_path, monkeypatch):
     assert [("poor", "fair", "good")[index] for index in levels] == [row["level"] for row in rows]
 
 
-@pytest.mark.parametrize("trains", ["projectors", "projectors+lora", "projectors+decoder"])
+def test_right_answers_are_learned_to_their_end(settings, tmp_path, monkeypatch):
+    monkeypatch.setattr("lmmvqa.training.collators.drawn_question", lambda task, key, levels: fixed_question(task, levels))
+    trainer = make_trainer(settings, tmp_path, loss="read_out_and_format", max_steps=1)
+    model, collator, processor = trainer.model.eval(), trainer.data_collator, trainer.processing_class
+    rows = rated_videos(trainer.train_dataset)
+    batch = collator(rows)
+    answers, _, levels = (batch.pop(name) for name in ("answers", "score_targets", "level_targets"))
+    with torch.no_grad():
+        scores, words = answers.log_likelihoods(model(**batch).logits)
+        for place, row in enumerate(rows):
+            for task, answer, found in (("score", f"{row['score']:.0f}", scores[place, round(row["score"])]), ("level", row["level"], words[place, levels[place]])):
+                prompt = [*processor.assessment_prefix_ids(batch["chunk_counts"][place].item()), *processor.question_ids(fixed_question(task, processor.levels))]
+                said = processor.answer_ids(answer)
+                logits = model(input_ids=torch.tensor([[*prompt, *said]]), **collator.video_inputs([row])).logits[0]
+                expected = logits[len(prompt) - 1 : -1].log_softmax(-1).gather(1, torch.tensor(said)[:, None]).sum()
+                torch.testing.assert_close(found, expected, atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize("trains", ["projectors", "projectors+lora", "lora", "projectors+decoder"])
 def test_what_trains_is_saved_and_loads_with_its_base(settings, base, tmp_path, trains):
     metrics = run_training(write_config(tmp_path, settings, max_steps=2, trains=trains))
     assert {"test_srcc", "test_loss"} <= set(metrics)
@@ -454,6 +499,7 @@ def test_trained_weights_of_another_model_are_refused(settings, tmp_path):
         ({"trains": "projectors+decoder", "muon": True}, "muon=true is for projectors"),
         ({"data_fraction": 0}, "data_fraction=0"),
         ({"warm_up_epochs": 2, "cache_features": False}, "warm_up_epochs=2"),
+        ({"loss": "words"}, "set trains to lora"),
         ({"data_dir": "missing"}, "data_dir=missing does not exist"),
         ({"dataset": "konvid"}, "did you mean konvid_1k"),
         ({"dataset": [{"data_dir": "x"}]}, "is no data set"),

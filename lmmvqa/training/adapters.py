@@ -19,12 +19,12 @@ def make_trainable(
 
     Args:
         model: a `LmmVqaForConditionalGeneration`.
-        trains: "projectors", "projectors+lora" or "projectors+decoder".
+        trains: "projectors", "projectors+lora", "lora" or "projectors+decoder".
         rank, alpha, dropout: of the low-rank updates.
         matrices_only: train no biases or norms, which Muon has no step for.
 
     Returns:
-        For the first two a `PeftModel` around the model, whose `save_pretrained` writes what trains and no more; for
+        For all but the last a `PeftModel` around the model, whose `save_pretrained` writes the projectors and what trains, and no more; for
         the last the model itself. What trains is in float32, whatever the precision of the rest.
     """
     from peft import LoraConfig, get_peft_model
@@ -43,11 +43,14 @@ def make_trainable(
         lora_alpha=alpha,
         lora_dropout=dropout,
         # peft's name for "no low-rank updates": only the whole modules below are trained.
-        target_modules=_decoder_layers(model) if trains == "projectors+lora" else DUMMY_TARGET_MODULES,
+        target_modules=DUMMY_TARGET_MODULES if trains == "projectors" else _decoder_layers(model),
         modules_to_save=projectors,
     )
     torch.manual_seed(seed)
     adapted = get_peft_model(model, config)
+    if trains == "lora":
+        for name in projectors:
+            getattr(adapted.base_model.model.model, name).requires_grad_(False)
     if matrices_only:
         for parameter in adapted.parameters():
             parameter.requires_grad_(parameter.requires_grad and parameter.ndim == 2)

@@ -18,9 +18,9 @@ from dataset_builders import GENERAL_SETS, RATED_SETS
 
 FRESH_DEFAULT = "default"
 RECIPES = Path(__file__).parent / "recipes"
-TRAINS = ("projectors", "projectors+lora", "projectors+decoder")
+TRAINS = ("projectors", "projectors+lora", "lora", "projectors+decoder")
 TASKS = ("score", "level", "score_and_level")
-LOSSES = ("answer", "read_out", "read_out_and_format")
+LOSSES = ("answer", "read_out", "read_out_and_format", "words")
 
 
 class DataSource(NamedTuple):
@@ -39,8 +39,9 @@ class LmmVqaTrainingArguments(TrainingArguments):
     Args:
         model: folder or Hub id of a checkpoint; without it the default checkpoint as it comes. "default" stands for the
             parts of the default checkpoint with fresh projectors.
-        trains: "projectors" (the paper), "projectors+lora" (and low-rank updates of the decoder) or "projectors+decoder"
-            (everything but the towers: the stage for general video of the paper's section IV-D).
+        trains: "projectors" (the paper), "projectors+lora" (and low-rank updates of the decoder), "lora" (these alone; the
+            projectors are saved with them) or "projectors+decoder" (everything but the towers: the stage for general video of the
+            paper's section IV-D).
         dataset: one of our builders, an exported folder or a Hub id; or a list of several to mix, each a mapping with
             `dataset`, `data_dir` and options.
         data_dir: the folder that the builder reads.
@@ -49,12 +50,14 @@ class LmmVqaTrainingArguments(TrainingArguments):
         loss: "answer" is the cross-entropy on the one right answer (the paper), which any conversation has. "read_out" is that on the
             probabilities of all allowed answers, where those near the rating are nearly right: rated videos only, both
             tasks in one pass, and far fewer steps. "read_out_and_format" takes their likelihoods among everything that the
-            decoder may say, so that what it generates is an allowed answer, too; it ranks best after "read_out".
+            decoder may say, so that what it generates is an allowed answer, too; it ranks best after "read_out". "words" is the same with the score that
+            the visual tokens say in level words (`lmmvqa.training.warm_up`) in the place of the rating, for trains=lora after a warm-up:
+            the decoder learns to read its tokens, and not the contents by heart.
         data_fraction: share of the training videos that is used, in (0, 1]; drawn by a hash of each id, so that a smaller
             share lies within a larger one.
         validation_fraction: share of the training videos kept for validation where a set has no validation split.
         folds: train and test on each of these folds and give the mean, such as [0, 1, 2, 3, 4].
-        lora_rank, lora_alpha, lora_dropout: of "projectors+lora", on every linear layer of the decoder.
+        lora_rank, lora_alpha, lora_dropout: of "projectors+lora" and "lora", on every linear layer of the decoder.
         muon: step by Muon (Jordan et al., 2024) instead of by `optim`. It trains matrices alone, and goes equally far in all directions of
             each. Meant for few clips; it was not compared with AdamW at equal settings. Not for "projectors+decoder".
         standardize_features: measure mean and deviation of the towers' features on the training set before the first step;
@@ -111,8 +114,10 @@ class LmmVqaTrainingArguments(TrainingArguments):
         _one_of("loss", self.loss, LOSSES)
         if self.loss != "answer" and self.tasks == "level":
             raise ValueError(f"loss={self.loss} learns the score, with or without the level: set tasks to score or score_and_level.")
+        if self.loss == "words" and self.trains != "lora":
+            raise ValueError(f"loss=words teaches the decoder what the projectors say, which must not change meanwhile: set trains to lora, not {self.trains}.")
         if self.muon and self.trains == "projectors+decoder":
-            raise ValueError("muon=true is for projectors and low-rank updates: set trains to projectors or projectors+lora.")
+            raise ValueError("muon=true is for projectors and low-rank updates: set trains to projectors, projectors+lora or lora.")
         if not 0 < self.data_fraction <= 1:
             raise ValueError(f"data_fraction={self.data_fraction} must be above 0 and at most 1, such as 0.25.")
         if not 0 <= self.validation_fraction < 1:

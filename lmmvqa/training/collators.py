@@ -126,30 +126,39 @@ class ReadOutCollator(AnswerCollator):
 
     Args:
         levels: the level words, worst first; none where the level is not asked for.
+        ends: levels, and the scores that are right, are said to their end, for likelihoods. Other answers are cut where they can be told
+            from the rest, and a decoder that learned from these alone would not know where to stop.
     """
 
     levels: tuple[str, ...] = ()
+    ends: bool = False
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
         videos = self.video_inputs(rows)
         processor = self.processor
         allowed = {"score": score_answers()} | ({"level": self.levels} if self.levels else {})
+        answers = expected_answer(torch.tensor([row["score"] for row in rows]), self.calibration)
         key = f"{rows[0]['source']}/{rows[0]['id']}/{rows[-1]['id']}"
         tries, branches = lay_out_answers(
             tuple(tuple(processor.question_ids(drawn_question(task, key, levels=processor.levels))) for task in allowed),
-            tuple(tuple(tuple(processor.answer_ids(answer)) for answer in answers) for answers in allowed.values()),
+            tuple(tuple(tuple(processor.answer_ids(answer)) for answer in words) for words in allowed.values()),
+            (frozenset(answers.round().int().tolist()), frozenset(range(len(self.levels))))[: len(allowed)] if self.ends else None,
         )
         prefixes = [torch.tensor(processor.assessment_prefix_ids(count)) for count in videos["chunk_counts"].tolist()]
         input_ids = pad_left(prefixes, processor.tokenizer.pad_token_id)
         attention_mask = pad_left([torch.ones_like(prefix) for prefix in prefixes], 0)
         ends = torch.tensor([len(nodes) for nodes in branches.nodes]).cumsum(0).tolist()
-        answers = expected_answer(torch.tensor([row["score"] for row in rows]), self.calibration)
-        distances = torch.arange(MAX_SCORE + 1) - answers[:, None]
         return {
             **lay_out_batch(input_ids, attention_mask, branches, dtype=torch.float32),
             **videos,
             "logits_to_keep": input_ids.shape[1] + torch.tensor([position for nodes in branches.nodes for position in nodes]),
             "answers": AllowedAnswers(tries, [slice(start, end) for start, end in zip([0, *ends], ends, strict=False)]),
-            "score_targets": (-0.5 * (distances / SCORE_SPREAD) ** 2).softmax(1).float(),
+            "score_targets": score_targets(answers),
             "level_targets": torch.tensor([self.levels.index(row["level"]) if self.levels else -1 for row in rows]),
         }
+
+
+def score_targets(answers: torch.Tensor) -> torch.Tensor:
+    """(videos, 101) probabilities that the answers 0 to 100 ought to have where these (videos,) are right."""
+    distances = torch.arange(MAX_SCORE + 1, device=answers.device) - answers[:, None]
+    return (-0.5 * (distances / SCORE_SPREAD) ** 2).softmax(1).float()

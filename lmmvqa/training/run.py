@@ -121,7 +121,7 @@ def build_trainer(arguments: LmmVqaTrainingArguments) -> LmmVqaTrainer:
         data = data.map(_rated)
         if not len(data.train):
             raise ValueError(f"loss={arguments.loss} learns from ratings, and the data has none: set loss=answer.")
-        collator = ReadOutCollator(**shared, levels=tuple(processor.levels) if "level" in arguments.tasks else ())
+        collator = ReadOutCollator(**shared, levels=tuple(processor.levels) if "level" in arguments.tasks else (), ends=arguments.loss != "read_out")
     return LmmVqaTrainer(
         model=model,
         args=arguments,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,11 @@ from torch.distributed.fsdp import register_fsdp_forward_method
 from transformers import PrinterCallback, ProgressCallback, Trainer
 
 from hub_cards.training_card import training_card
+from lmmvqa.training.collators import score_targets
+from lmmvqa.training.warm_up import token_scores, word_direction
 from lmmvqa.training.watching import DivergedError, LossWatch, ProgressDisplay, Throughput, token_losses
 from modeling_lmmvqa.feature_batches import assessment_prompts
+from modeling_lmmvqa.quality_readout import expected_answer
 
 
 class LmmVqaTrainer(Trainer):
@@ -57,7 +60,9 @@ class LmmVqaTrainer(Trainer):
         inputs = dict(inputs)
         answers, score_targets, level_targets = (inputs.pop(name) for name in ("answers", "score_targets", "level_targets"))
         outputs = model(**inputs)
-        read = answers.log_likelihoods if self.args.loss == "read_out_and_format" else answers.log_probabilities
+        if self.args.loss == "words":
+            score_targets = self._word_targets(outputs.video_hidden_states)
+        read = answers.log_probabilities if self.args.loss == "read_out" else answers.log_likelihoods
         scores, *levels = read(outputs.logits)
         losses = [-(score_targets * scores).sum(1)]
         losses += [-part.gather(1, level_targets[:, None])[:, 0] for part in levels]
@@ -67,6 +72,13 @@ class LmmVqaTrainer(Trainer):
             self.throughput.count(len(scores), inputs["position_ids"].numel(), torch.cat(losses).detach(), tasks)
             loss = loss / self.current_gradient_accumulation_steps
         return (loss, {"loss": loss, "logits": scores}) if return_outputs else loss
+
+    @torch.no_grad()
+    def _word_targets(self, videos: Sequence[torch.Tensor]) -> torch.Tensor:
+        """What the read-out should be by the visual tokens of each video themselves."""
+        model = self.accelerator.unwrap_model(self.model)
+        scores = token_scores(videos, model.config, word_direction(model, self.processing_class))
+        return score_targets(expected_answer(scores, model.config.score_calibration))
 
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         """

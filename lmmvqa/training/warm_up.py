@@ -7,6 +7,7 @@ the same projector sees every video dozens of times within minutes, and the deco
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from statistics import fmean
 from typing import Any
 
@@ -70,11 +71,15 @@ def warm_up(model: Any, collator: AnswerCollator, rows: Any, epochs: int, seed: 
 
 def word_scores(model: Any, videos: dict[str, torch.Tensor], direction: torch.Tensor) -> torch.Tensor:
     """(videos,) scores in 0 to 100 that the tokens of a `LmmVqaModel` say along a direction of word embeddings (hidden size,)."""
-    spatial = model.config.num_spatial_tokens
+    return token_scores(model.project_features(**videos), model.config, direction)
+
+
+def token_scores(videos: Sequence[torch.Tensor], config: Any, direction: torch.Tensor) -> torch.Tensor:
+    """`word_scores` of the visual tokens (tokens, hidden size) of each video."""
     scores = []
-    for tokens in model.project_features(**videos):
-        chunks = nn.functional.cosine_similarity(tokens, direction, dim=-1).unflatten(0, (-1, model.config.tokens_per_chunk))
-        streams = [part.mean() for part in (chunks[:, :spatial], chunks[:, spatial:]) if part.numel()]
+    for tokens in videos:
+        chunks = nn.functional.cosine_similarity(tokens, direction, dim=-1).unflatten(0, (-1, config.tokens_per_chunk))
+        streams = [part.mean() for part in chunks.split([config.num_spatial_tokens, config.num_temporal_tokens], dim=1) if part.numel()]
         scores.append(MAX_SCORE * torch.sigmoid(SHARPNESS * torch.stack(streams)).prod())
     return torch.stack(scores)
 
