@@ -30,7 +30,7 @@ test-wheel: $(STAMP)
 lint: $(STAMP)
 	.venv/bin/ruff check .
 
-# The default checkpoint from nothing: about seven hours on two cores. CLIPS is a folder with those of
+# The default checkpoint from nothing: about six hours on two cores. CLIPS is a folder with those of
 # lmmvqa/checkpoint/sources.csv that no package registry carries. What is done already is not done again.
 RUN := runs/default_checkpoint
 TOWER := train-tower $(RUN)/ladder/ratings.csv --held-out-fold 1 --held-out-fold 0 --tower
@@ -45,16 +45,11 @@ checkpoint: $(STAMP)
 	for tower in spatial temporal; do \
 	  cp $(RUN)/$$tower/config.json $(RUN)/$$tower/model.safetensors lmmvqa/checkpoint/$${tower}_tower || exit 1; \
 	done
-	.venv/bin/lmmvqa $(PROJECTORS) output_dir=$(RUN)/low_rank
-	test -f $(RUN)/low_rank_merged/processor_config.json || .venv/bin/lmmvqa merge $(RUN)/low_rank $(RUN)/low_rank_merged
-	.venv/bin/lmmvqa $(PROJECTORS) output_dir=$(RUN)/projectors model=$(RUN)/low_rank_merged trains=projectors warm_up_epochs=0 loss=answer \
-	  data_fraction=0.25 learning_rate=3e-4 per_device_train_batch_size=8 save_strategy=no
-	test -f $(RUN)/merged/processor_config.json || .venv/bin/lmmvqa merge --share 0.7 $(RUN)/projectors $(RUN)/merged
+	.venv/bin/lmmvqa $(PROJECTORS) output_dir=$(RUN)/adapter
+	test -f $(RUN)/merged/processor_config.json || .venv/bin/lmmvqa merge $(RUN)/adapter $(RUN)/merged
 	.venv/bin/lmmvqa calibrate $(RUN)/merged --data rated_videos=$(RUN)/ladder --leave-out exposure \
 	  --feature-cache $(RUN)/features > lmmvqa/checkpoint/calibration.json
-	for stage in low_rank projectors; do \
-	  cp $(RUN)/$$stage/adapter_config.json $(RUN)/$$stage/adapter_model.safetensors lmmvqa/checkpoint/$$stage || exit 1; \
-	done
+	cp $(RUN)/adapter/adapter_config.json $(RUN)/adapter/adapter_model.safetensors lmmvqa/checkpoint/adapter
 	.venv/bin/lmmvqa verify --write
 
 $(STAMP): setup.py

@@ -23,9 +23,10 @@ from typing import Any
 logger = logging.getLogger(__name__)
 
 CHECKPOINT_FOLDER = Path(__file__).parent / "checkpoint"
-# What the model is (fields of LmmVqaConfig and of the video processor); and the adapters that `lmmvqa train` wrote, one after the
-# other, with the share of each that is taken.
+# What the model is: fields of LmmVqaConfig and of the video processor.
 RECIPE = CHECKPOINT_FOLDER / "recipe.json"
+# What `lmmvqa train` wrote: the projectors, and low-rank updates of the decoder.
+ADAPTER = CHECKPOINT_FOLDER / "adapter"
 SPATIAL_TOWER, TEMPORAL_TOWER = CHECKPOINT_FOLDER / "spatial_tower", CHECKPOINT_FOLDER / "temporal_tower"
 # What `lmmvqa calibrate` found for the trained weights: fields of LmmVqaConfig.
 CALIBRATION = CHECKPOINT_FOLDER / "calibration.json"
@@ -81,10 +82,8 @@ def default_checkpoint() -> Path:
     from lmmvqa.remote_code import add_remote_code
     from lmmvqa.training.adapters import merge_adapter
 
-    recipe = json.loads(RECIPE.read_text(encoding="utf-8"))
-    model, processor = compose_default(recipe)
-    for adapter, share in recipe["adapters"].items():
-        model = merge_adapter(model, CHECKPOINT_FOLDER / adapter, share=share)
+    model, processor = compose_default()
+    model = merge_adapter(model, ADAPTER)
     model.config.update(json.loads(CALIBRATION.read_text(encoding="utf-8")))
     folder.parent.mkdir(parents=True, exist_ok=True)
     # Assembled beside its place and moved there whole: two processes may do this at once, and one may be killed.

@@ -94,7 +94,7 @@ class LmmVqaConfig(PreTrainedConfig):
         levels: the level words, worst first.
         score_calibration: pairs (expected answer, score), both rising: the expectation of an uncertain answer shrinks
             towards the middle of the scale, and this piecewise linear map undoes it. None leaves it as it is.
-        interval_scale: by how much the 90 % interval is wider than the quantiles of the answer's distribution.
+        interval_scale: by how much the 90 % interval and the standard deviation are wider than those of the answer's distribution.
 
     Raises:
         ValueError: a value out of range; the message shows it and what is allowed.

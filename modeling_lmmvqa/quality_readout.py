@@ -24,7 +24,7 @@ class QualityOutput(ModelOutput):
 
     Args:
         score: (videos,), 0 to 100, higher is better: the expected score, calibrated as the model's config says.
-        score_std: (videos,), its standard deviation in points; None where the answer was generated.
+        score_std: (videos,), its standard deviation in points, calibrated likewise; None where the answer was generated.
         score_interval: (videos, 2), central 90 % interval of the score; None where the answer was generated.
         level: the most probable level word of each video.
         level_probabilities: (videos, levels), worst level first; None where the answer was generated.
@@ -215,7 +215,7 @@ def read_out(
         score_log_probabilities: (videos, 101), for the scores 0 to 100.
         level_log_probabilities: (videos, levels), worst level first; None where the level was not asked for.
         calibration: pairs (expected answer, score); the identity by default.
-        interval_scale: factor on the distances between the score and the quantiles of the answer.
+        interval_scale: factor on the standard deviation, and on the distances between the score and the quantiles of the answer.
     """
     # Double precision: a second moment in single precision loses the small deviations.
     probabilities = score_log_probabilities.double().exp()
@@ -228,7 +228,7 @@ def read_out(
     interval = (score[:, None] + interval_scale * (interval - score[:, None])).clamp(0, probabilities.shape[1] - 1)
     quality = QualityOutput(
         score=score.float(),
-        score_std=variance.sqrt().float(),
+        score_std=interval_scale * variance.sqrt().float(),
         score_interval=interval.float(),
         score_probabilities=probabilities.float(),
     )

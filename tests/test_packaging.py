@@ -13,8 +13,8 @@ import pytest
 ROOT = Path(__file__).parent.parent
 pytestmark = pytest.mark.skipif(not (ROOT / "setup.py").is_file(), reason="There is nothing to build: these are tests of what is installed")
 NEEDED = [
-    "lmmvqa/checkpoint/recipe.json", "lmmvqa/checkpoint/low_rank/adapter_model.safetensors",
-    "lmmvqa/checkpoint/projectors/adapter_model.safetensors", "lmmvqa/checkpoint/temporal_tower/model.safetensors",
+    "lmmvqa/checkpoint/recipe.json", "lmmvqa/checkpoint/adapter/adapter_model.safetensors",
+    "lmmvqa/checkpoint/temporal_tower/model.safetensors",
     "lmmvqa/checkpoint/card.yaml", "lmmvqa/checkpoint/reference/scores.json", "lmmvqa/checkpoint/reference/flower.mp4", "lmmvqa/demo/app.py",
     "lmmvqa/demo/requirements.txt", "lmmvqa/demo/examples/quality_dips.mp4", "lmmvqa/training/recipes/own_videos.yaml",
     "hub_cards/model_card.md", "hub_cards/data_set_card.md", "hub_cards/demo_card.md",

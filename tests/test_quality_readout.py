@@ -176,6 +176,7 @@ def test_calibration_maps_score_and_interval():
     wide = read_out(scores, levels, ["a", "b", "c"], interval_scale=1.1)
     distance = plain.score_interval - plain.score[:, None]
     torch.testing.assert_close(wide.score_interval, (plain.score[:, None] + 1.1 * distance).clamp(0, 100), atol=1e-4, rtol=0)
+    torch.testing.assert_close(wide.score_std, 1.1 * plain.score_std)
     same = read_out(scores, levels, ["a", "b", "c"], [[0.0, 0.0], [40.0, 40.0], [100.0, 100.0]])
     torch.testing.assert_close(same.score_std, plain.score_std, atol=1e-4, rtol=0)
 
