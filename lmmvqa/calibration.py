@@ -1,4 +1,4 @@
-"""Undoes the shrinkage of a model's scores, and makes its stated interval hold, on videos that it did not learn from.
+"""Undoes the shrinkage of a model's scores, and makes its interval hold and its levels as sure as they are right, on videos that it did not learn from.
 
 The expectation of an uncertain answer lies nearer to the middle of the scale than the rating does. The map from expected
 answers to ratings is found by matching quantiles, so that scores are spread as ratings are.
@@ -7,12 +7,14 @@ answers to ratings is found by matching quantiles, so that scores are spread as 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import torch
+from scipy.optimize import minimize_scalar
 
 from modeling_lmmvqa.quality_readout import INTERVAL_TAIL, read_out
 
@@ -55,16 +57,33 @@ def fit_calibration(probabilities: torch.Tensor, ratings: torch.Tensor) -> dict[
     return {"score_calibration": pairs, "interval_scale": round(torch.quantile(ratio, 1 - INTERVAL_TAIL).item(), 4)}
 
 
-def calibrate_checkpoint(folder: Path, ratings: Sequence[float], videos: Sequence[Any], cache: Path | None = None) -> dict[str, Any]:
+def fit_level_temperature(probabilities: torch.Tensor, places: torch.Tensor) -> float:
+    """The temperature (Guo et al., "On calibration of modern neural networks") under which the right levels are most probable.
+
+    Args:
+        probabilities: (videos, levels), of each level, at the temperature 1.
+        places: (videos,), of the right level.
+    """
+    log_probabilities = probabilities.double().clamp(min=1e-12).log()
+
+    def loss(log_temperature: float) -> float:
+        return torch.nn.functional.cross_entropy(log_probabilities / math.exp(log_temperature), places).item()
+
+    return round(math.exp(minimize_scalar(loss, bounds=(math.log(0.2), math.log(20)), method="bounded").x), 4)
+
+
+def calibrate_checkpoint(
+    folder: Path, ratings: Sequence[float], levels: Sequence[str], videos: Sequence[Any], cache: Path | None = None
+) -> dict[str, Any]:
     """Calibrate a full checkpoint by rated videos, and write that into its config.json.
 
     Args:
         folder: as `lmmvqa merge` or `compose` wrote it.
-        ratings: 0 to 100, of `videos`.
+        ratings, levels: of `videos`, the ratings from 0 to 100.
         cache: folder of features that `lmmvqa train` or `features` encoded with the same towers.
 
     Returns:
-        What `fit_calibration` returns.
+        What `fit_calibration` returns, and "level_temperature".
 
     Raises:
         ValueError: the videos are too few.
@@ -76,7 +95,9 @@ def calibrate_checkpoint(folder: Path, ratings: Sequence[float], videos: Sequenc
 
     model, processor = load_checkpoint(str(folder))
     features = FeatureCache(cache, model, processor) if cache else None
-    probabilities = []
+    scores, level_probabilities = [], []
+    # Such as it is before.
+    model.config.level_temperature = 1.0
     for video in videos:
         if features is None:
             encoded = encode_video(model.base_model, processor.video_processor(video, return_tensors="pt"))
@@ -87,8 +108,12 @@ def calibrate_checkpoint(folder: Path, ratings: Sequence[float], videos: Sequenc
                     raise ValueError(error)
             encoded = features.load(key)
         inputs = {name: tensor.to(model.device) for name, tensor in assessment_inputs(processor, [encoded]).items()}
-        probabilities.append(model.assess(**inputs).score_probabilities.cpu())
-    fitted = fit_calibration(torch.cat(probabilities), torch.tensor(ratings))
+        quality = model.assess(**inputs)
+        scores.append(quality.score_probabilities.cpu())
+        level_probabilities.append(quality.level_probabilities.cpu())
+    places = torch.tensor([model.config.levels.index(level) for level in levels])
+    fitted = fit_calibration(torch.cat(scores), torch.tensor(ratings))
+    fitted["level_temperature"] = fit_level_temperature(torch.cat(level_probabilities), places)
     config = folder / "config.json"
     config.write_text(json.dumps(json.loads(config.read_text(encoding="utf-8")) | fitted, indent=2) + "\n", encoding="utf-8")
     return fitted

@@ -67,7 +67,7 @@ def calibrate(
     scale: Scale = None,
     feature_cache: Annotated[Path | None, typer.Option(help="Features of a run on the same videos.")] = None,
 ) -> None:
-    """Undo the shrinkage of a checkpoint's scores, and make its 90 % interval hold. Prints what is put into its config."""
+    """Undo the shrinkage of a checkpoint's scores, and make its 90 % interval hold and its levels as sure as they are right. Prints what is put into its config."""
     with clear_errors():
         from lmmvqa.calibration import calibrate_checkpoint
         from lmmvqa.evaluation.rated_sets import SetSpec, read_set
@@ -80,7 +80,7 @@ def calibrate(
         rows = [row for row in rows if row.parts.get("family") not in (leave_out or ())]
         if not rows:
             raise ValueError(f"{data} has no videos of the split {split} that are not left out: name another with --split.")
-        fitted = calibrate_checkpoint(checkpoint, [row.score for row in rows], [row.source for row in rows], feature_cache)
+        fitted = calibrate_checkpoint(checkpoint, [row.score for row in rows], [row.level for row in rows], [row.source for row in rows], feature_cache)
         typer.echo(json.dumps(fitted))
 
 

@@ -95,6 +95,7 @@ class LmmVqaConfig(PreTrainedConfig):
         score_calibration: pairs (expected answer, score), both rising: the expectation of an uncertain answer shrinks
             towards the middle of the scale, and this piecewise linear map undoes it. None leaves it as it is.
         interval_scale: by how much the 90 % interval and the standard deviation are wider than those of the answer's distribution.
+        level_temperature: what the log-probabilities of the levels are divided by, so that they are as sure as they are right.
 
     Raises:
         ValueError: a value out of range; the message shows it and what is allowed.
@@ -153,6 +154,7 @@ class LmmVqaConfig(PreTrainedConfig):
     levels: list[str] | tuple[str, ...] = ("poor", "fair", "good")
     score_calibration: list[list[float]] | None = None
     interval_scale: float = 1.0
+    level_temperature: float = 1.0
     tie_word_embeddings: bool = False
 
     def __post_init__(self, **kwargs):
@@ -177,8 +179,9 @@ class LmmVqaConfig(PreTrainedConfig):
             rising = all(before < after for column in zip(*self.score_calibration, strict=True) for before, after in pairwise(column))
             if len(self.score_calibration) < 2 or not rising:
                 raise ValueError(f"score_calibration={self.score_calibration} must be at least two pairs of rising numbers.")
-        if self.interval_scale <= 0:
-            raise ValueError(f"interval_scale={self.interval_scale} must be above 0.")
+        for name in ("interval_scale", "level_temperature"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name}={getattr(self, name)} must be above 0.")
         if self.spatial_projector_type == "perceiver" and self.spatial_pooling != "mean":
             raise ValueError("A perceiver reads every place of the tower's map, so nothing is pooled: leave spatial_pooling at 'mean'.")
         if self.spatial_projector_type != "mlp" and self.spatial_hidden_size % self.projector_num_heads:

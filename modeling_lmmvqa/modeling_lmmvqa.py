@@ -469,6 +469,7 @@ class LmmVqaForConditionalGeneration(LmmVqaPreTrainedModel, GenerationMixin):
             levels=self.config.levels,
             calibration=self.config.score_calibration,
             interval_scale=self.config.interval_scale,
+            level_temperature=self.config.level_temperature,
         )
 
     @torch.no_grad()

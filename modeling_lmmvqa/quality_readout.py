@@ -208,6 +208,7 @@ def read_out(
     levels: Sequence[str] = (),
     calibration: Sequence[Sequence[float]] | None = None,
     interval_scale: float = 1.0,
+    level_temperature: float = 1.0,
 ) -> QualityOutput:
     """Moments, interval and level from the two answer distributions.
 
@@ -216,6 +217,7 @@ def read_out(
         level_log_probabilities: (videos, levels), worst level first; None where the level was not asked for.
         calibration: pairs (expected answer, score); the identity by default.
         interval_scale: factor on the standard deviation, and on the distances between the score and the quantiles of the answer.
+        level_temperature: divides the log-probabilities of the levels, so that above 1 none is as sure.
     """
     # Double precision: a second moment in single precision loses the small deviations.
     probabilities = score_log_probabilities.double().exp()
@@ -233,7 +235,7 @@ def read_out(
         score_probabilities=probabilities.float(),
     )
     if level_log_probabilities is not None:
-        quality.level_probabilities = level_log_probabilities.exp()
+        quality.level_probabilities = (level_log_probabilities / level_temperature).softmax(1)
         quality.level = [levels[index] for index in quality.level_probabilities.argmax(1).tolist()]
     return quality
 

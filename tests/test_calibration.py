@@ -9,7 +9,7 @@ import torch
 from conftest import DATA, make_tiny
 from typer.testing import CliRunner
 
-from lmmvqa.calibration import calibrate_checkpoint, fit_calibration
+from lmmvqa.calibration import calibrate_checkpoint, fit_calibration, fit_level_temperature
 from lmmvqa.cli import app
 from lmmvqa.scoring import load_checkpoint
 from modeling_lmmvqa.quality_readout import read_out
@@ -37,6 +37,19 @@ def test_shrinkage_is_undone_and_the_interval_holds():
     assert (after.score[order].diff() >= 0).all()
 
 
+def test_levels_become_as_sure_as_they_are_right():
+    random = torch.Generator().manual_seed(0)
+    honest = (2 * torch.randn(4000, 3, generator=random)).softmax(1)
+    places = torch.multinomial(honest, 1, generator=random)[:, 0]
+    for temperature in (0.5, 3.0):
+        stated = (temperature * honest.log()).softmax(1)
+        assert fit_level_temperature(stated, places) == pytest.approx(temperature, rel=0.1)
+    # The level stays what it was.
+    read = [read_out(torch.zeros(4000, 101).log_softmax(1), stated.log(), ["a", "b", "c"], level_temperature=t) for t in (1.0, 3.0)]
+    assert read[0].level == read[1].level
+    torch.testing.assert_close(read[1].level_probabilities, honest)
+
+
 def test_too_few_videos_calibrate_nothing():
     with pytest.raises(ValueError, match="5 videos with ratings from 1 to 5"):
         fit_calibration(torch.full((5, 101), 1 / 101), torch.arange(1.0, 6))
@@ -45,16 +58,20 @@ def test_too_few_videos_calibrate_nothing():
 def test_a_checkpoint_is_calibrated_in_place(tmp_path):
     for part in make_tiny():
         part.save_pretrained(tmp_path)
-    videos, ratings = [], []
+    videos, ratings, levels = [], [], []
     for number in range(14):
         videos.append(str(shutil.copy(DATA / ("flower.mp4" if number % 2 else "toy_monster.mp4"), tmp_path / f"{number}.mp4")))
         ratings.append(10.0 + 5 * number)
-    fitted = calibrate_checkpoint(tmp_path, ratings, videos)
+        levels.append(("poor", "fair", "good")[number // 5])
+    fitted = calibrate_checkpoint(tmp_path, ratings, levels, videos)
     model, _ = load_checkpoint(str(tmp_path))
     assert model.config.score_calibration == fitted["score_calibration"] and model.config.interval_scale == fitted["interval_scale"]
+    assert model.config.level_temperature == fitted["level_temperature"] != 1
     assert json.loads((tmp_path / "config.json").read_text())["model_type"] == "lmmvqa"
-    cached = calibrate_checkpoint(tmp_path, ratings, videos, cache=tmp_path / "features")
+    cached = calibrate_checkpoint(tmp_path, ratings, levels, videos, cache=tmp_path / "features")
     torch.testing.assert_close(torch.tensor(cached["score_calibration"]), torch.tensor(fitted["score_calibration"]), atol=0.5, rtol=0)
+    # Fitted anew, not on top of the former one.
+    assert cached["level_temperature"] == pytest.approx(fitted["level_temperature"], rel=0.05)
 
 
 def test_a_family_is_left_out_and_an_unknown_one_refused(tmp_path):

@@ -21,6 +21,7 @@ from modeling_lmmvqa import LmmVqaConfig, LmmVqaForConditionalGeneration, LmmVqa
         ("score_calibration", [[0.0, 0.0], [50.0, 0.0]], "rising"),
         ("score_calibration", [[0.0, 0.0]], "two pairs"),
         ("interval_scale", 0.0, "above 0"),
+        ("level_temperature", 0.0, "above 0"),
     ],
 )
 def test_a_bad_value_is_shown_with_what_is_allowed(field, value, allowed):
