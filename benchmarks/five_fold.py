@@ -14,13 +14,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from datasets import Dataset
 from default_checkpoint import encode, fit_regressors, pooled
 from frame_statistics import srcc_by_family
 from rich.console import Console
 from rich.table import Table
 from scipy.stats import spearmanr
 from transformers import set_seed
+from warm_up import rated_features
 
 from lmmvqa.default_checkpoint import compose_default
 from lmmvqa.evaluation.vqa_metric.vqa_metric import vqa_metrics
@@ -55,7 +55,7 @@ def main() -> None:
     collator = AnswerCollator(cache, processor)
     features = encode(cache, rows)
     x = np.stack([pooled(item) for item in features])
-    data = Dataset.from_list([{"features": cache.key(row["video"]), "score": float(row["mos"]), "id": row["video"]} for row in rows])
+    data = rated_features(cache, rows)
     scores: dict[str, np.ndarray] = {}
     for fold in range(NUM_FOLDS):
         known, held_out = folds != fold, np.flatnonzero((folds == fold) & whole)

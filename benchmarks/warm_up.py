@@ -30,6 +30,11 @@ from lmmvqa.training.warm_up import warm_up, word_direction, word_scores
 from modeling_lmmvqa.feature_batches import stack_features
 
 
+def rated_features(cache: FeatureCache, rows: list[dict[str, str]]) -> Dataset:
+    """Rows of a ladder as `warm_up` learns from them."""
+    return Dataset.from_list([{"features": cache.key(row["video"]), "score": float(row["mos"]), "id": row["video"]} for row in rows])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("ladder", type=Path)
@@ -45,7 +50,7 @@ def main() -> None:
     collator = AnswerCollator(cache, processor)
     videos = encode(cache, validation)
     encode(cache, train)
-    known = Dataset.from_list([{"features": cache.key(row["video"]), "score": float(row["mos"]), "id": row["video"]} for row in train])
+    known = rated_features(cache, train)
     fit_standardizers(fresh, collator, TrainingData(known, None, {}))
     table = Table("epochs", "seconds", "all", *dict.fromkeys(families), title=f"SRCC with VMAF over {len(validation)} copies")
     for epochs in options.epochs:

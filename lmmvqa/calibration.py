@@ -96,7 +96,7 @@ def calibrate_checkpoint(
     model, processor = load_checkpoint(str(folder))
     features = FeatureCache(cache, model, processor) if cache else None
     scores, level_probabilities = [], []
-    # Such as it is before.
+    # Fitted to what the decoder says, not on top of a former temperature.
     model.config.level_temperature = 1.0
     for video in videos:
         if features is None:

@@ -153,12 +153,12 @@ class ReadOutCollator(AnswerCollator):
             **videos,
             "logits_to_keep": input_ids.shape[1] + torch.tensor([position for nodes in branches.nodes for position in nodes]),
             "answers": AllowedAnswers(tries, [slice(start, end) for start, end in zip([0, *ends], ends, strict=False)]),
-            "score_targets": score_targets(answers),
+            "score_targets": spread_over_answers(answers),
             "level_targets": torch.tensor([self.levels.index(row["level"]) if self.levels else -1 for row in rows]),
         }
 
 
-def score_targets(answers: torch.Tensor) -> torch.Tensor:
+def spread_over_answers(answers: torch.Tensor) -> torch.Tensor:
     """(videos, 101) probabilities that the answers 0 to 100 ought to have where these (videos,) are right."""
     distances = torch.arange(MAX_SCORE + 1, device=answers.device) - answers[:, None]
     return (-0.5 * (distances / SCORE_SPREAD) ** 2).softmax(1).float()

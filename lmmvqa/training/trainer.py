@@ -15,7 +15,7 @@ from torch.distributed.fsdp import register_fsdp_forward_method
 from transformers import PrinterCallback, ProgressCallback, Trainer
 
 from hub_cards.training_card import training_card
-from lmmvqa.training.collators import score_targets
+from lmmvqa.training.collators import spread_over_answers
 from lmmvqa.training.warm_up import token_scores, word_direction
 from lmmvqa.training.watching import DivergedError, LossWatch, ProgressDisplay, Throughput, token_losses
 from modeling_lmmvqa.feature_batches import assessment_prompts
@@ -78,7 +78,7 @@ class LmmVqaTrainer(Trainer):
         """What the read-out should be by the visual tokens of each video themselves."""
         model = self.accelerator.unwrap_model(self.model)
         scores = token_scores(videos, model.config, word_direction(model, self.processing_class))
-        return score_targets(expected_answer(scores, model.config.score_calibration))
+        return spread_over_answers(expected_answer(scores, model.config.score_calibration))
 
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         """
