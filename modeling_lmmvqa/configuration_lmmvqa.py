@@ -88,6 +88,10 @@ class LmmVqaConfig(PreTrainedConfig):
             scale to scale (`frame_statistics`); meant for a processor that leaves key frames between 0 and 1.
         num_temporal_tokens: temporal tokens of a chunk: 0 (the ablation), 1, 4, 16, 64 or 256 (Table VIII).
         frame_fusion: "concat" keeps the tokens of every second (eq. 8); "mean" averages the features over time first.
+        joint_streams: whether each projector also sees the other stream, averaged over its tokens: how much a stutter shows depends on
+            the picture, and how much a blur shows on the motion. In the paper each sees its own.
+        feature_limit: at how many deviations from their mean standardised features are cut; None does not cut them. A channel behind a
+            rectifier has a long tail, and a video far out in one would be judged by it alone.
         projector_hidden_size: width inside the projectors; by default the tower's (vit, perceiver) or the decoder's (mlp).
         projector_num_heads: attention heads of the "vit" and "perceiver" projectors.
         projector_dropout: dropout on the features that enter a projector and inside an MLP.
@@ -148,6 +152,8 @@ class LmmVqaConfig(PreTrainedConfig):
     frame_statistics: bool = False
     num_temporal_tokens: int = 256
     frame_fusion: Literal["concat", "mean"] = "concat"
+    joint_streams: bool = False
+    feature_limit: float | None = None
     projector_hidden_size: int | None = None
     projector_num_heads: int = 16
     projector_dropout: float = 0.0
@@ -179,8 +185,10 @@ class LmmVqaConfig(PreTrainedConfig):
             rising = all(before < after for column in zip(*self.score_calibration, strict=True) for before, after in pairwise(column))
             if len(self.score_calibration) < 2 or not rising:
                 raise ValueError(f"score_calibration={self.score_calibration} must be at least two pairs of rising numbers.")
-        for name in ("interval_scale", "level_temperature"):
-            if getattr(self, name) <= 0:
+        if self.joint_streams and not self.num_temporal_tokens:
+            raise ValueError("joint_streams=True joins two streams, and with num_temporal_tokens=0 there is one.")
+        for name in ("feature_limit", "interval_scale", "level_temperature"):
+            if getattr(self, name) is not None and getattr(self, name) <= 0:
                 raise ValueError(f"{name}={getattr(self, name)} must be above 0.")
         if self.spatial_projector_type == "perceiver" and self.spatial_pooling != "mean":
             raise ValueError("A perceiver reads every place of the tower's map, so nothing is pooled: leave spatial_pooling at 'mean'.")
@@ -209,6 +217,11 @@ class LmmVqaConfig(PreTrainedConfig):
     def num_frame_statistics(self) -> int:
         """How many of the channels of a spatial feature, the last ones, are statistics of its key frame."""
         return NUM_FRAME_STATISTICS if self.frame_statistics else 0
+
+    @property
+    def joint_feature_size(self) -> int:
+        """Channels of what a projector sees where both streams are joined: temporal ones, then spatial ones."""
+        return self.temporal_config.feature_size + self.spatial_feature_size
 
     @property
     def spatial_hidden_size(self) -> int:

@@ -105,14 +105,18 @@ class LmmVqaModel(LmmVqaPreTrainedModel):
         super().__init__(config)
         self.vision_tower = AutoModel.from_config(config.vision_config)
         self.spatial_projector: Projector = SPATIAL_PROJECTORS[config.spatial_projector_type](
-            config, config.spatial_feature_size, config.spatial_hidden_size, config.num_frame_statistics
+            config,
+            config.joint_feature_size if config.joint_streams else config.spatial_feature_size,
+            config.spatial_hidden_size,
+            config.num_frame_statistics,
         )
         if config.num_temporal_tokens:
             self.temporal_tower = LmmVqaTemporalModel(config.temporal_config)
             self.temporal_projector: Projector = MlpProjector(
                 config,
-                config.temporal_config.feature_size,
+                config.joint_feature_size if config.joint_streams else config.temporal_config.feature_size,
                 config.projector_hidden_size or config.text_config.hidden_size,
+                config.num_frame_statistics if config.joint_streams else 0,
             )
         self.language_model = AutoModel.from_config(config.text_config)
         self.post_init()
@@ -217,22 +221,44 @@ class LmmVqaModel(LmmVqaPreTrainedModel):
         Returns:
             One tensor (tokens, hidden size of the language model) a video.
         """
+        inputs = self.projector_inputs(spatial_features, temporal_features, chunk_counts)
+        rows = torch.cat([getattr(self, name)(features) for name, features in inputs.items()], dim=1)
+        if self.config.frame_fusion == "mean":
+            return list(rows)
         present = self._present_chunks(spatial_features, chunk_counts)
-        streams = [(spatial_features, self.spatial_projector)]
+        return [video.flatten(0, 1) for video in rows.split(present.sum(1).tolist())]
+
+    def projector_inputs(
+        self,
+        spatial_features: torch.Tensor,
+        temporal_features: torch.Tensor | None = None,
+        chunk_counts: torch.Tensor | None = None,
+    ) -> dict[str, torch.Tensor]:
+        """What each projector sees, by its name; arguments as in `project_features`.
+
+        Returns:
+            "spatial_projector" and, if the model has a temporal tower, "temporal_projector": (chunks of all videos, or videos where
+            `frame_fusion` is "mean"; tokens; channels).
+        """
+        present = self._present_chunks(spatial_features, chunk_counts)
+        streams = {"spatial_projector": spatial_features}
         if self.config.num_temporal_tokens:
-            streams.append((temporal_features, self.temporal_projector))
-        tokens = []
-        for features, projector in streams:
+            streams["temporal_projector"] = temporal_features
+        for name, features in streams.items():
             if self.config.frame_fusion == "mean":
                 weights = present / present.sum(1, keepdim=True)
                 chunks = torch.einsum("vc,vc...->v...", weights.to(features.dtype), features)
             else:
                 chunks = features[present]
-            tokens.append(projector(chunks.to(projector.linear.weight.dtype)))
-        rows = torch.cat(tokens, dim=1)
-        if self.config.frame_fusion == "mean":
-            return list(rows)
-        return [video.flatten(0, 1) for video in rows.split(present.sum(1).tolist())]
+            streams[name] = chunks.to(getattr(self, name).linear.weight.dtype)
+        if self.config.joint_streams:
+            spatial, temporal = streams.values()
+            # Statistics of the frame stay the last channels.
+            streams = {
+                "spatial_projector": torch.cat([temporal.mean(1, keepdim=True).expand(-1, spatial.shape[1], -1), spatial], dim=2),
+                "temporal_projector": torch.cat([temporal, spatial.mean(1, keepdim=True).expand(-1, temporal.shape[1], -1)], dim=2),
+            }
+        return streams
 
     def get_video_features(
         self,

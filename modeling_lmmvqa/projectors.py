@@ -19,11 +19,12 @@ class FeatureStandardizer(nn.Module):
         few: the last of them, which are not a tower's. `fit` makes them so large that together they weigh as much as all before
             them, because a handful among thousands would be learned from too late; and they are cut at two deviations, because
             a frame darker or smoother than all of the training set would drown what the towers say.
+        limit: at how many deviations the others are cut; None does not cut them.
     """
 
-    def __init__(self, channels: int, few: int = 0):
+    def __init__(self, channels: int, few: int = 0, limit: float | None = None):
         super().__init__()
-        self.few = few
+        self.few, self.limit = few, limit
         self.register_buffer("mean", torch.zeros(channels))
         self.register_buffer("scale", torch.ones(channels))
 
@@ -42,8 +43,11 @@ class FeatureStandardizer(nn.Module):
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         standardized = (features - self.mean) * self.scale
+        many = standardized.shape[-1] - self.few
+        if self.limit is not None:
+            standardized[..., :many].clamp_(-self.limit, self.limit)
         if self.few:
-            standardized[..., -self.few :].clamp_(-2 * self._weight, 2 * self._weight)
+            standardized[..., many:].clamp_(-2 * self._weight, 2 * self._weight)
         return standardized
 
 
@@ -61,7 +65,7 @@ class Projector(nn.Module):
 
     def __init__(self, config: LmmVqaConfig, in_features: int, hidden_size: int, few: int = 0):
         super().__init__()
-        self.standardizer = FeatureStandardizer(in_features, few)
+        self.standardizer = FeatureStandardizer(in_features, few, config.feature_limit)
         self.dropout = nn.Dropout(config.projector_dropout)
         self.linear = nn.Linear(hidden_size, config.text_config.hidden_size)
         self.norm = nn.LayerNorm(config.text_config.hidden_size)

@@ -20,6 +20,7 @@ from modeling_lmmvqa import LmmVqaConfig, LmmVqaForConditionalGeneration, LmmVqa
         ("spatial_pooling", "max", "mean_and_deviation"),
         ("score_calibration", [[0.0, 0.0], [50.0, 0.0]], "rising"),
         ("score_calibration", [[0.0, 0.0]], "two pairs"),
+        ("feature_limit", 0.0, "above 0"),
         ("interval_scale", 0.0, "above 0"),
         ("level_temperature", 0.0, "above 0"),
     ],
@@ -36,6 +37,11 @@ def test_a_bad_value_is_shown_with_what_is_allowed(field, value, allowed):
 def test_temporal_config_refuses_what_slowfast_cannot_be(fields):
     with pytest.raises(ValueError, match=next(iter(fields))):
         LmmVqaTemporalConfig(**fields)
+
+
+def test_one_stream_has_no_other_to_join():
+    with pytest.raises(ValueError, match="num_temporal_tokens=0"):
+        LmmVqaConfig(joint_streams=True, num_temporal_tokens=0)
 
 
 def test_five_levels():

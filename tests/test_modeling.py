@@ -40,8 +40,9 @@ def batch(tiny):
 
 @pytest.mark.parametrize("spatial_projector_type", ["vit", "mlp", "perceiver"])
 @pytest.mark.parametrize("frame_fusion", ["concat", "mean"])
-def test_every_projector_and_fusion_gives_the_promised_tokens(spatial_projector_type, frame_fusion):
-    model, processor = make_tiny(spatial_projector_type=spatial_projector_type, frame_fusion=frame_fusion)
+@pytest.mark.parametrize("joint_streams", [False, True])
+def test_every_projector_and_fusion_gives_the_promised_tokens(spatial_projector_type, frame_fusion, joint_streams):
+    model, processor = make_tiny(spatial_projector_type=spatial_projector_type, frame_fusion=frame_fusion, joint_streams=joint_streams)
     frames = torch.zeros(75, 32, 32, 3, dtype=torch.uint8)
     inputs = question_inputs(processor, [frames], fps=25)
     seconds = 1 if frame_fusion == "mean" else 3
@@ -106,6 +107,39 @@ def test_a_few_channels_weigh_as_much_as_the_many_before_them():
     far = standardizer(features + 100 * features.std(0))
     assert (far[:, :10] > 90).all()
     torch.testing.assert_close(far[:, 10:], torch.full((500, 2), 2 * 5**0.5))
+
+
+def test_the_many_channels_are_cut_where_a_limit_is_set():
+    standardizer = FeatureStandardizer(6, few=2, limit=3.0)
+    # Not fitted: mean 0, deviation 1.
+    features = torch.tensor([[-9.0, -2.5, 2.9, 50.0, 0.1, -0.1]])
+    torch.testing.assert_close(standardizer(features), torch.tensor([[-3.0, -2.5, 2.9, 3.0, 0.1, -0.1]]))
+
+
+@pytest.mark.parametrize("frame_fusion", ["concat", "mean"])
+@torch.no_grad()
+def test_joint_streams_show_each_projector_both(frame_fusion):
+    """Against the features of each second written out; the statistics of the frame stay last, for both."""
+    model, _ = make_tiny(spatial_projector_type="mlp", frame_statistics=True, joint_streams=True, frame_fusion=frame_fusion)
+    config = model.config
+    spatial = torch.randn(2, 3, config.num_spatial_tokens, config.spatial_feature_size)
+    temporal = torch.randn(2, 3, config.num_temporal_tokens, config.temporal_config.feature_size)
+    counts = torch.tensor([3, 1])
+    inputs = model.model.projector_inputs(spatial, temporal, counts)
+    seconds = [(spatial[0], temporal[0]), (spatial[1, :1], temporal[1, :1])]
+    if frame_fusion == "mean":
+        pairs = [(pictures.mean(0), motions.mean(0)) for pictures, motions in seconds]
+    else:
+        pairs = [pair for pictures, motions in seconds for pair in zip(pictures, motions, strict=True)]
+    assert inputs.keys() == {"spatial_projector", "temporal_projector"} and {len(value) for value in inputs.values()} == {len(pairs)}
+    for row, (picture, motion) in enumerate(pairs):
+        for token in range(config.num_spatial_tokens):
+            torch.testing.assert_close(inputs["spatial_projector"][row, token], torch.cat([motion.mean(0), picture[token]]))
+        for token in range(config.num_temporal_tokens):
+            torch.testing.assert_close(inputs["temporal_projector"][row, token], torch.cat([motion[token], picture.mean(0)]))
+    for name, features in inputs.items():
+        projector = getattr(model.model, name)
+        assert projector.standardizer.few == NUM_FRAME_STATISTICS and projector.input.in_features == features.shape[-1]
 
 
 def test_frame_statistics_tell_brightness_and_blur_of_a_real_frame(clip):

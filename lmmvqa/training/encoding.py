@@ -16,7 +16,7 @@ from lmmvqa.console import messages
 from lmmvqa.training.collators import AnswerCollator
 from lmmvqa.training.feature_cache import PROBED, FeatureCache
 from lmmvqa.training.training_data import TrainingData
-from modeling_lmmvqa.feature_batches import encode_video
+from modeling_lmmvqa.feature_batches import encode_video, stack_features
 
 logger = logging.getLogger(__name__)
 
@@ -83,7 +83,7 @@ def _shared(items: list[Any], work: Callable[[list[Any]], list[Any]]) -> list[An
 
 
 def fit_standardizers(model: Any, collator: AnswerCollator, data: TrainingData) -> None:
-    """Measure the statistics of the features on the training set (on at most 2,000 of its videos, evenly spread)."""
+    """Measure the statistics of what the projectors see on the training set (on at most 2,000 of its videos, evenly spread)."""
     rows = data.train
     column = "features" if collator.cache is not None else "id"
     firsts = list({name: index for index, name in reversed(list(enumerate(rows[column])))}.values())
@@ -92,10 +92,8 @@ def fit_standardizers(model: Any, collator: AnswerCollator, data: TrainingData) 
     for index in firsts:
         inputs = collator.video_inputs([rows[index]])
         if collator.cache is None:
-            inputs = encode_video(model.model, inputs)
-        for name in ("spatial_features", "temporal_features"):
-            if name in inputs:
-                streams.setdefault(name, []).append(inputs[name].reshape(-1, inputs[name].shape[-1]))
+            inputs = stack_features([encode_video(model.model, inputs)])
+        for name, features in model.model.projector_inputs(**inputs).items():
+            streams.setdefault(name, []).append(features.flatten(0, 1))
     for name, features in streams.items():
-        projector = getattr(model.model, name.replace("features", "projector"))
-        projector.standardizer.fit(torch.cat(features))
+        getattr(model.model, name).standardizer.fit(torch.cat(features))
