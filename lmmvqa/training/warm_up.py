@@ -21,9 +21,9 @@ from processing.quality_prompts import MAX_SCORE
 
 logger = logging.getLogger(__name__)
 
-BATCH_SIZE = 16
-LEARNING_RATE = 1e-3
-WEIGHT_DECAY = 0.05
+BATCH_SIZE = 64
+LEARNING_RATE = 2e-3
+WEIGHT_DECAY = 0.3
 # The probability of the better word is the logistic function of so many times the cosine.
 SHARPNESS = 5.0
 # Errors below so many points count squared, those above linearly.
