@@ -89,7 +89,7 @@ class LmmVqaConfig(PreTrainedConfig):
         num_temporal_tokens: temporal tokens of a chunk: 0 (the ablation), 1, 4, 16, 64 or 256 (Table VIII).
         frame_fusion: "concat" keeps the tokens of every second (eq. 8); "mean" averages the features over time first.
         joint_streams: whether each projector also sees the other stream, averaged over its tokens: how much a stutter shows depends on
-            the picture, and how much a blur shows on the motion. In the paper each sees its own.
+            the picture, and how much a blur shows on the motion. In the paper each sees its own; without temporal tokens there is no other.
         feature_limit: at how many deviations from their mean standardised features are cut; None does not cut them. A channel behind a
             rectifier has a long tail, and a video far out in one would be judged by it alone.
         projector_hidden_size: width inside the projectors; by default the tower's (vit, perceiver) or the decoder's (mlp).
@@ -185,8 +185,6 @@ class LmmVqaConfig(PreTrainedConfig):
             rising = all(before < after for column in zip(*self.score_calibration, strict=True) for before, after in pairwise(column))
             if len(self.score_calibration) < 2 or not rising:
                 raise ValueError(f"score_calibration={self.score_calibration} must be at least two pairs of rising numbers.")
-        if self.joint_streams and not self.num_temporal_tokens:
-            raise ValueError("joint_streams=True joins two streams, and with num_temporal_tokens=0 there is one.")
         for name in ("feature_limit", "interval_scale", "level_temperature"):
             if getattr(self, name) is not None and getattr(self, name) <= 0:
                 raise ValueError(f"{name}={getattr(self, name)} must be above 0.")
@@ -219,8 +217,10 @@ class LmmVqaConfig(PreTrainedConfig):
         return NUM_FRAME_STATISTICS if self.frame_statistics else 0
 
     @property
-    def joint_feature_size(self) -> int:
-        """Channels of what a projector sees where both streams are joined: temporal ones, then spatial ones."""
+    def joint_feature_size(self) -> int | None:
+        """Channels of what each projector sees where two streams are joined: temporal ones, then spatial ones."""
+        if not (self.joint_streams and self.num_temporal_tokens):
+            return None
         return self.temporal_config.feature_size + self.spatial_feature_size
 
     @property

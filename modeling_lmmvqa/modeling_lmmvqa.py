@@ -104,9 +104,10 @@ class LmmVqaModel(LmmVqaPreTrainedModel):
     def __init__(self, config: LmmVqaConfig):
         super().__init__(config)
         self.vision_tower = AutoModel.from_config(config.vision_config)
+        joint = config.joint_feature_size
         self.spatial_projector: Projector = SPATIAL_PROJECTORS[config.spatial_projector_type](
             config,
-            config.joint_feature_size if config.joint_streams else config.spatial_feature_size,
+            joint or config.spatial_feature_size,
             config.spatial_hidden_size,
             config.num_frame_statistics,
         )
@@ -114,9 +115,9 @@ class LmmVqaModel(LmmVqaPreTrainedModel):
             self.temporal_tower = LmmVqaTemporalModel(config.temporal_config)
             self.temporal_projector: Projector = MlpProjector(
                 config,
-                config.joint_feature_size if config.joint_streams else config.temporal_config.feature_size,
+                joint or config.temporal_config.feature_size,
                 config.projector_hidden_size or config.text_config.hidden_size,
-                config.num_frame_statistics if config.joint_streams else 0,
+                config.num_frame_statistics if joint else 0,
             )
         self.language_model = AutoModel.from_config(config.text_config)
         self.post_init()
@@ -251,7 +252,7 @@ class LmmVqaModel(LmmVqaPreTrainedModel):
             else:
                 chunks = features[present]
             streams[name] = chunks.to(getattr(self, name).linear.weight.dtype)
-        if self.config.joint_streams:
+        if self.config.joint_feature_size:
             spatial, temporal = streams.values()
             # Statistics of the frame stay the last channels.
             streams = {

@@ -39,11 +39,6 @@ def test_temporal_config_refuses_what_slowfast_cannot_be(fields):
         LmmVqaTemporalConfig(**fields)
 
 
-def test_one_stream_has_no_other_to_join():
-    with pytest.raises(ValueError, match="num_temporal_tokens=0"):
-        LmmVqaConfig(joint_streams=True, num_temporal_tokens=0)
-
-
 def test_five_levels():
     levels = ["bad", "poor", "fair", "good", "excellent"]
     assert LmmVqaConfig(levels=levels).levels == levels

@@ -142,6 +142,17 @@ def test_joint_streams_show_each_projector_both(frame_fusion):
         assert projector.standardizer.few == NUM_FRAME_STATISTICS and projector.input.in_features == features.shape[-1]
 
 
+@torch.no_grad()
+def test_one_stream_has_no_other_to_join():
+    """An ablation takes the temporal tokens from a model of joint streams."""
+    model, _ = make_tiny(temporal=False, joint_streams=True)
+    features = torch.randn(1, 2, 4, model.config.spatial_feature_size)
+    inputs = model.model.projector_inputs(features)
+    assert inputs.keys() == {"spatial_projector"}
+    torch.testing.assert_close(inputs["spatial_projector"], features[0])
+    assert len(model.model.project_features(features)[0]) == 2 * 4
+
+
 def test_frame_statistics_tell_brightness_and_blur_of_a_real_frame(clip):
     """Each fault moves the statistics that are there for it, against numpy's quantiles, a filter of scipy and a blur of torchvision."""
     with open_video(clip) as reader:
