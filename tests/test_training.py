@@ -149,6 +149,16 @@ def test_a_decoder_that_learns_words_learns_what_the_tokens_say_and_not_the_rati
     assert losses[0] == losses[1]
 
 
+@pytest.mark.parametrize("learns", [dict(loss="read_out"), dict(loss="answer", warm_up_epochs=1)], ids=str)
+def test_data_without_ratings_teaches_no_rating(learns, settings, tmp_path):
+    instructions = tmp_path / "instructions"
+    instructions.mkdir()
+    shutil.copy(DATA / "flower.mp4", instructions / "v_0.mp4")
+    (instructions / "VideoInstruct.json").write_text(json.dumps([{"q": "What moves?", "a": "A flower.", "video_id": "v_0"}]))
+    with pytest.raises(ValueError, match="learns from ratings, and the data has none: set loss=answer and warm_up_epochs=0"):
+        make_trainer(settings, tmp_path / "run", dataset="video_instructions", data_dir=str(instructions), **learns)
+
+
 @pytest.mark.parametrize("frame_fusion", ["concat", "mean"])
 def test_a_word_score_is_the_product_of_both_streams(frame_fusion):
     model, _ = make_tiny(frame_fusion=frame_fusion)

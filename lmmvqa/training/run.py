@@ -110,17 +110,22 @@ def build_trainer(arguments: LmmVqaTrainingArguments) -> LmmVqaTrainer:
     fresh = arguments.model == FRESH_DEFAULT
     if fresh if arguments.standardize_features is None else arguments.standardize_features:
         fit_standardizers(model, collator, data)
+    if arguments.loss != "answer" or arguments.warm_up_epochs:
+        rated = data.map(_rated)
+        if not len(rated.train):
+            raise ValueError(
+                f"loss={arguments.loss} with warm_up_epochs={arguments.warm_up_epochs} learns from ratings, and the data has none: set "
+                "loss=answer and warm_up_epochs=0."
+            )
     # A run that goes on has its projectors in its checkpoint.
     if arguments.warm_up_epochs and last_checkpoint(arguments.output_dir) is None:
-        warm_up(model, collator, _rated(data.train), arguments.warm_up_epochs, arguments.seed)
+        warm_up(model, collator, rated.train, arguments.warm_up_epochs, arguments.seed)
     model = make_trainable(
         model, arguments.trains, rank=arguments.lora_rank, alpha=arguments.lora_alpha, dropout=arguments.lora_dropout,
         matrices_only=arguments.muon, seed=arguments.seed,
     )
     if arguments.loss != "answer":
-        data = data.map(_rated)
-        if not len(data.train):
-            raise ValueError(f"loss={arguments.loss} learns from ratings, and the data has none: set loss=answer.")
+        data = rated
         collator = ReadOutCollator(**shared, levels=tuple(processor.levels) if "level" in arguments.tasks else (), ends=arguments.loss != "read_out")
     return LmmVqaTrainer(
         model=model,
