@@ -245,13 +245,12 @@ class LmmVqaModel(LmmVqaPreTrainedModel):
         streams = {"spatial_projector": spatial_features}
         if self.config.num_temporal_tokens:
             streams["temporal_projector"] = temporal_features
-        for name, features in streams.items():
-            if self.config.frame_fusion == "mean":
-                weights = present / present.sum(1, keepdim=True)
-                chunks = torch.einsum("vc,vc...->v...", weights.to(features.dtype), features)
-            else:
-                chunks = features[present]
-            streams[name] = chunks.to(getattr(self, name).linear.weight.dtype)
+        if self.config.frame_fusion == "mean":
+            weights = present / present.sum(1, keepdim=True)
+            streams = {name: torch.einsum("vc,vc...->v...", weights.to(stream.dtype), stream) for name, stream in streams.items()}
+        else:
+            streams = {name: stream[present] for name, stream in streams.items()}
+        streams = {name: stream.to(getattr(self, name).linear.weight.dtype) for name, stream in streams.items()}
         if self.config.joint_feature_size:
             spatial, temporal = streams.values()
             # Statistics of the frame stay the last channels.
