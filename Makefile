@@ -30,7 +30,7 @@ test-wheel: $(STAMP)
 lint: $(STAMP)
 	.venv/bin/ruff check .
 
-# The default checkpoint from nothing: about six hours on two cores. CLIPS is a folder with those of
+# The default checkpoint from nothing: about four hours on two cores. CLIPS is a folder with those of
 # lmmvqa/checkpoint/sources.csv that no package registry carries. What is done already is not done again.
 RUN := runs/default_checkpoint
 TOWER := train-tower $(RUN)/ladder/ratings.csv --held-out-fold 1 --held-out-fold 0 --tower
@@ -38,9 +38,7 @@ PROJECTORS := train default_checkpoint data_dir=$(RUN)/ladder feature_cache=$(RU
 checkpoint: $(STAMP)
 	.venv/bin/lmmvqa ladder-sources $(RUN)/sources --clips "$(CLIPS)"
 	.venv/bin/lmmvqa ladder $(RUN)/sources --output $(RUN)/ladder
-	test -f $(RUN)/spatial_first/config.json || .venv/bin/lmmvqa $(TOWER) spatial --epochs 8 --output $(RUN)/spatial_first
-	test -f $(RUN)/spatial_second/config.json || .venv/bin/lmmvqa $(TOWER) spatial --epochs 10 --start $(RUN)/spatial_first --output $(RUN)/spatial_second
-	test -f $(RUN)/spatial/config.json || .venv/bin/lmmvqa $(TOWER) spatial --epochs 8 --average --start $(RUN)/spatial_second --output $(RUN)/spatial
+	test -f $(RUN)/spatial/config.json || .venv/bin/lmmvqa $(TOWER) spatial --photographs $(RUN)/sources --output $(RUN)/spatial
 	test -f $(RUN)/temporal/config.json || .venv/bin/lmmvqa $(TOWER) temporal --output $(RUN)/temporal
 	for tower in spatial temporal; do \
 	  cp $(RUN)/$$tower/config.json $(RUN)/$$tower/model.safetensors lmmvqa/checkpoint/$${tower}_tower || exit 1; \

@@ -22,7 +22,10 @@ from torch.nn import functional
 from transformers import AutoModel
 
 from lmmvqa.default_checkpoint import fetch
-from lmmvqa.training.spatial_tower import DISTORTION_RESNET, load_distortion_resnet, read_key_frames
+from lmmvqa.training.rated_tiles import tells_its_rating
+from lmmvqa.training.spatial_tower import DISTORTION_RESNET, load_distortion_resnet
+from lmmvqa.training.tower_training import ladder_rows
+from processing.video_reader import open_video
 
 FAMILIES = ("codec", "spatial", "pair")
 FRAGMENT, GRID = 32, 7
@@ -72,12 +75,13 @@ def main() -> None:
     parser.add_argument("--tower", help="another ResNet tower, as `lmmvqa train-tower` writes it")
     options = parser.parse_args()
     tower = AutoModel.from_pretrained(options.tower).float().eval() if options.tower else load_distortion_resnet(fetch(DISTORTION_RESNET))
-    copies = [copy for copy in read_key_frames(options.ratings) if copy.family in FAMILIES]
-    ratings, folds = np.array([copy.rating for copy in copies]), np.array([copy.fold for copy in copies])
+    copies = [row for row in ladder_rows(options.ratings) if row["family"] in FAMILIES and tells_its_rating(row)]
+    ratings, folds = (np.array([float(row[name]) for row in copies]) for name in ("mos", "fold"))
     found = {view: [] for view in VIEWS}
     seconds = dict.fromkeys(VIEWS, 0.0)
     for copy in track(copies, "Encoding"):
-        frame = copy.frames[:1].float() / 255
+        with open_video(copy["video"], max_chunks=1) as reader:
+            frame = torch.as_tensor(next(iter(reader)).key_frame)[None].float() / 255
         for name, view in VIEWS.items():
             start = time.perf_counter()
             found[name].append(moments(tower, view(frame)))

@@ -20,11 +20,11 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from transformers import AutoModel
 
-from lmmvqa.training.spatial_tower import UNSEEN, SpatialTowerWithHead
+from lmmvqa.training.rated_tiles import FAMILIES, tells_its_rating
+from lmmvqa.training.spatial_tower import SpatialTowerWithHead
 from lmmvqa.training.tower_training import ladder_rows
 from processing.video_reader import open_video
 
-FAMILIES = ("codec", "spatial", "pair", "noise", "banding")
 STRENGTHS = (1e2, 1e3, 1e4, 1e5)
 
 
@@ -41,10 +41,7 @@ def main() -> None:
     parser.add_argument("--tower", action="append", required=True, help="as `lmmvqa train-tower` writes it; several side by side")
     parser.add_argument("--split", default="validation")
     options = parser.parse_args()
-    rows = [
-        row for row in ladder_rows(options.ratings)
-        if row["split"] == options.split and row["family"] in FAMILIES and row["rung"] not in UNSEEN
-    ]
+    rows = [row for row in ladder_rows(options.ratings) if row["split"] == options.split and tells_its_rating(row)]
     rated, contents, families = (np.array([row[name] for row in rows]) for name in ("mos", "content", "family"))
     rated = rated.astype(float)
     table = Table("tower", "all", *FAMILIES, title=f"SRCC with VMAF over {len(rows)} copies of {len(set(contents))} contents")

@@ -197,36 +197,39 @@ def train_tower(
     ratings: Annotated[Path, typer.Argument(help="ratings.csv of `lmmvqa ladder`.")],
     output: Annotated[Path, typer.Option(help="Folder for the tower.")],
     tower: Annotated[Literal["spatial", "temporal"], typer.Option(help="Which of the two.")] = "temporal",
+    photographs: Annotated[Path | None, typer.Option(help="Folder of the ladder's sources, of whose photographs a spatial tower sees more.")] = None,
     start: Annotated[str | None, typer.Option(help="Spatial tower to learn on from, a folder; by default that of fdim's DIST metric.")] = None,
-    epochs: Annotated[int, typer.Option(min=1)] = 12,
-    average: Annotated[bool, typer.Option("--average", help="Of a spatial tower, keep the mean of the weights before and after.")] = False,
+    epochs: Annotated[int | None, typer.Option(min=1, help="By default 12, of a spatial tower 1.")] = None,
     held_out_fold: Annotated[list[int] | None, typer.Option(min=0, max=4, help="Folds not to learn from; the report is on the first one. By default 0.")] = None,
 ) -> None:
     """Train a tower of the default checkpoint on a ladder."""
     with clear_errors():
-        from lmmvqa.training.tower_training import split_by_fold
-
         folds = held_out_fold or [0]
         if tower == "spatial":
             import torch
 
             from lmmvqa.composing import load_vision_tower
             from lmmvqa.default_checkpoint import fetch
+            from lmmvqa.training.rated_tiles import RatedTiles, make_tiles
             from lmmvqa.training.spatial_tower import (
                 DISTORTION_RESNET,
+                KeyFrames,
                 load_distortion_resnet,
-                read_key_frames,
                 train_spatial_tower,
             )
 
-            train, held_out = split_by_fold(read_key_frames(ratings), folds)
+            if photographs is None:
+                raise ValueError("A spatial tower learns from photographs, too: name the folder of the ladder's sources with --photographs.")
+            held_out = KeyFrames(ratings, folds[0])
+            make_tiles(ratings, photographs, output / "tiles", held_out=folds)
             network = load_vision_tower(start, dtype=torch.float32) if start else load_distortion_resnet(fetch(DISTORTION_RESNET))
-            metrics = train_spatial_tower(network, train, held_out, output, epochs=epochs, average=average)
+            metrics = train_spatial_tower(network, RatedTiles(output / "tiles"), held_out, output, epochs=epochs or 1)
         else:
             from lmmvqa.training.temporal_tower import SMALL_TOWER, read_chunks, train_temporal_tower
+            from lmmvqa.training.tower_training import split_by_fold
 
             train, held_out = split_by_fold(read_chunks(ratings, SMALL_TOWER), folds)
-            metrics = train_temporal_tower(train, held_out, output, SMALL_TOWER, epochs=epochs)
+            metrics = train_temporal_tower(train, held_out, output, SMALL_TOWER, epochs=epochs or 12)
         typer.echo(json.dumps(metrics))
 
 

@@ -204,7 +204,7 @@ def build_ladder(sources: Iterable[Path], output: Path, *, workers: int = 2) -> 
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
         for content, (rows, _) in zip(contents, outcomes, strict=True):
-            writer.writerows({**row, "split": _split(content), "fold": _fold(content)} for row in rows)
+            writer.writerows({**row, "split": _split(content), "fold": content_fold(content)} for row in rows)
     if failures := [f"{content.path}: {error}" for content, (_, error) in zip(contents, outcomes, strict=True) if error]:
         raise RuntimeError(f"{len(failures)} of {len(contents)} contents failed, the others are in {ratings}:\n" + "\n".join(failures))
     if empty := {"train", *SPLITS.values()} - {_split(content) for content in contents}:
@@ -224,13 +224,13 @@ def _draw(*key: str) -> float:
     return int.from_bytes(hashlib.sha256("/".join(key).encode()).digest()[:8], "big") / 2**64
 
 
-def _fold(content: Content) -> int:
+def content_fold(content: Content) -> int:
     """Depends on the name alone, so that no content changes its fold when others are added."""
     return int(NUM_FOLDS * _draw("fold", content.path.stem))
 
 
 def _split(content: Content) -> str:
-    return SPLITS.get(_fold(content), "train")
+    return SPLITS.get(content_fold(content), "train")
 
 
 def _rungs(content: Content) -> list[Rung]:

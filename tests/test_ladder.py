@@ -28,7 +28,16 @@ from lmmvqa.ladder import (
     fresh_frames,
 )
 from lmmvqa.ladder_sources import Source, collect_sources, read_sources
-from lmmvqa.training.spatial_tower import CROP, FrameDataset, read_key_frames, train_spatial_tower
+from lmmvqa.training.rated_tiles import (
+    MEASURES,
+    TILE,
+    TILES_OF_KEY_FRAME,
+    TILES_OF_PHOTOGRAPH,
+    RatedTiles,
+    make_tiles,
+    measure,
+)
+from lmmvqa.training.spatial_tower import KeyFrames, train_spatial_tower
 from lmmvqa.training.temporal_tower import MOTIONS, SMALL_TOWER, ChunkDataset, read_chunks, train_temporal_tower
 from lmmvqa.training.tower_training import split_by_fold
 from modeling_lmmvqa import LmmVqaTemporalModel
@@ -144,13 +153,15 @@ def test_sources_are_taken_by_their_hash(tmp_path):
 
 
 def test_a_tower_is_refused_without_contents_to_test_it_on(ratings):
-    copies = read_key_frames(ratings)
+    copies = read_chunks(ratings, SMALL_TOWER)
     there = sorted({copy.fold for copy in copies})
     missing = next(fold for fold in range(5) if fold not in there)
     with pytest.raises(ValueError, match=f"fold {missing}; the ladder has copies of folds {', '.join(map(str, there))}: .*--held-out-fold"):
         split_by_fold(copies, [missing])
     with pytest.raises(ValueError, match="--held-out-fold"):
         split_by_fold(copies, range(5))
+    with pytest.raises(ValueError, match=f"no copies of fold {missing} .*--held-out-fold"):
+        KeyFrames(ratings, missing)
 
 
 def test_the_temporal_tower_trains_on_a_ladder(ratings, tmp_path):
@@ -168,25 +179,49 @@ def test_the_temporal_tower_trains_on_a_ladder(ratings, tmp_path):
     assert slow.shape[2] == 6 and fast.shape[2] == 24
 
 
-def test_the_spatial_tower_trains_on_a_ladder(ratings, tmp_path):
-    copies = read_key_frames(ratings)
-    assert {copy.frames.shape[1:] for copy in copies} == {(3, 360, 640)}
-    # The frames of a copy that stutters are clean, and what its motion costs is not theirs to tell.
-    assert {copy.rating for copy in copies if copy.family == "temporal"} == {1.0} and "flicker" not in {c.family for c in copies}
-    sample = FrameDataset(copies, augment=True)
-    assert sample[0]["frames"].shape == (3, CROP, CROP) and not torch.equal(sample[0]["frames"], sample[0]["frames"].flip(-1))
+@pytest.fixture(scope="module")
+def tiles(ratings, sources, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tiles")
+    make_tiles(ratings, sources, folder, held_out=())
+    return folder
+
+
+def test_tiles_are_rated_each_by_itself(tiles):
+    names = {name.name.removesuffix(".tiles.npy") for name in tiles.glob("*.tiles.npy")}
+    assert names == {"copies_flower", "copies_monster", "copies_monster_calm", "photograph_monster"}
+    cut, measures = (np.load(tiles / f"photograph_monster.{part}.npy") for part in ("tiles", "measures"))
+    assert cut.shape == (TILES_OF_PHOTOGRAPH, 3, TILE, TILE) and measures.shape == (TILES_OF_PHOTOGRAPH, len(MEASURES))
+    assert measures[:, -1].min() < 30 and measures[:, -1].max() > 90
+    # No motion and no fault: VMAF of that is 97.
+    assert np.allclose(measure(cut[:3], cut[:3]), [[1, 1, 1, 1, 1, 97.4]] * 3, atol=0.1)
+    # One frame of one copy is not as bad everywhere.
+    frames = np.load(tiles / "copies_flower.measures.npy")[:, -1].reshape(-1, TILES_OF_KEY_FRAME)
+    assert frames.std(1).max() > 5
+
+
+def test_tiles_are_made_once_and_the_same(tiles, ratings, sources, tmp_path):
+    stamps = {path: path.stat().st_mtime_ns for path in tiles.iterdir()}
+    lost = tiles / "photograph_monster.measures.npy"
+    before = lost.read_bytes()
+    lost.unlink()
+    make_tiles(ratings, sources, tiles, held_out=())
+    assert lost.read_bytes() == before
+    assert all(path.stat().st_mtime_ns == stamp for path, stamp in stamps.items() if "photograph" not in path.name)
+    folds = sorted({int(row["fold"]) for row in csv.DictReader(ratings.open(newline=""))})
+    make_tiles(ratings, sources, tmp_path, held_out=folds)
+    with pytest.raises(ValueError, match="no rated tiles"):
+        RatedTiles(tmp_path)
+
+
+def test_the_spatial_tower_trains_on_tiles(ratings, tiles, tmp_path):
+    data = RatedTiles(tiles)
+    sample = data[len(data) - 1]
+    assert sample["frames"].shape == (3, TILE, TILE) and sample["rating"].shape == (len(MEASURES),) and sample["rating"].max() <= 1.5
+    held_out = KeyFrames(ratings, int(next(csv.DictReader(ratings.open(newline="")))["fold"]))
     tower = ResNetModel(ResNetConfig(embedding_size=8, hidden_sizes=[8, 8, 8, 8], depths=[1, 1, 1, 1], layer_type="basic"))
     before = {name: weight.clone() for name, weight in tower.state_dict().items()}
-    # The first step only warms up.
-    metrics = train_spatial_tower(tower, copies[:16], copies[-15:], tmp_path / "tower", epochs=3)
+    metrics = train_spatial_tower(tower, torch.utils.data.Subset(data, range(0, len(data), 20)), held_out, tmp_path / "tower", epochs=2)
     assert -1 <= metrics["srcc"] <= 1 and {"srcc_codec", "srcc_spatial"} <= set(metrics)
     trained = AutoModel.from_pretrained(tmp_path / "tower").state_dict()
     changed = {name for name in before if not torch.equal(before[name].half(), trained[name].half())}
     assert changed and not any("running" in name for name in changed)
-
-    halfway = ResNetModel(tower.config)
-    halfway.load_state_dict(before)
-    train_spatial_tower(halfway, copies[:16], copies[-15:], tmp_path / "mean", epochs=3, average=True)
-    mean = AutoModel.from_pretrained(tmp_path / "mean").state_dict()
-    assert any(not torch.equal(mean[name], trained[name]) for name in changed)
-    assert all(torch.allclose(mean[name].float(), (before[name] + trained[name].float()) / 2, atol=2e-3) for name in changed)

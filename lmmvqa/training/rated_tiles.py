@@ -1,0 +1,258 @@
+"""Tiles of frames with ratings of their own, for the spatial tower to learn from.
+
+A copy's one rating says little about any place in it, and a tower that sees a few thousand copies soon knows their contents by
+heart. Tiles are rated each by itself, with VMAF and with what VMAF is made of, and there can be as many as one likes: those of
+the ladder's key frames, and those cut from photographs at any size, blurred, rescaled, made noisy and compressed on the spot.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch.utils.data import Dataset
+
+from lmmvqa.ladder import PHOTOGRAPH_SUFFIXES, Content, content_fold
+from lmmvqa.training.tower_training import ladder_rows
+from modeling_lmmvqa.frame_statistics import LUMA
+from processing.video_reader import open_video
+
+logger = logging.getLogger(__name__)
+
+TILE = 160
+# Of libvmaf, 0 to 1 but for the last: how much of four scales is left (visual information fidelity), how much of the
+# detail (detail loss), and VMAF of a still picture.
+MEASURES = ("integer_vif_scale0", "integer_vif_scale1", "integer_vif_scale2", "integer_vif_scale3", "integer_adm2", "vmaf")
+# Of the ladder: what one frame shows, and what can be told without the source.
+FAMILIES = ("codec", "spatial", "pair", "noise", "banding")
+# A frame of these is not that of the source at its time.
+MISALIGNED = ("stutter_x264",)
+TILES_OF_PHOTOGRAPH, TILES_OF_KEY_FRAME = 720, 12
+# Tiles of one photograph that are compressed alike.
+_COMPRESSED_TOGETHER = 40
+# A codec at a rate at which nothing is to be seen, as it stores the ladder's copies.
+_TRANSPARENT_CRF = 12
+
+
+def make_tiles(ratings: Path, photographs: Path, output: Path, *, held_out: Sequence[int], workers: int = 2) -> None:
+    """Cut and rate the tiles of a ladder's copies and of the photographs that it was made of. What is there is not made again.
+
+    Args:
+        ratings: ratings.csv of the ladder; its folder has the sources, reference.mkv, too.
+        photographs: folder of the ladder's sources. Videos in it are passed over.
+        output: folder for `<name>.tiles.npy` (tiles, 3, TILE, TILE) uint8 and `<name>.measures.npy` (tiles, MEASURES) float32.
+        held_out: folds to leave out.
+    """
+    output.mkdir(parents=True, exist_ok=True)
+    folders: dict[Path, list[Path]] = {}
+    for row in ladder_rows(ratings):
+        if int(row["fold"]) not in held_out and tells_its_rating(row):
+            folders.setdefault(Path(row["video"]).parent, []).append(Path(row["video"]))
+    sources = [path for path in sorted(photographs.iterdir()) if path.suffix.lower() in PHOTOGRAPH_SUFFIXES]
+    sources = [path for path in sources if content_fold(Content(path)) not in held_out]
+
+    def of_copies(folder: Path) -> None:
+        _write(output / f"copies_{folder.name}", lambda: _tiles_of_copies(folder / "reference.mkv", folders[folder]))
+
+    def of_photograph(path: Path) -> None:
+        _write(output / f"photograph_{path.stem}", lambda: _tiles_of_photograph(path))
+
+    with ThreadPoolExecutor(workers) as pool:
+        for _ in (*pool.map(of_copies, folders), *pool.map(of_photograph, sources)):
+            pass
+
+
+def tells_its_rating(row: dict[str, str]) -> bool:
+    """Whether a key frame of this copy of a ladder, by itself, shows what the copy was rated for."""
+    return row["family"] in FAMILIES and row["rung"] not in MISALIGNED
+
+
+class RatedTiles(Dataset):
+    """The tiles in the folder of `make_tiles`, mirrored at random: "frames" (3, TILE, TILE) from 0 to 1, and
+    "rating" (MEASURES,) from 0 to 1.
+
+    Raises:
+        ValueError: there are none.
+    """
+
+    def __init__(self, folder: Path, *, seed: int = 0):
+        names = [Path(str(name).replace(".measures.", ".tiles.")) for name in sorted(folder.glob("*.measures.npy"))]
+        if not names:
+            raise ValueError(f"{folder} has no rated tiles: all contents of the ladder are in folds that are held out.")
+        self.tiles = [np.load(name, mmap_mode="r") for name in names]
+        self.measures = [np.load(str(name).replace(".tiles.", ".measures.")) for name in names]
+        self.ends = np.cumsum([len(tiles) for tiles in self.tiles])
+        self.random = np.random.default_rng(seed)
+
+    def __len__(self) -> int:
+        return int(self.ends[-1])
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        place = int(np.searchsorted(self.ends, index, side="right"))
+        index -= int(self.ends[place]) - len(self.tiles[place])
+        frame = torch.from_numpy(self.tiles[place][index].astype(np.float32)) / 255
+        for axis in (-1, -2):
+            if self.random.random() < 0.5:
+                frame = frame.flip(axis)
+        rating = torch.from_numpy(self.measures[place][index]).clone()
+        rating[-1] /= 100
+        return {"frames": frame, "rating": rating}
+
+
+def _write(target: Path, make: Callable[[], tuple[np.ndarray, np.ndarray]]) -> None:
+    measures = target.with_name(f"{target.name}.measures.npy")
+    if measures.exists():
+        return
+    copies, references = make()
+    np.save(target.with_name(f"{target.name}.tiles.npy"), copies)
+    # The measures come last: where they are, the tiles are whole.
+    np.save(measures, measure(copies, references))
+    logger.info("%s: %d tiles", target.name, len(copies))
+
+
+def _tiles_of_copies(reference: Path, copies: Iterable[Path]) -> tuple[np.ndarray, np.ndarray]:
+    with open_video(reference) as reader:
+        clean = [np.asarray(chunk.key_frame) for chunk in reader]
+    tiles, references = [], []
+    for copy in copies:
+        random = _random(copy.parent.name, copy.name)
+        with open_video(copy) as reader:
+            for chunk, source in zip(reader, clean, strict=False):
+                for _ in range(TILES_OF_KEY_FRAME):
+                    top, left = (int(random.integers(side - TILE + 1)) for side in source.shape[1:])
+                    place = (slice(None), slice(top, top + TILE), slice(left, left + TILE))
+                    tiles.append(np.asarray(chunk.key_frame)[place])
+                    references.append(source[place])
+    return np.stack(tiles), np.stack(references)
+
+
+def _tiles_of_photograph(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    random = _random(path.name)
+    with Image.open(path) as picture:
+        picture = ImageOps.exif_transpose(picture).convert("RGB")
+    tiles, references = [], []
+    for _ in range(0, TILES_OF_PHOTOGRAPH, _COMPRESSED_TOGETHER):
+        clean = np.stack([_clean_tile(picture, random) for _ in range(_COMPRESSED_TOGETHER)])
+        faulty = np.stack([_distort(tile, random) for tile in clean])
+        tiles.append(_compress(faulty, int(random.choice([0, _TRANSPARENT_CRF, random.integers(18, 51)], p=[0.15, 0.35, 0.5]))))
+        references.append(clean)
+    return np.concatenate(tiles), np.concatenate(references)
+
+
+def _clean_tile(picture: Image.Image, random: np.random.Generator) -> np.ndarray:
+    """A square of any place and size, made smaller, so that what a JPEG file lost is not seen; brighter or darker at times."""
+    most = min(picture.size)
+    side = TILE * np.exp(random.uniform(np.log(1.5), np.log(max(1.6, min(8.0, most / TILE / 1.2)))))
+    side = min(side, most)
+    left, top = (random.uniform(0, whole - side) for whole in picture.size)
+    tile = picture.resize((TILE, TILE), Image.Resampling.LANCZOS, box=(left, top, left + side, top + side))
+    levels = np.asarray(tile, np.float32)
+    if random.random() < 0.5:
+        levels = 255 * random.uniform(0.5, 1) * (levels / 255) ** random.uniform(0.7, 1.4)
+    if random.random() < 0.3:
+        levels = levels.mean(-1, keepdims=True) + random.uniform(0, 1) * (levels - levels.mean(-1, keepdims=True))
+    return levels.clip(0, 255).astype(np.uint8).transpose(2, 0, 1)
+
+
+def _distort(tile: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """One fault of the picture, or none: a blur, a smaller size and back, noise, or too few levels."""
+    fault = random.choice(["none", "gaussian", "motion", "rescale", "noise", "banding"], p=[0.2, 0.25, 0.05, 0.3, 0.12, 0.08])
+    if fault == "none":
+        return tile
+    levels = torch.from_numpy(tile.astype(np.float32))[None]
+    if fault == "gaussian":
+        levels = _filter(levels, _gaussian(float(np.exp(random.uniform(np.log(0.4), np.log(4))))))
+    elif fault == "motion":
+        levels = _filter(levels, torch.from_numpy(_line(random.uniform(2, 12), random.uniform(0, np.pi))))
+    elif fault == "rescale":
+        side = round(TILE / np.exp(random.uniform(np.log(1.2), np.log(6))))
+        kernels = [Image.Resampling.BICUBIC, Image.Resampling.BILINEAR, Image.Resampling.LANCZOS]
+        down, up = (kernels[random.choice(3, p=[0.5, 0.25, 0.25])] for _ in range(2))
+        small = Image.fromarray(tile.transpose(1, 2, 0)).resize((side, side), down)
+        return np.asarray(small.resize((TILE, TILE), up)).transpose(2, 0, 1)
+    elif fault == "noise":
+        colours = 1 if random.random() < 0.5 else 3
+        levels = levels + torch.from_numpy(random.normal(0, random.uniform(2, 25), (1, colours, TILE, TILE)).astype(np.float32))
+    else:
+        step = random.uniform(12, 64)
+        levels = (levels / step).floor() * step + step / 2
+    return levels[0].round().clamp(0, 255).numpy().astype(np.uint8)
+
+
+def _gaussian(sigma: float) -> torch.Tensor:
+    reach = int(np.ceil(3 * sigma))
+    line = torch.exp(-torch.arange(-reach, reach + 1).float() ** 2 / (2 * sigma**2))
+    return (line[:, None] * line) / line.sum() ** 2
+
+
+def _line(length: float, angle: float) -> np.ndarray:
+    """What a camera that moves on a straight line makes of a point."""
+    reach = int(np.ceil(length / 2))
+    kernel = np.zeros((2 * reach + 1, 2 * reach + 1), np.float32)
+    for step in np.linspace(-length / 2, length / 2, 4 * reach + 1):
+        kernel[round(reach + step * np.sin(angle)), round(reach + step * np.cos(angle))] += 1
+    return kernel / kernel.sum()
+
+
+def _filter(levels: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
+    reach = kernel.shape[-1] // 2
+    padded = torch.nn.functional.pad(levels, (reach,) * 4, mode="reflect")
+    return torch.nn.functional.conv2d(padded, kernel.expand(3, 1, -1, -1), groups=3)
+
+
+def _compress(tiles: np.ndarray, crf: int) -> np.ndarray:
+    """Each tile as a key frame of x264; a rate factor of 0 leaves them as they are."""
+    if not crf:
+        return tiles
+    raw = ("-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{TILE}x{TILE}")
+    with tempfile.TemporaryDirectory() as folder:
+        coded = Path(folder, "tiles.mkv")
+        encode = ("-c:v", "libx264", "-preset", "veryfast", "-g", "1", "-crf", str(crf), "-pix_fmt", "yuv420p", "-threads", "1")
+        _pipe(tiles.transpose(0, 2, 3, 1).tobytes(), *raw, "-i", "-", *encode, str(coded))
+        decoded = _pipe(b"", "-i", str(coded), *raw[:4], "-")
+    return np.frombuffer(decoded, np.uint8).reshape(len(tiles), TILE, TILE, 3).transpose(0, 3, 1, 2).copy()
+
+
+def measure(copies: np.ndarray, references: np.ndarray) -> np.ndarray:
+    """`MEASURES` of tiles against their sources, both (tiles, 3, height, width) uint8 -> (tiles, MEASURES)"""
+    size = f"{copies.shape[3]}x{copies.shape[2]}"
+    raw = ("-f", "rawvideo", "-pix_fmt", "yuv420p", "-s", size)
+    with tempfile.TemporaryDirectory() as folder:
+        for name, tiles in (("copies", copies), ("references", references)):
+            _luma_video(tiles).tofile(Path(folder, name))
+        log = Path(folder, "log.json")
+        still = "model=version=vmaf_v0.6.1\\\\:motion.motion_force_zero=true"
+        _pipe(b"", *raw, "-i", str(Path(folder, "copies")), *raw, "-i", str(Path(folder, "references")),
+              "-lavfi", f"[0:v][1:v]libvmaf={still}:log_fmt=json:log_path={log}:n_threads=1", "-f", "null", "-")
+        frames = json.loads(log.read_text())["frames"]
+    return np.array([[frame["metrics"][name] for name in MEASURES] for frame in frames], np.float32)
+
+
+def _luma_video(tiles: np.ndarray) -> np.ndarray:
+    """(tiles, 3, height, width) RGB -> (tiles, 1.5 * height * width) of planes as BT.601 has them; VMAF looks at the first alone."""
+    luma = 16 + 219 / 255 * np.einsum("c,nchw->nhw", np.float32(LUMA), tiles, dtype=np.float32)
+    plain = np.full((len(tiles), luma[0].size // 2), 128, np.uint8)
+    return np.concatenate([luma.round().astype(np.uint8).reshape(len(tiles), -1), plain], axis=1)
+
+
+def _pipe(stdin: bytes, *arguments: str) -> bytes:
+    import imageio_ffmpeg
+
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-hide_banner", "-loglevel", "error", "-y", *arguments]
+    done = subprocess.run(command, input=stdin, capture_output=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"ffmpeg failed on {' '.join(arguments)}:\n{done.stderr.decode(errors='replace')[-2000:]}")
+    return done.stdout
+
+
+def _random(*key: str) -> np.random.Generator:
+    return np.random.default_rng(int.from_bytes(hashlib.sha256("/".join(key).encode()).digest()[:8], "big"))
