@@ -4,7 +4,8 @@ For each fold of the ladder's contents, fresh projectors are warmed up on the ot
 words, which is what the decoder learns to say. Beside it ridge regression and gradient boosting on the same features, averaged over seconds and
 places. The towers learned from folds 2 to 4, so folds 0 and 1, which they never saw, are given by themselves, too. Prints the SRCC with VMAF of
 each fold, and by family over all copies but calm views, each with the score that it got when held out, and the metric's 95 % interval over
-contents. (With the decoder: `lmmvqa train default_checkpoint data_dir=LADDER 'folds=[0, 1, 2, 3, 4]'`, an hour a fold or less.)
+contents; and what calibration makes of the projectors' scores. (With the decoder: `lmmvqa train default_checkpoint data_dir=LADDER
+'folds=[0, 1, 2, 3, 4]'`, an hour a fold or less.)
 """
 
 import argparse
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from default_checkpoint import encode, fit_regressors, pooled
+from default_checkpoint import APART, CODECS, encode, fit_regressors, neighbours, pooled
 from frame_statistics import srcc_by_family
 from rich.console import Console
 from rich.table import Table
@@ -22,6 +23,7 @@ from scipy.stats import spearmanr
 from transformers import set_seed
 from warm_up import rated_features
 
+from lmmvqa.calibration import QUANTILES
 from lmmvqa.default_checkpoint import compose_default
 from lmmvqa.evaluation.vqa_metric.vqa_metric import vqa_metrics
 from lmmvqa.ladder import NUM_FOLDS
@@ -77,6 +79,31 @@ def main() -> None:
             low, high = vqa_metrics(scores["projectors"][shown], rated[shown], groups=contents[shown])["intervals"].get("srcc", (np.nan, np.nan))
             table.add_row(name, str(shown.sum()), *(f"{figure:.3f}" for figure in figures), f"{low:.2f} to {high:.2f}")
         console.print(table)
+    print_calibrated(console, scores["projectors"], rows, whole)
+
+
+def print_calibrated(console: Console, words: np.ndarray, rows: list[dict[str, str]], whole: np.ndarray) -> None:
+    """What becomes of the scores of a fold, calibrated as `lmmvqa calibrate` does by those of the other folds: the ends of the scale, the level
+    by thirds of the ratings, and whether a score falls with the rate."""
+    rated, folds = (np.array([float(row[name]) for row in rows]) for name in ("mos", "fold"))
+    contents, families, rungs = (np.array([row[name] for row in rows]) for name in ("content", "family", "rung"))
+    calibrated, right = np.full(len(rows), np.nan), []
+    for fold in range(NUM_FOLDS):
+        held_out, others = whole & (folds == fold), whole & (folds != fold)
+        known = others & (families != "exposure")
+        answers, ratings = (np.quantile(values[known], QUANTILES) for values in (words, rated))
+        calibrated[held_out] = np.interp(words[held_out], [0, *answers, 100], [0, *ratings, 100])
+        thirds = np.quantile(rated[others], (1 / 3, 2 / 3))
+        right += (np.digitize(calibrated[held_out], thirds) == np.digitize(rated[held_out], thirds)).tolist()
+    for name in (CODECS[0], CODECS[-1]):
+        part = whole & (rungs == name)
+        console.print(f"Median score of {name}, calibrated by the other folds: {np.median(calibrated[part]):.1f} (VMAF {np.median(rated[part]):.1f})")
+    console.print(f"Its third of the ratings is right for {np.mean(right):.1%} of {len(right)} copies.")
+    # A calm view is another video of the same content.
+    shown = np.where(whole, contents, "")
+    pairs = [pair for name in np.unique(contents) for pair in neighbours(name, shown, rungs, rated)]
+    falls = [(calibrated[a] - calibrated[b]) * (rated[a] - rated[b]) > 0 for a, b in pairs]
+    console.print(f"The score falls with the rate in {np.mean(falls):.1%} of {len(falls)} neighbouring pairs of x264 at least {APART} VMAF apart.")
 
 
 if __name__ == "__main__":
