@@ -51,6 +51,10 @@ def make_tiles(ratings: Path, photographs: Path, output: Path, *, held_out: Sequ
         photographs: folder of the ladder's sources. Videos in it are passed over.
         output: folder for `<name>.tiles.npy` (tiles, 3, TILE, TILE) uint8 and `<name>.measures.npy` (tiles, MEASURES) float32.
         held_out: folds to leave out.
+
+    Raises:
+        VideoError, OSError: a copy or a photograph can't be read. Started again without it, the tiles that are there stay.
+        RuntimeError: ffmpeg failed.
     """
     output.mkdir(parents=True, exist_ok=True)
     folders: dict[Path, list[Path]] = {}
