@@ -35,7 +35,8 @@ COLUMNS = ("video", "mos", "split", "fold", "content", "kind", "family", "rung",
 _X264 = ("-c:v", "libx264", "-preset", "medium", "-crf")
 # Copies whose fault is in the picture, not in the coding, are stored with a rate factor at which x264 adds nothing
 # that VMAF or an eye would see.
-_TRANSPARENT = ("-c:v", "libx264", "-preset", "veryfast", "-crf", "12")
+TRANSPARENT_CRF = 12
+_TRANSPARENT = ("-c:v", "libx264", "-preset", "veryfast", "-crf", str(TRANSPARENT_CRF))
 
 
 @dataclass(frozen=True)
@@ -193,7 +194,7 @@ def build_ladder(sources: Iterable[Path], output: Path, *, workers: int = 2) -> 
         FileNotFoundError: there is no content in `sources`.
         RuntimeError: some contents could not be made into copies; all others are in `ratings.csv`.
     """
-    contents = sorted(_find_contents(sources), key=lambda content: content.name)
+    contents = sorted(find_contents(sources), key=lambda content: content.name)
     if not contents:
         raise FileNotFoundError(f"No video or photograph found in {', '.join(map(str, sources))}.")
     output.mkdir(parents=True, exist_ok=True)
@@ -213,15 +214,20 @@ def build_ladder(sources: Iterable[Path], output: Path, *, workers: int = 2) -> 
     return ratings
 
 
-def _find_contents(sources: Iterable[Path]) -> Iterable[Content]:
+def find_contents(sources: Iterable[Path]) -> Iterable[Content]:
     for source in sources:
         files = sorted(source.rglob("*")) if source.is_dir() else [source]
         yield from (Content(file) for file in files if file.suffix.lower() in PHOTOGRAPH_SUFFIXES | VIDEO_SUFFIXES)
 
 
+def seed_of(*key: str) -> int:
+    """64 bits that depend on the key alone, so that what is drawn by it is the same on every machine."""
+    return int.from_bytes(hashlib.sha256("/".join(key).encode()).digest()[:8], "big")
+
+
 def _draw(*key: str) -> float:
-    """A number in [0, 1) that depends on the key alone, so that the ladder is the same on every machine."""
-    return int.from_bytes(hashlib.sha256("/".join(key).encode()).digest()[:8], "big") / 2**64
+    """A number in [0, 1) that depends on the key alone."""
+    return seed_of(*key) / 2**64
 
 
 def content_fold(content: Content) -> int:

@@ -199,7 +199,7 @@ def test_tiles_are_rated_each_by_itself(tiles):
     assert frames.std(1).max() > 5
 
 
-def test_tiles_are_made_once_and_the_same(tiles, ratings, sources, tmp_path):
+def test_tiles_are_made_once_and_the_same(tiles, ratings, rows, sources, tmp_path):
     stamps = {path: path.stat().st_mtime_ns for path in tiles.iterdir()}
     lost = tiles / "photograph_monster.measures.npy"
     before = lost.read_bytes()
@@ -207,17 +207,16 @@ def test_tiles_are_made_once_and_the_same(tiles, ratings, sources, tmp_path):
     make_tiles(ratings, sources, tiles, held_out=())
     assert lost.read_bytes() == before
     assert all(path.stat().st_mtime_ns == stamp for path, stamp in stamps.items() if "photograph" not in path.name)
-    folds = sorted({int(row["fold"]) for row in csv.DictReader(ratings.open(newline=""))})
-    make_tiles(ratings, sources, tmp_path, held_out=folds)
+    make_tiles(ratings, sources, tmp_path, held_out={int(row["fold"]) for row in rows})
     with pytest.raises(ValueError, match="no rated tiles"):
         RatedTiles(tmp_path)
 
 
-def test_the_spatial_tower_trains_on_tiles(ratings, tiles, tmp_path):
+def test_the_spatial_tower_trains_on_tiles(ratings, rows, tiles, tmp_path):
     data = RatedTiles(tiles)
     sample = data[len(data) - 1]
     assert sample["frames"].shape == (3, TILE, TILE) and sample["rating"].shape == (len(MEASURES),) and sample["rating"].max() <= 1.5
-    held_out = KeyFrames(ratings, int(next(csv.DictReader(ratings.open(newline="")))["fold"]))
+    held_out = KeyFrames(ratings, int(rows[0]["fold"]))
     tower = ResNetModel(ResNetConfig(embedding_size=8, hidden_sizes=[8, 8, 8, 8], depths=[1, 1, 1, 1], layer_type="basic"))
     before = {name: weight.clone() for name, weight in tower.state_dict().items()}
     metrics = train_spatial_tower(tower, torch.utils.data.Subset(data, range(0, len(data), 20)), held_out, tmp_path / "tower", epochs=2)

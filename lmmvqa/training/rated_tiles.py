@@ -7,12 +7,10 @@ the ladder's key frames, and those cut from photographs at any size, blurred, re
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
-import subprocess
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -21,7 +19,7 @@ import torch
 from PIL import Image, ImageOps
 from torch.utils.data import Dataset
 
-from lmmvqa.ladder import PHOTOGRAPH_SUFFIXES, Content, content_fold
+from lmmvqa.ladder import TRANSPARENT_CRF, content_fold, find_contents, run_ffmpeg, seed_of
 from lmmvqa.training.tower_training import ladder_rows
 from modeling_lmmvqa.frame_statistics import LUMA
 from processing.video_reader import open_video
@@ -32,6 +30,7 @@ TILE = 160
 # Of libvmaf, 0 to 1 but for the last: how much of four scales is left (visual information fidelity), how much of the
 # detail (detail loss), and VMAF of a still picture.
 MEASURES = ("integer_vif_scale0", "integer_vif_scale1", "integer_vif_scale2", "integer_vif_scale3", "integer_adm2", "vmaf")
+_RANGES = np.array([1, 1, 1, 1, 1, 100], np.float32)
 # Of the ladder: what one frame shows, and what can be told without the source.
 FAMILIES = ("codec", "spatial", "pair", "noise", "banding")
 # A frame of these is not that of the source at its time.
@@ -39,11 +38,9 @@ MISALIGNED = ("stutter_x264",)
 TILES_OF_PHOTOGRAPH, TILES_OF_KEY_FRAME = 720, 12
 # Tiles of one photograph that are compressed alike.
 _COMPRESSED_TOGETHER = 40
-# A codec at a rate at which nothing is to be seen, as it stores the ladder's copies.
-_TRANSPARENT_CRF = 12
 
 
-def make_tiles(ratings: Path, photographs: Path, output: Path, *, held_out: Sequence[int], workers: int = 2) -> None:
+def make_tiles(ratings: Path, photographs: Path, output: Path, *, held_out: Collection[int], workers: int = 2) -> None:
     """Cut and rate the tiles of a ladder's copies and of the photographs that it was made of. What is there is not made again.
 
     Args:
@@ -61,8 +58,8 @@ def make_tiles(ratings: Path, photographs: Path, output: Path, *, held_out: Sequ
     for row in ladder_rows(ratings):
         if int(row["fold"]) not in held_out and tells_its_rating(row):
             folders.setdefault(Path(row["video"]).parent, []).append(Path(row["video"]))
-    sources = [path for path in sorted(photographs.iterdir()) if path.suffix.lower() in PHOTOGRAPH_SUFFIXES]
-    sources = [path for path in sources if content_fold(Content(path)) not in held_out]
+    contents = [content for content in find_contents([photographs]) if content.kind == "photograph"]
+    sources = [content.path for content in contents if content_fold(content) not in held_out]
 
     def of_copies(folder: Path) -> None:
         _write(output / f"copies_{folder.name}", lambda: _tiles_of_copies(folder / "reference.mkv", folders[folder]))
@@ -89,11 +86,11 @@ class RatedTiles(Dataset):
     """
 
     def __init__(self, folder: Path, *, seed: int = 0):
-        names = [Path(str(name).replace(".measures.", ".tiles.")) for name in sorted(folder.glob("*.measures.npy"))]
-        if not names:
+        measured = sorted(folder.glob("*.measures.npy"))
+        if not measured:
             raise ValueError(f"{folder} has no rated tiles: all contents of the ladder are in folds that are held out.")
-        self.tiles = [np.load(name, mmap_mode="r") for name in names]
-        self.measures = [np.load(str(name).replace(".tiles.", ".measures.")) for name in names]
+        self.tiles = [np.load(str(path).replace(".measures.", ".tiles."), mmap_mode="r") for path in measured]
+        self.ratings = [np.load(path) / _RANGES for path in measured]
         self.ends = np.cumsum([len(tiles) for tiles in self.tiles])
         self.random = np.random.default_rng(seed)
 
@@ -107,9 +104,7 @@ class RatedTiles(Dataset):
         for axis in (-1, -2):
             if self.random.random() < 0.5:
                 frame = frame.flip(axis)
-        rating = torch.from_numpy(self.measures[place][index]).clone()
-        rating[-1] /= 100
-        return {"frames": frame, "rating": rating}
+        return {"frames": frame, "rating": torch.from_numpy(self.ratings[place][index])}
 
 
 def _write(target: Path, make: Callable[[], tuple[np.ndarray, np.ndarray]]) -> None:
@@ -128,7 +123,7 @@ def _tiles_of_copies(reference: Path, copies: Iterable[Path]) -> tuple[np.ndarra
         clean = [np.asarray(chunk.key_frame) for chunk in reader]
     tiles, references = [], []
     for copy in copies:
-        random = _random(copy.parent.name, copy.name)
+        random = np.random.default_rng(seed_of(copy.parent.name, copy.name))
         with open_video(copy) as reader:
             for chunk, source in zip(reader, clean, strict=False):
                 for _ in range(TILES_OF_KEY_FRAME):
@@ -140,14 +135,14 @@ def _tiles_of_copies(reference: Path, copies: Iterable[Path]) -> tuple[np.ndarra
 
 
 def _tiles_of_photograph(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    random = _random(path.name)
+    random = np.random.default_rng(seed_of(path.name))
     with Image.open(path) as picture:
         picture = ImageOps.exif_transpose(picture).convert("RGB")
     tiles, references = [], []
     for _ in range(0, TILES_OF_PHOTOGRAPH, _COMPRESSED_TOGETHER):
         clean = np.stack([_clean_tile(picture, random) for _ in range(_COMPRESSED_TOGETHER)])
         faulty = np.stack([_distort(tile, random) for tile in clean])
-        tiles.append(_compress(faulty, int(random.choice([0, _TRANSPARENT_CRF, random.integers(18, 51)], p=[0.15, 0.35, 0.5]))))
+        tiles.append(_compress(faulty, int(random.choice([0, TRANSPARENT_CRF, random.integers(18, 51)], p=[0.15, 0.35, 0.5]))))
         references.append(clean)
     return np.concatenate(tiles), np.concatenate(references)
 
@@ -176,7 +171,7 @@ def _distort(tile: np.ndarray, random: np.random.Generator) -> np.ndarray:
     if fault == "gaussian":
         levels = _filter(levels, _gaussian(float(np.exp(random.uniform(np.log(0.4), np.log(4))))))
     elif fault == "motion":
-        levels = _filter(levels, torch.from_numpy(_line(random.uniform(2, 12), random.uniform(0, np.pi))))
+        levels = _filter(levels, _line(random.uniform(2, 12), random.uniform(0, np.pi)))
     elif fault == "rescale":
         side = round(TILE / np.exp(random.uniform(np.log(1.2), np.log(6))))
         kernels = [Image.Resampling.BICUBIC, Image.Resampling.BILINEAR, Image.Resampling.LANCZOS]
@@ -198,10 +193,10 @@ def _gaussian(sigma: float) -> torch.Tensor:
     return (line[:, None] * line) / line.sum() ** 2
 
 
-def _line(length: float, angle: float) -> np.ndarray:
+def _line(length: float, angle: float) -> torch.Tensor:
     """What a camera that moves on a straight line makes of a point."""
     reach = int(np.ceil(length / 2))
-    kernel = np.zeros((2 * reach + 1, 2 * reach + 1), np.float32)
+    kernel = torch.zeros(2 * reach + 1, 2 * reach + 1)
     for step in np.linspace(-length / 2, length / 2, 4 * reach + 1):
         kernel[round(reach + step * np.sin(angle)), round(reach + step * np.cos(angle))] += 1
     return kernel / kernel.sum()
@@ -219,11 +214,12 @@ def _compress(tiles: np.ndarray, crf: int) -> np.ndarray:
         return tiles
     raw = ("-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{TILE}x{TILE}")
     with tempfile.TemporaryDirectory() as folder:
-        coded = Path(folder, "tiles.mkv")
+        plain, coded, decoded = (Path(folder, name) for name in ("plain", "coded.mkv", "decoded"))
+        tiles.transpose(0, 2, 3, 1).tofile(plain)
         encode = ("-c:v", "libx264", "-preset", "veryfast", "-g", "1", "-crf", str(crf), "-pix_fmt", "yuv420p", "-threads", "1")
-        _pipe(tiles.transpose(0, 2, 3, 1).tobytes(), *raw, "-i", "-", *encode, str(coded))
-        decoded = _pipe(b"", "-i", str(coded), *raw[:4], "-")
-    return np.frombuffer(decoded, np.uint8).reshape(len(tiles), TILE, TILE, 3).transpose(0, 3, 1, 2).copy()
+        run_ffmpeg(*raw, "-i", str(plain), *encode, str(coded))
+        run_ffmpeg("-i", str(coded), *raw, str(decoded))
+        return np.fromfile(decoded, np.uint8).reshape(len(tiles), TILE, TILE, 3).transpose(0, 3, 1, 2)
 
 
 def measure(copies: np.ndarray, references: np.ndarray) -> np.ndarray:
@@ -235,7 +231,7 @@ def measure(copies: np.ndarray, references: np.ndarray) -> np.ndarray:
             _luma_video(tiles).tofile(Path(folder, name))
         log = Path(folder, "log.json")
         still = "model=version=vmaf_v0.6.1\\\\:motion.motion_force_zero=true"
-        _pipe(b"", *raw, "-i", str(Path(folder, "copies")), *raw, "-i", str(Path(folder, "references")),
+        run_ffmpeg(*raw, "-i", str(Path(folder, "copies")), *raw, "-i", str(Path(folder, "references")),
               "-lavfi", f"[0:v][1:v]libvmaf={still}:log_fmt=json:log_path={log}:n_threads=1", "-f", "null", "-")
         frames = json.loads(log.read_text())["frames"]
     return np.array([[frame["metrics"][name] for name in MEASURES] for frame in frames], np.float32)
@@ -246,17 +242,3 @@ def _luma_video(tiles: np.ndarray) -> np.ndarray:
     luma = 16 + 219 / 255 * np.einsum("c,nchw->nhw", np.float32(LUMA), tiles, dtype=np.float32)
     plain = np.full((len(tiles), luma[0].size // 2), 128, np.uint8)
     return np.concatenate([luma.round().astype(np.uint8).reshape(len(tiles), -1), plain], axis=1)
-
-
-def _pipe(stdin: bytes, *arguments: str) -> bytes:
-    import imageio_ffmpeg
-
-    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-hide_banner", "-loglevel", "error", "-y", *arguments]
-    done = subprocess.run(command, input=stdin, capture_output=True, check=False)
-    if done.returncode:
-        raise RuntimeError(f"ffmpeg failed on {' '.join(arguments)}:\n{done.stderr.decode(errors='replace')[-2000:]}")
-    return done.stdout
-
-
-def _random(*key: str) -> np.random.Generator:
-    return np.random.default_rng(int.from_bytes(hashlib.sha256("/".join(key).encode()).digest()[:8], "big"))
