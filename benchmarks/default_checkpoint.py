@@ -125,16 +125,21 @@ def main() -> None:
         seconds.add_row(family, kind, str(part.sum()), f"{spearmanr(ours['score'][part], second[part]).statistic:.3f}", f"{spearmanr(rated[part], second[part]).statistic:.3f}")
     console.print(seconds)
 
+    print_rungs(console, ours["score"], contents, rungs, rated)
+    print_stability(console, [row for row in test if row["rung"] in ("near_lossless", "x264_medium", "blur", "rescale_strong")], model, processor)
+
+
+def print_rungs(console: Console, scores: np.ndarray, contents: np.ndarray, rungs: np.ndarray, rated: np.ndarray) -> None:
+    """Whether the score falls with the rate, and both ends of the scale."""
     falls = [
-        (ours["score"][a] - ours["score"][b]) * (rated[a] - rated[b]) > 0
+        (scores[a] - scores[b]) * (rated[a] - rated[b]) > 0
         for content in dict.fromkeys(contents)
         for a, b in neighbours(content, contents, rungs, rated)
     ]
     console.print(f"The score falls with the rate in {np.mean(falls):.1%} of {len(falls)} neighbouring pairs of x264 at least {APART} VMAF apart.")
-    for rung in ("near_lossless", "x264_extreme"):
+    for rung in (CODECS[0], CODECS[-1]):
         part = rungs == rung
-        console.print(f"Median score of {rung}: {np.median(ours['score'][part]):.1f} (VMAF {np.median(rated[part]):.1f})")
-    print_stability(console, [row for row in test if row["rung"] in ("near_lossless", "x264_medium", "blur", "rescale_strong")], model, processor)
+        console.print(f"Median score of {rung}: {np.median(scores[part]):.1f} (VMAF {np.median(rated[part]):.1f})")
 
 
 def neighbours(content: str, contents: np.ndarray, rungs: np.ndarray, rated: np.ndarray) -> list[tuple[int, int]]:

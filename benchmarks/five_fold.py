@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from default_checkpoint import APART, CODECS, encode, fit_regressors, neighbours, pooled
+from default_checkpoint import encode, fit_regressors, pooled, print_rungs
 from frame_statistics import srcc_by_family
 from rich.console import Console
 from rich.table import Table
@@ -95,15 +95,8 @@ def print_calibrated(console: Console, words: np.ndarray, rows: list[dict[str, s
         calibrated[held_out] = np.interp(words[held_out], [0, *answers, 100], [0, *ratings, 100])
         thirds = np.quantile(rated[others], (1 / 3, 2 / 3))
         right += (np.digitize(calibrated[held_out], thirds) == np.digitize(rated[held_out], thirds)).tolist()
-    for name in (CODECS[0], CODECS[-1]):
-        part = whole & (rungs == name)
-        console.print(f"Median score of {name}, calibrated by the other folds: {np.median(calibrated[part]):.1f} (VMAF {np.median(rated[part]):.1f})")
-    console.print(f"Its third of the ratings is right for {np.mean(right):.1%} of {len(right)} copies.")
-    # A calm view is another video of the same content.
-    shown = np.where(whole, contents, "")
-    pairs = [pair for name in np.unique(contents) for pair in neighbours(name, shown, rungs, rated)]
-    falls = [(calibrated[a] - calibrated[b]) * (rated[a] - rated[b]) > 0 for a, b in pairs]
-    console.print(f"The score falls with the rate in {np.mean(falls):.1%} of {len(falls)} neighbouring pairs of x264 at least {APART} VMAF apart.")
+    console.print(f"Calibrated by the other folds: its third of the ratings is right for {np.mean(right):.1%} of {len(right)} copies.")
+    print_rungs(console, calibrated[whole], contents[whole], rungs[whole], rated[whole])
 
 
 if __name__ == "__main__":

@@ -23,9 +23,8 @@ from transformers import AutoModel
 
 from lmmvqa.default_checkpoint import fetch
 from lmmvqa.training.rated_tiles import tells_its_rating
-from lmmvqa.training.spatial_tower import DISTORTION_RESNET, load_distortion_resnet
+from lmmvqa.training.spatial_tower import DISTORTION_RESNET, first_key_frame, load_distortion_resnet
 from lmmvqa.training.tower_training import ladder_rows
-from processing.video_reader import open_video
 
 FAMILIES = ("codec", "spatial", "pair")
 FRAGMENT, GRID = 32, 7
@@ -80,8 +79,7 @@ def main() -> None:
     found = {view: [] for view in VIEWS}
     seconds = dict.fromkeys(VIEWS, 0.0)
     for copy in track(copies, "Encoding"):
-        with open_video(copy["video"], max_chunks=1) as reader:
-            frame = torch.as_tensor(next(iter(reader)).key_frame)[None].float() / 255
+        frame = first_key_frame(copy["video"])[None]
         for name, view in VIEWS.items():
             start = time.perf_counter()
             found[name].append(moments(tower, view(frame)))

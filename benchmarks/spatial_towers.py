@@ -21,18 +21,15 @@ from sklearn.preprocessing import StandardScaler
 from transformers import AutoModel
 
 from lmmvqa.training.rated_tiles import FAMILIES, tells_its_rating
-from lmmvqa.training.spatial_tower import SpatialTowerWithHead
+from lmmvqa.training.spatial_tower import SpatialTowerWithHead, first_key_frame
 from lmmvqa.training.tower_training import ladder_rows
-from processing.video_reader import open_video
 
 STRENGTHS = (1e2, 1e3, 1e4, 1e5)
 
 
 @torch.inference_mode()
 def moments(tower: SpatialTowerWithHead, video: str) -> np.ndarray:
-    with open_video(video, max_chunks=1) as reader:
-        frame = torch.as_tensor(next(iter(reader)).key_frame)
-    return tower.moments(frame[None].float() / 255)[0].numpy()
+    return tower.moments(first_key_frame(video)[None])[0].numpy()
 
 
 def main() -> None:

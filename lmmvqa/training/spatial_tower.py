@@ -61,6 +61,16 @@ def _resnet_name(name: str) -> str:
     return f"{home}.layer.{int(module[-1]) - 1}.{kinds[module[:-1]]}.{rest[0]}"
 
 
+def first_key_frame(video: str) -> torch.Tensor:
+    """(3, height, width), RGB from 0 to 1, as `SpatialTowerWithHead` takes it.
+
+    Raises:
+        VideoError: the video can't be read.
+    """
+    with open_video(video, max_chunks=1) as reader:
+        return torch.as_tensor(next(iter(reader)).key_frame).float() / 255
+
+
 class KeyFrames(Dataset):
     """The first key frames, whole, of the copies of one fold of a ladder: "frames" (3, height, width) from 0 to 1, and the copy's VMAF
     as the last of the "rating", whose others are not known.
@@ -78,10 +88,8 @@ class KeyFrames(Dataset):
         return len(self.rows)
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
-        with open_video(self.rows[index]["video"], max_chunks=1) as reader:
-            frame = torch.as_tensor(next(iter(reader)).key_frame).float() / 255
-        rating = torch.full((len(MEASURES),), float(self.rows[index]["mos"]) / 100)
-        return {"frames": frame, "rating": rating}
+        row = self.rows[index]
+        return {"frames": first_key_frame(row["video"]), "rating": torch.full((len(MEASURES),), float(row["mos"]) / 100)}
 
 
 class SpatialTowerWithHead(nn.Module):
