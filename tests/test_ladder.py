@@ -217,7 +217,8 @@ def test_the_spatial_tower_trains_on_tiles(ratings, rows, tiles, tmp_path):
     sample = data[len(data) - 1]
     assert sample["frames"].shape == (3, TILE, TILE) and sample["rating"].shape == (len(MEASURES),) and sample["rating"].max() <= 1.5
     held_out = KeyFrames(ratings, int(rows[0]["fold"]))
-    tower = ResNetModel(ResNetConfig(embedding_size=8, hidden_sizes=[8, 8, 8, 8], depths=[1, 1, 1, 1], layer_type="basic"))
+    # Of 8 channels, channels last, PyTorch 2.14 corrupts memory in the backward pass of an odd batch.
+    tower = ResNetModel(ResNetConfig(embedding_size=16, hidden_sizes=[16, 16, 16, 16], depths=[1, 1, 1, 1], layer_type="basic"))
     before = {name: weight.clone() for name, weight in tower.state_dict().items()}
     metrics = train_spatial_tower(tower, torch.utils.data.Subset(data, range(0, len(data), 20)), held_out, tmp_path / "tower", epochs=2)
     assert -1 <= metrics["srcc"] <= 1 and {"srcc_codec", "srcc_spatial"} <= set(metrics)
