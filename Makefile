@@ -47,7 +47,8 @@ checkpoint: $(STAMP)
 	test -f $(RUN)/merged/processor_config.json || .venv/bin/lmmvqa merge $(RUN)/adapter $(RUN)/merged
 	.venv/bin/lmmvqa calibrate $(RUN)/merged --data rated_videos=$(RUN)/ladder --leave-out exposure \
 	  --feature-cache $(RUN)/features > lmmvqa/checkpoint/calibration.json
-	cp $(RUN)/adapter/adapter_config.json $(RUN)/adapter/adapter_model.safetensors lmmvqa/checkpoint/adapter
+	cp $(RUN)/adapter/adapter_model.safetensors lmmvqa/checkpoint/adapter
+	sed 's/\("base_model_name_or_path": \)"default"/\1null/' $(RUN)/adapter/adapter_config.json > lmmvqa/checkpoint/adapter/adapter_config.json
 	.venv/bin/lmmvqa verify --write
 
 $(STAMP): setup.py

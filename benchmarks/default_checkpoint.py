@@ -62,14 +62,29 @@ def fit_regressors(x: np.ndarray, y: np.ndarray, contents: np.ndarray) -> dict[s
 
 
 def assess(model, processor, features: list[dict[str, torch.Tensor]]) -> dict[str, np.ndarray]:
-    found: dict[str, list] = {"score": [], "level": [], "low": [], "high": []}
+    found: dict[str, list] = {"score": [], "probabilities": [], "level": [], "low": [], "high": []}
     for start in range(0, len(features), 16):
         quality = model.assess(**assessment_inputs(processor, features[start : start + 16]))
         found["score"] += quality.score.tolist()
+        found["probabilities"] += quality.score_probabilities.tolist()
         found["level"] += quality.level
         found["low"] += quality.score_interval[:, 0].tolist()
         found["high"] += quality.score_interval[:, 1].tolist()
     return {name: np.array(values) for name, values in found.items()}
+
+
+def without_motion(features: list[dict[str, torch.Tensor]], known: list[dict[str, torch.Tensor]]) -> list[dict[str, torch.Tensor]]:
+    """With the mean of the temporal features of the `known` videos in the place of each video's own."""
+    middle = torch.stack([item["temporal_features"].mean(0) for item in known]).mean(0)
+    return [{**item, "temporal_features": middle.expand_as(item["temporal_features"])} for item in features]
+
+
+def natural_scene_scores(rows: list[dict[str, str]]) -> dict[str, np.ndarray]:
+    """NIQE and BRISQUE of each copy, negated, so that higher is better."""
+    return {
+        name.upper(): np.array([-mean_over_key_frames(row["video"], measure)[0] for row in track(rows, name, transient=True)])
+        for name, measure in BASELINES.items()
+    }
 
 
 def main() -> None:
@@ -97,13 +112,9 @@ def main() -> None:
     for name, regressor in fit_regressors(x, y, np.array([row["content"] for row in train])).items():
         methods[name] = regressor.predict(tested)
     if not options.without_baselines:
-        for name, measure in BASELINES.items():
-            scores = [-mean_over_key_frames(row["video"], measure)[0] for row in track(test, name, transient=True)]
-            methods[name.upper()] = np.array(scores)
+        methods |= natural_scene_scores(test)
     if "temporal_features" in features[0]:
-        middle = torch.stack([item["temporal_features"].mean(0) for item in known]).mean(0)
-        blind = [{**item, "temporal_features": middle.expand_as(item["temporal_features"])} for item in features]
-        methods["temporal tokens off"] = assess(model, processor, blind)["score"]
+        methods["temporal tokens off"] = assess(model, processor, without_motion(features, known))["score"]
 
     low, high = np.quantile(y, (1 / 3, 2 / 3))
     levels = np.where(rated <= low, "poor", np.where(rated <= high, "fair", "good"))

@@ -1,21 +1,22 @@
-"""The projectors of the default checkpoint, five-fold by content: `python benchmarks/five_fold.py LADDER [--feature-cache FOLDER]`.
+"""The default checkpoint, five-fold by content: `python benchmarks/five_fold.py LADDER [--adapters FOLDER] [--feature-cache FOLDER]`.
 
 For each fold of the ladder's contents, fresh projectors are warmed up on the other four as the recipe says, and their tokens are read in level
-words, which is what the decoder learns to say. Beside it ridge regression and gradient boosting on the same features, averaged over seconds and
-places. The towers learned from folds 2 to 4, so folds 0 and 1, which they never saw, are given by themselves, too. Prints the SRCC with VMAF of
-each fold, and by family over all copies but calm views, each with the score that it got when held out, and the metric's 95 % interval over
-contents; and what calibration makes of the projectors' scores. (With the decoder: `lmmvqa train default_checkpoint data_dir=LADDER
-'folds=[0, 1, 2, 3, 4]'`, an hour a fold or less.)
+words, which is what the decoder learns to say. With the folds that `lmmvqa train default_checkpoint data_dir=LADDER 'folds=[0, 1, 2, 3, 4]'
+output_dir=FOLDER` trained (half an hour a fold), the decoder's answers, too. Beside them ridge regression and gradient boosting on the same
+features, averaged over seconds and places, and NIQE and BRISQUE. The towers learned from folds 2 to 4, so folds 0 and 1, which they never saw, are
+given by themselves, too. Prints the SRCC with VMAF of each fold, and by family over all copies but calm views, each with the score that it got when
+held out, and the metric's 95 % interval over contents; and what becomes of the scores of a fold, calibrated by those of the other folds.
 """
 
 import argparse
 import tempfile
 from copy import deepcopy
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from default_checkpoint import encode, fit_regressors, pooled, print_rungs
+from default_checkpoint import assess, encode, fit_regressors, natural_scene_scores, pooled, print_rungs, without_motion
 from frame_statistics import srcc_by_family
 from rich.console import Console
 from rich.table import Table
@@ -23,10 +24,11 @@ from scipy.stats import spearmanr
 from transformers import set_seed
 from warm_up import rated_features
 
-from lmmvqa.calibration import QUANTILES
+from lmmvqa.calibration import QUANTILES, fit_calibration
 from lmmvqa.default_checkpoint import compose_default
 from lmmvqa.evaluation.vqa_metric.vqa_metric import vqa_metrics
 from lmmvqa.ladder import NUM_FOLDS
+from lmmvqa.training.adapters import merge_adapter
 from lmmvqa.training.arguments import read_arguments
 from lmmvqa.training.collators import AnswerCollator
 from lmmvqa.training.encoding import fit_standardizers
@@ -35,6 +37,7 @@ from lmmvqa.training.tower_training import ladder_rows
 from lmmvqa.training.training_data import TrainingData
 from lmmvqa.training.warm_up import warm_up, word_direction, word_scores
 from modeling_lmmvqa.feature_batches import stack_features
+from modeling_lmmvqa.quality_readout import read_out
 
 UNSEEN_BY_TOWERS = (0, 1)
 
@@ -42,7 +45,9 @@ UNSEEN_BY_TOWERS = (0, 1)
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("ladder", type=Path)
+    parser.add_argument("--adapters", type=Path)
     parser.add_argument("--feature-cache", type=Path)
+    parser.add_argument("--without-baselines", action="store_true", help="leave out NIQE and BRISQUE, which take longer than all else")
     options = parser.parse_args()
     console = Console(width=150)
     rows = ladder_rows(options.ladder / "ratings.csv")
@@ -59,6 +64,12 @@ def main() -> None:
     x = np.stack([pooled(item) for item in features])
     data = rated_features(cache, rows)
     scores: dict[str, np.ndarray] = {}
+    answers: dict[str, np.ndarray] = {}
+
+    def keep(kept: dict[str, np.ndarray], found: dict[str, np.ndarray], places: np.ndarray) -> None:
+        for name, values in found.items():
+            kept.setdefault(name, np.zeros((len(rows), *values.shape[1:]), values.dtype))[places] = values
+
     for fold in range(NUM_FOLDS):
         known, held_out = folds != fold, np.flatnonzero((folds == fold) & whole)
         fresh, learned = deepcopy(model), data.select(np.flatnonzero(known))
@@ -68,35 +79,62 @@ def main() -> None:
             words = word_scores(fresh.eval().model, stack_features([features[index] for index in held_out]), word_direction(fresh, processor))
         found = {"projectors": words.numpy()}
         found |= {name: method.predict(x[held_out]) for name, method in fit_regressors(x[known], rated[known], contents[known]).items()}
-        for name, values in found.items():
-            scores.setdefault(name, np.full(len(rows), np.nan))[held_out] = values
+        if options.adapters:
+            decoder = merge_adapter(deepcopy(model), options.adapters / f"fold_{fold}").eval()
+            said = assess(decoder, processor, [features[index] for index in held_out])
+            keep(answers, said, held_out)
+            found["answers"] = said["score"]
+            moving = held_out[families[held_out] == "temporal"]
+            blind = without_motion([features[index] for index in moving], [features[index] for index in np.flatnonzero(known)])
+            keep(answers, {"blind": assess(decoder, processor, blind)["score"]}, moving)
+        keep(scores, found, held_out)
         console.print(f"fold {fold}: " + ", ".join(f"{name} {spearmanr(values, rated[held_out]).statistic:.3f}" for name, values in found.items()))
+    main_score = "answers" if options.adapters else "projectors"
+    if not options.without_baselines:
+        keep(scores, natural_scene_scores([rows[index] for index in np.flatnonzero(whole)]), np.flatnonzero(whole))
     for title, part in (("all folds", whole), ("folds 0 and 1", whole & np.isin(folds, UNSEEN_BY_TOWERS))):
-        table = Table("family", "copies", *scores, "95 %", title=f"SRCC with VMAF, {title}")
+        table = Table("family", "copies", *scores, f"95 % of {main_score}", title=f"SRCC with VMAF, {title}")
         columns = [srcc_by_family(values[part], rated[part], families[part], dict.fromkeys(families)) for values in scores.values()]
         for name, *figures in zip(("all", *dict.fromkeys(families)), *columns, strict=True):
             shown = part & ((families == name) | (name == "all"))
-            low, high = vqa_metrics(scores["projectors"][shown], rated[shown], groups=contents[shown])["intervals"].get("srcc", (np.nan, np.nan))
+            low, high = vqa_metrics(scores[main_score][shown], rated[shown], groups=contents[shown])["intervals"].get("srcc", (np.nan, np.nan))
             table.add_row(name, str(shown.sum()), *(f"{figure:.3f}" for figure in figures), f"{low:.2f} to {high:.2f}")
         console.print(table)
-    print_calibrated(console, scores["projectors"], rows, whole)
+    if answers:
+        moving = whole & (families == "temporal")
+        console.print(f"Temporal family without its temporal tokens: {spearmanr(answers['blind'][moving], rated[moving]).statistic:.3f}")
+    print_calibrated(console, scores["projectors"], answers, rows, whole)
 
 
-def print_calibrated(console: Console, words: np.ndarray, rows: list[dict[str, str]], whole: np.ndarray) -> None:
-    """What becomes of the scores of a fold, calibrated as `lmmvqa calibrate` does by those of the other folds: the ends of the scale, the level
-    by thirds of the ratings, and whether a score falls with the rate."""
+def print_calibrated(console: Console, words: np.ndarray, answers: dict[str, np.ndarray], rows: list[dict[str, str]], whole: np.ndarray) -> None:
+    """What becomes of the answers of a fold, or without them of the projectors' scores, calibrated as `lmmvqa calibrate` does by those of the other
+    folds: the interval, the level by thirds of the ratings, both ends of the scale, and whether a score falls with the rate."""
     rated, folds = (np.array([float(row[name]) for row in rows]) for name in ("mos", "fold"))
     contents, families, rungs = (np.array([row[name] for row in rows]) for name in ("content", "family", "rung"))
-    calibrated, right = np.full(len(rows), np.nan), []
+    calibrated, inside, third, right = (np.zeros(len(rows)) for _ in range(4))
     for fold in range(NUM_FOLDS):
         held_out, others = whole & (folds == fold), whole & (folds != fold)
-        known = others & (families != "exposure")
-        answers, ratings = (np.quantile(values[known], QUANTILES) for values in (words, rated))
-        calibrated[held_out] = np.interp(words[held_out], [0, *answers, 100], [0, *ratings, 100])
-        thirds = np.quantile(rated[others], (1 / 3, 2 / 3))
-        right += (np.digitize(calibrated[held_out], thirds) == np.digitize(rated[held_out], thirds)).tolist()
-    console.print(f"Calibrated by the other folds: its third of the ratings is right for {np.mean(right):.1%} of {len(right)} copies.")
+        known, low_high = others & (families != "exposure"), np.quantile(rated[others], (1 / 3, 2 / 3))
+        thirds = np.digitize(rated[held_out], low_high)
+        if answers:
+            quality = calibrated_answers(answers["probabilities"], known, held_out, rated)
+            calibrated[held_out] = quality.score
+            low, high = quality.score_interval.numpy().T
+            inside[held_out] = (low <= rated[held_out]) & (rated[held_out] <= high)
+            right[held_out] = answers["level"][held_out] == np.array(["poor", "fair", "good"])[thirds]
+        else:
+            pairs = (np.quantile(values[known], QUANTILES) for values in (words, rated))
+            calibrated[held_out] = np.interp(words[held_out], *([0, *values, 100] for values in pairs))
+        third[held_out] = np.digitize(calibrated[held_out], low_high) == thirds
+    console.print(f"Calibrated by the other folds: its third of the ratings is right for {third[whole].mean():.1%} of {whole.sum()} copies.")
+    if answers:
+        console.print(f"The level is right for {right[whole].mean():.1%}; the rating is in the 90 % interval for {inside[whole].mean():.1%}.")
     print_rungs(console, calibrated[whole], contents[whole], rungs[whole], rated[whole])
+
+
+def calibrated_answers(probabilities: np.ndarray, known: np.ndarray, held_out: np.ndarray, rated: np.ndarray) -> Any:
+    fitted = fit_calibration(torch.from_numpy(probabilities[known]), torch.from_numpy(rated[known]))
+    return read_out(torch.from_numpy(probabilities[held_out]).log(), calibration=fitted["score_calibration"], interval_scale=fitted["interval_scale"])
 
 
 if __name__ == "__main__":
