@@ -123,7 +123,7 @@ def main() -> None:
     for name, part in parts.items():
         correlations = [f"{spearmanr(scores[part], rated[part]).statistic:.3f}" for scores in methods.values()]
         # Of fewer than five contents the metric gives none.
-        between = vqa_metrics(ours["score"][part], rated[part], groups=contents[part])["intervals"].get("srcc", (np.nan, np.nan))
+        between = vqa_metrics(ours["score"][part], rated[part], groups=contents[part])["intervals"]["srcc"] or (np.nan, np.nan)
         inside = (ours["low"] <= rated) & (rated <= ours["high"])
         table.add_row(name, str(part.sum()), *correlations, f"{between[0]:.2f} to {between[1]:.2f}", f"{(ours['level'] == levels)[part].mean():.2f}", f"{inside[part].mean():.2f}")
     console.print(table)

@@ -63,6 +63,7 @@ def main() -> None:
     features = encode(cache, rows)
     x = np.stack([pooled(item) for item in features])
     data = rated_features(cache, rows)
+    natural = {} if options.without_baselines else natural_scene_scores([rows[index] for index in np.flatnonzero(whole)])
     scores: dict[str, np.ndarray] = {}
     answers: dict[str, np.ndarray] = {}
 
@@ -90,14 +91,13 @@ def main() -> None:
         keep(scores, found, held_out)
         console.print(f"fold {fold}: " + ", ".join(f"{name} {spearmanr(values, rated[held_out]).statistic:.3f}" for name, values in found.items()))
     main_score = "answers" if options.adapters else "projectors"
-    if not options.without_baselines:
-        keep(scores, natural_scene_scores([rows[index] for index in np.flatnonzero(whole)]), np.flatnonzero(whole))
+    keep(scores, natural, np.flatnonzero(whole))
     for title, part in (("all folds", whole), ("folds 0 and 1", whole & np.isin(folds, UNSEEN_BY_TOWERS))):
         table = Table("family", "copies", *scores, f"95 % of {main_score}", title=f"SRCC with VMAF, {title}")
         columns = [srcc_by_family(values[part], rated[part], families[part], dict.fromkeys(families)) for values in scores.values()]
         for name, *figures in zip(("all", *dict.fromkeys(families)), *columns, strict=True):
             shown = part & ((families == name) | (name == "all"))
-            low, high = vqa_metrics(scores[main_score][shown], rated[shown], groups=contents[shown])["intervals"].get("srcc", (np.nan, np.nan))
+            low, high = vqa_metrics(scores[main_score][shown], rated[shown], groups=contents[shown])["intervals"]["srcc"] or (np.nan, np.nan)
             table.add_row(name, str(shown.sum()), *(f"{figure:.3f}" for figure in figures), f"{low:.2f} to {high:.2f}")
         console.print(table)
     if answers:
