@@ -47,7 +47,7 @@ def main() -> None:
     parser.add_argument("ladder", type=Path)
     parser.add_argument("--adapters", type=Path)
     parser.add_argument("--feature-cache", type=Path)
-    parser.add_argument("--without-baselines", action="store_true", help="leave out NIQE and BRISQUE, which take longer than all else")
+    parser.add_argument("--without-baselines", action="store_true", help="leave out NIQE and BRISQUE, which take minutes")
     options = parser.parse_args()
     console = Console(width=150)
     rows = ladder_rows(options.ladder / "ratings.csv")
