@@ -221,9 +221,9 @@ def train_tower(
             if photographs is None:
                 raise ValueError("A spatial tower learns from photographs, too: name the folder of the ladder's sources with --photographs.")
             held_out = KeyFrames(ratings, folds[0])
-            make_tiles(ratings, photographs, output / "tiles", held_out=folds)
+            tiles = make_tiles(ratings, photographs, output / "tiles", held_out=folds)
             network = load_vision_tower(start, dtype=torch.float32) if start else load_distortion_resnet(fetch(DISTORTION_RESNET))
-            metrics = train_spatial_tower(network, RatedTiles(output / "tiles"), held_out, output, epochs=epochs or 1)
+            metrics = train_spatial_tower(network, RatedTiles(tiles), held_out, output, epochs=epochs or 1)
         else:
             from lmmvqa.training.temporal_tower import SMALL_TOWER, read_chunks, train_temporal_tower
             from lmmvqa.training.tower_training import split_by_fold

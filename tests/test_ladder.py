@@ -207,13 +207,20 @@ def test_tiles_are_made_once_and_the_same(tiles, ratings, rows, sources, tmp_pat
     make_tiles(ratings, sources, tiles, held_out=())
     assert lost.read_bytes() == before
     assert all(path.stat().st_mtime_ns == stamp for path, stamp in stamps.items() if "photograph" not in path.name)
-    make_tiles(ratings, sources, tmp_path, held_out={int(row["fold"]) for row in rows})
+
+
+def test_a_tower_sees_no_tiles_of_a_fold_that_is_held_out(tiles, ratings, rows, sources):
+    """Not even of a folder that has them from before."""
+    flower = next(int(row["fold"]) for row in rows if row["content"] == "flower")
+    left = {path.name.split(".")[0] for path in make_tiles(ratings, sources, tiles, held_out={flower})}
+    assert left == {"copies_monster", "copies_monster_calm", "photograph_monster"}
+    none = make_tiles(ratings, sources, tiles, held_out={int(row["fold"]) for row in rows})
     with pytest.raises(ValueError, match="no rated tiles"):
-        RatedTiles(tmp_path)
+        RatedTiles(none)
 
 
 def test_the_spatial_tower_trains_on_tiles(ratings, rows, tiles, tmp_path):
-    data = RatedTiles(tiles)
+    data = RatedTiles(tiles.glob("*.measures.npy"))
     sample = data[len(data) - 1]
     assert sample["frames"].shape == (3, TILE, TILE) and sample["rating"].shape == (len(MEASURES),) and sample["rating"].max() <= 1.5
     held_out = KeyFrames(ratings, int(rows[0]["fold"]))

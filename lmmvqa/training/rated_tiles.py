@@ -40,7 +40,7 @@ TILES_OF_PHOTOGRAPH, TILES_OF_KEY_FRAME = 720, 12
 _COMPRESSED_TOGETHER = 40
 
 
-def make_tiles(ratings: Path, photographs: Path, output: Path, *, held_out: Collection[int], workers: int = 2) -> None:
+def make_tiles(ratings: Path, photographs: Path, output: Path, *, held_out: Collection[int], workers: int = 2) -> list[Path]:
     """Cut and rate the tiles of a ladder's copies and of the photographs that it was made of. What is there is not made again.
 
     Args:
@@ -48,6 +48,9 @@ def make_tiles(ratings: Path, photographs: Path, output: Path, *, held_out: Coll
         photographs: folder of the ladder's sources. Videos in it are passed over.
         output: folder for `<name>.tiles.npy` (tiles, 3, TILE, TILE) uint8 and `<name>.measures.npy` (tiles, MEASURES) float32.
         held_out: folds to leave out.
+
+    Returns:
+        The files of measures, for `RatedTiles`; the folder may have those of other folds, too.
 
     Raises:
         VideoError, OSError: a copy or a photograph can't be read. Started again without it, the tiles that are there stay.
@@ -61,15 +64,14 @@ def make_tiles(ratings: Path, photographs: Path, output: Path, *, held_out: Coll
     contents = [content for content in find_contents([photographs]) if content.kind == "photograph"]
     sources = [content.path for content in contents if content_fold(content) not in held_out]
 
-    def of_copies(folder: Path) -> None:
-        _write(output / f"copies_{folder.name}", lambda: _tiles_of_copies(folder / "reference.mkv", folders[folder]))
+    def of_copies(folder: Path) -> Path:
+        return _write(output / f"copies_{folder.name}", lambda: _tiles_of_copies(folder / "reference.mkv", folders[folder]))
 
-    def of_photograph(path: Path) -> None:
-        _write(output / f"photograph_{path.stem}", lambda: _tiles_of_photograph(path))
+    def of_photograph(path: Path) -> Path:
+        return _write(output / f"photograph_{path.stem}", lambda: _tiles_of_photograph(path))
 
     with ThreadPoolExecutor(workers) as pool:
-        for _ in (*pool.map(of_copies, folders), *pool.map(of_photograph, sources)):
-            pass
+        return [*pool.map(of_copies, folders), *pool.map(of_photograph, sources)]
 
 
 def tells_its_rating(row: dict[str, str]) -> bool:
@@ -78,17 +80,20 @@ def tells_its_rating(row: dict[str, str]) -> bool:
 
 
 class RatedTiles(Dataset):
-    """The tiles in the folder of `make_tiles`, mirrored at random: "frames" (3, TILE, TILE) from 0 to 1, and
+    """The tiles that `make_tiles` made, mirrored at random: "frames" (3, TILE, TILE) from 0 to 1, and
     "rating" (MEASURES,) from 0 to 1.
+
+    Args:
+        measured: their files of measures.
 
     Raises:
         ValueError: there are none.
     """
 
-    def __init__(self, folder: Path, *, seed: int = 0):
-        measured = sorted(folder.glob("*.measures.npy"))
+    def __init__(self, measured: Iterable[Path], *, seed: int = 0):
+        measured = sorted(measured)
         if not measured:
-            raise ValueError(f"{folder} has no rated tiles: all contents of the ladder are in folds that are held out.")
+            raise ValueError("There are no rated tiles: all contents of the ladder are in folds that are held out.")
         self.tiles = [np.load(str(path).replace(".measures.", ".tiles."), mmap_mode="r") for path in measured]
         self.ratings = [np.load(path) / _RANGES for path in measured]
         self.ends = np.cumsum([len(tiles) for tiles in self.tiles])
@@ -107,15 +112,15 @@ class RatedTiles(Dataset):
         return {"frames": frame, "rating": torch.from_numpy(self.ratings[place][index])}
 
 
-def _write(target: Path, make: Callable[[], tuple[np.ndarray, np.ndarray]]) -> None:
+def _write(target: Path, make: Callable[[], tuple[np.ndarray, np.ndarray]]) -> Path:
     measures = target.with_name(f"{target.name}.measures.npy")
-    if measures.exists():
-        return
-    copies, references = make()
-    np.save(target.with_name(f"{target.name}.tiles.npy"), copies)
-    # The measures come last: where they are, the tiles are whole.
-    np.save(measures, measure(copies, references))
-    logger.info("%s: %d tiles", target.name, len(copies))
+    if not measures.exists():
+        copies, references = make()
+        np.save(target.with_name(f"{target.name}.tiles.npy"), copies)
+        # The measures come last: where they are, the tiles are whole.
+        np.save(measures, measure(copies, references))
+        logger.info("%s: %d tiles", target.name, len(copies))
+    return measures
 
 
 def _tiles_of_copies(reference: Path, copies: Iterable[Path]) -> tuple[np.ndarray, np.ndarray]:
