@@ -3,9 +3,10 @@
 For each fold of the ladder's contents, fresh projectors are warmed up on the other four as the recipe says, and their tokens are read in level
 words, which is what the decoder learns to say. With the folds that `lmmvqa train default_checkpoint data_dir=LADDER 'folds=[0, 1, 2, 3, 4]'
 output_dir=FOLDER` trained (half an hour a fold), the decoder's answers, too. Beside them ridge regression and gradient boosting on the same
-features, averaged over seconds and places, and NIQE and BRISQUE. The towers learned from folds 2 to 4, so folds 0 and 1, which they never saw, are
-given by themselves, too. Prints the SRCC with VMAF of each fold, and by family over all copies but calm views, each with the score that it got when
-held out, and the metric's 95 % interval over contents; and what becomes of the scores of a fold, calibrated by those of the other folds.
+features, averaged over seconds and places, and NIQE and BRISQUE. The towers that ship learned from folds 2 to 4, so folds 0 and 1, which they never
+saw, are given by themselves, too; with other towers in lmmvqa/checkpoint, say with --unseen which folds these never saw. Prints the SRCC with VMAF
+of each fold, and by family over all copies but calm views, each with the score that it got when held out, and the metric's 95 % interval over
+contents; and what becomes of the scores of a fold, calibrated by those of the other folds.
 """
 
 import argparse
@@ -39,14 +40,14 @@ from lmmvqa.training.warm_up import warm_up, word_direction, word_scores
 from modeling_lmmvqa.feature_batches import stack_features
 from modeling_lmmvqa.quality_readout import read_out
 
-UNSEEN_BY_TOWERS = (0, 1)
-
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("ladder", type=Path)
     parser.add_argument("--adapters", type=Path)
     parser.add_argument("--feature-cache", type=Path)
+    parser.add_argument("--folds", type=int, nargs="+", default=range(NUM_FOLDS), help="to be held out, each in its turn; default: all")
+    parser.add_argument("--unseen", type=int, nargs="+", default=(0, 1), help="folds that the towers never saw")
     parser.add_argument("--without-baselines", action="store_true", help="leave out NIQE and BRISQUE, which take minutes")
     options = parser.parse_args()
     console = Console(width=150)
@@ -54,7 +55,7 @@ def main() -> None:
     rated, folds = (np.array([float(row[name]) for row in rows]) for name in ("mos", "fold"))
     contents, families = (np.array([row[name] for row in rows]) for name in ("content", "family"))
     # A calm view is for learning; it lies in a folder of its own.
-    whole = np.array([Path(row["video"]).parent.name == row["content"] for row in rows])
+    whole = np.isin(folds, options.folds) & np.array([Path(row["video"]).parent.name == row["content"] for row in rows])
     recipe = read_arguments("default_checkpoint")
     set_seed(recipe.seed)
     model, processor = compose_default()
@@ -71,7 +72,7 @@ def main() -> None:
         for name, values in found.items():
             kept.setdefault(name, np.zeros((len(rows), *values.shape[1:]), values.dtype))[places] = values
 
-    for fold in range(NUM_FOLDS):
+    for fold in options.folds:
         known, held_out = folds != fold, np.flatnonzero((folds == fold) & whole)
         fresh, learned = deepcopy(model), data.select(np.flatnonzero(known))
         fit_standardizers(fresh, collator, TrainingData(learned, None, {}))
@@ -92,7 +93,8 @@ def main() -> None:
         console.print(f"fold {fold}: " + ", ".join(f"{name} {spearmanr(values, rated[held_out]).statistic:.3f}" for name, values in found.items()))
     main_score = "answers" if options.adapters else "projectors"
     keep(scores, natural, np.flatnonzero(whole))
-    for title, part in (("all folds", whole), ("folds 0 and 1", whole & np.isin(folds, UNSEEN_BY_TOWERS))):
+    unseen = np.isin(folds, options.unseen)
+    for title, part in (("all that were held out", whole), ("folds that the towers never saw", whole & unseen)):
         table = Table("family", "copies", *scores, f"95 % of {main_score}", title=f"SRCC with VMAF, {title}")
         columns = [srcc_by_family(values[part], rated[part], families[part], dict.fromkeys(families)) for values in scores.values()]
         for name, *figures in zip(("all", *dict.fromkeys(families)), *columns, strict=True):
@@ -112,7 +114,7 @@ def print_calibrated(console: Console, words: np.ndarray, answers: dict[str, np.
     rated, folds = (np.array([float(row[name]) for row in rows]) for name in ("mos", "fold"))
     contents, families, rungs = (np.array([row[name] for row in rows]) for name in ("content", "family", "rung"))
     calibrated, inside, third, right = (np.zeros(len(rows)) for _ in range(4))
-    for fold in range(NUM_FOLDS):
+    for fold in np.unique(folds[whole]):
         held_out, others = whole & (folds == fold), whole & (folds != fold)
         known, low_high = others & (families != "exposure"), np.quantile(rated[others], (1 / 3, 2 / 3))
         thirds = np.digitize(rated[held_out], low_high)
