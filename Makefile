@@ -30,7 +30,7 @@ test-wheel: $(STAMP)
 lint: $(STAMP)
 	.venv/bin/ruff check .
 
-# The default checkpoint from nothing: about four hours on two cores. CLIPS is a folder with those of
+# The default checkpoint from nothing: about three hours on two cores. CLIPS is a folder with those of
 # lmmvqa/checkpoint/sources.csv that no package registry carries. What is done already is not done again.
 RUN := runs/default_checkpoint
 TOWER := train-tower $(RUN)/ladder/ratings.csv --held-out-fold 1 --held-out-fold 0 --tower
