@@ -7,8 +7,9 @@ as they come, so that memory stays the same whatever the length of the video.
 Colours: both decoders convert with swscale, by the matrix and the range that the file states (BT.601, limited range
 where it states none, as FFmpeg does whatever the size). On 32 real clips the key frames of PyAV and decord differ by at
 most 0.001 grey levels on average, and the small frames by 1.1 (1.4 in the worst chunk): decord scales RGB that swscale
-has rounded down, PyAV scales the planes. decord loses the first frames of an MPEG program stream, gives up after a
-few frames of some VP9 files, can't decode AV1, and writes of its own on stderr about files that it can't open.
+has rounded down, PyAV scales the planes. decord would lose the first frames of an MPEG program stream, so that it gets
+none; it gives up after a few frames of some VP9 files, can't decode AV1, and writes of its own on stderr about files that it
+can't open.
 """
 
 from __future__ import annotations
@@ -57,6 +58,7 @@ LONGEST_FREEZE_S = 60.0
 SHORTEST_JUMP = 32
 # Containers that say where each key frame is; the others would be searched, and miss.
 _INDEXED = {"mov", "mp4", "matroska", "webm"}
+_PROGRAM_STREAM = b"\0\0\1\xba"
 # Threads of FFmpeg for one video; 0: one for each core. Whoever reads several videos at once sets less.
 DECODING_THREADS = 0
 
@@ -415,6 +417,13 @@ def _rewound(file: str | BinaryIO) -> str | BinaryIO:
     return file
 
 
+def _first_bytes(file: str | BinaryIO, count: int) -> bytes:
+    if not isinstance(file, str):
+        return _rewound(file).read(count)
+    with open(file, "rb") as opened:
+        return opened.read(count)
+
+
 class _Key(NamedTuple):
     """A key frame: its position in the video, and the time (in ticks) that leads its container to it."""
 
@@ -646,6 +655,8 @@ class _DecordDecoder:
         self._decord = decord
         self._file = file
         self.name = name
+        if _first_bytes(file, len(_PROGRAM_STREAM)) == _PROGRAM_STREAM:
+            raise VideoError(f"{name} is an MPEG program stream, of which decord loses the first frames. Use PyAV, or convert it to H.264.")
         try:
             reader = self._open()
             self.num_frames = len(reader)

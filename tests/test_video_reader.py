@@ -536,6 +536,16 @@ def test_auto_falls_back_and_gives_one_reason(make, broken, caplog):
     assert "decord" not in str(refused.value) and "With decord: " in caplog.text
 
 
+def test_a_program_stream_is_not_given_to_decord(make):
+    pytest.importorskip("decord")
+    path = make("stream.mpg", "testsrc2=s=320x240:r=25", "-c:v", "mpeg2video", "-frames:v", "30")
+    for source in (path, path.read_bytes()):
+        with pytest.raises(VideoError, match=r"MPEG program stream.*PyAV"):
+            open_video(source, backend="decord")
+        info = open_video(source).info
+        assert (info.backend, info.num_frames) == ("pyav", 30)
+
+
 def test_backends_and_torch_are_imported_on_use():
     code = "import sys, processing.video_reader as m; assert not {'av', 'decord', 'torch'} & set(sys.modules)"
     code += f"; sys.modules['decord'] = None\ntry: m.open_video({str(FLOWER)!r}, backend='decord')"
