@@ -58,6 +58,7 @@ LONGEST_FREEZE_S = 60.0
 SHORTEST_JUMP = 32
 # Containers that say where each key frame is; the others would be searched, and miss.
 _INDEXED = {"mov", "mp4", "matroska", "webm"}
+# How a file of the container begins of which decord loses frames.
 _PROGRAM_STREAM = b"\0\0\1\xba"
 # Threads of FFmpeg for one video; 0: one for each core. Whoever reads several videos at once sets less.
 DECODING_THREADS = 0

@@ -199,7 +199,7 @@ def test_tiles_are_rated_each_by_itself(tiles):
     assert frames.std(1).max() > 5
 
 
-def test_tiles_are_made_once_and_the_same(tiles, ratings, rows, sources, tmp_path):
+def test_tiles_are_made_once_and_the_same(tiles, ratings, sources):
     stamps = {path: path.stat().st_mtime_ns for path in tiles.iterdir()}
     lost = tiles / "photograph_monster.measures.npy"
     before = lost.read_bytes()
@@ -209,12 +209,13 @@ def test_tiles_are_made_once_and_the_same(tiles, ratings, rows, sources, tmp_pat
     assert all(path.stat().st_mtime_ns == stamp for path, stamp in stamps.items() if "photograph" not in path.name)
 
 
-def test_a_tower_sees_no_tiles_of_a_fold_that_is_held_out(tiles, ratings, rows, sources):
+def test_a_tower_sees_no_tiles_of_a_fold_that_is_held_out(tiles, ratings, rows, sources, tmp_path):
     """Not even of a folder that has them from before."""
     flower = next(int(row["fold"]) for row in rows if row["content"] == "flower")
     left = {path.name.split(".")[0] for path in make_tiles(ratings, sources, tiles, held_out={flower})}
     assert left == {"copies_monster", "copies_monster_calm", "photograph_monster"}
-    none = make_tiles(ratings, sources, tiles, held_out={int(row["fold"]) for row in rows})
+    none = make_tiles(ratings, sources, tmp_path, held_out={int(row["fold"]) for row in rows})
+    assert not any(tmp_path.iterdir())
     with pytest.raises(ValueError, match="no rated tiles"):
         RatedTiles(none)
 
