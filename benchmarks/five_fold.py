@@ -46,10 +46,12 @@ def main() -> None:
     parser.add_argument("ladder", type=Path)
     parser.add_argument("--adapters", type=Path)
     parser.add_argument("--feature-cache", type=Path)
-    parser.add_argument("--folds", type=int, nargs="+", default=range(NUM_FOLDS), help="to be held out, each in its turn; default: all")
-    parser.add_argument("--unseen", type=int, nargs="+", default=(0, 1), help="folds that the towers never saw")
+    parser.add_argument("--folds", type=int, nargs="+", choices=range(NUM_FOLDS), default=range(NUM_FOLDS), help="to be held out, each in its turn; default: all")
+    parser.add_argument("--unseen", type=int, nargs="+", choices=range(NUM_FOLDS), default=(0, 1), help="folds that the towers never saw")
     parser.add_argument("--without-baselines", action="store_true", help="leave out NIQE and BRISQUE, which take minutes")
     options = parser.parse_args()
+    if len(set(options.folds)) == 1:
+        parser.error("--folds must name two or more: the scores of one are calibrated by those of the others.")
     console = Console(width=150)
     rows = ladder_rows(options.ladder / "ratings.csv")
     rated, folds = (np.array([float(row[name]) for row in rows]) for name in ("mos", "fold"))
@@ -93,8 +95,10 @@ def main() -> None:
         console.print(f"fold {fold}: " + ", ".join(f"{name} {spearmanr(values, rated[held_out]).statistic:.3f}" for name, values in found.items()))
     main_score = "answers" if options.adapters else "projectors"
     keep(scores, natural, np.flatnonzero(whole))
-    unseen = np.isin(folds, options.unseen)
-    for title, part in (("all that were held out", whole), ("folds that the towers never saw", whole & unseen)):
+    unseen = whole & np.isin(folds, options.unseen)
+    for title, part in (("all that were held out", whole), ("folds that the towers never saw", unseen)):
+        if not part.any():
+            continue
         table = Table("family", "copies", *scores, f"95 % of {main_score}", title=f"SRCC with VMAF, {title}")
         columns = [srcc_by_family(values[part], rated[part], families[part], dict.fromkeys(families)) for values in scores.values()]
         for name, *figures in zip(("all", *dict.fromkeys(families)), *columns, strict=True):
