@@ -202,9 +202,16 @@ def train_tower(
     epochs: Annotated[int | None, typer.Option(min=1, help="By default 12, of a spatial tower 1.")] = None,
     held_out_fold: Annotated[list[int] | None, typer.Option(min=0, max=4, help="Folds not to learn from; the report is on the first one. By default 0.")] = None,
 ) -> None:
-    """Train a tower of the default checkpoint on a ladder."""
+    """Train a tower of the default checkpoint on a ladder. Stopped and started again, it goes on."""
     with clear_errors():
+        from hashlib import file_digest
+
+        from lmmvqa.training.run import check_same_run
+
         folds = held_out_fold or [0]
+        with ratings.open("rb") as file:
+            learned = {"ratings": file_digest(file, "sha256").hexdigest(), "held_out_fold": folds}
+        check_same_run({**learned, "tower": tower, "start": start, "epochs": epochs}, output)
         if tower == "spatial":
             import torch
 

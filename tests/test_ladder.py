@@ -3,6 +3,7 @@
 import csv
 import json
 from collections import Counter
+from copy import deepcopy
 from itertools import pairwise
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 import torch
 from conftest import DATA
 from PIL import Image
+from safetensors.torch import load_file
 from transformers import AutoModel, ResNetConfig, ResNetModel
 
 from lmmvqa.ladder import (
@@ -28,6 +30,7 @@ from lmmvqa.ladder import (
     fresh_frames,
 )
 from lmmvqa.ladder_sources import Source, collect_sources, read_sources
+from lmmvqa.training import tower_training
 from lmmvqa.training.rated_tiles import (
     MEASURES,
     TILE,
@@ -40,6 +43,7 @@ from lmmvqa.training.rated_tiles import (
 from lmmvqa.training.spatial_tower import KeyFrames, train_spatial_tower
 from lmmvqa.training.temporal_tower import MOTIONS, SMALL_TOWER, ChunkDataset, read_chunks, train_temporal_tower
 from lmmvqa.training.tower_training import split_by_fold
+from lmmvqa.training.trainer import last_checkpoint
 from modeling_lmmvqa import LmmVqaTemporalModel
 
 
@@ -164,7 +168,36 @@ def test_a_tower_is_refused_without_contents_to_test_it_on(ratings):
         KeyFrames(ratings, missing)
 
 
-def test_the_temporal_tower_trains_on_a_ladder(ratings, tmp_path):
+class Interrupted:
+    """Some items, of which so many can be had before the training that asks for them is stopped."""
+
+    def __init__(self, items, count: int):
+        self.items, self.left = items, count
+
+    def __len__(self):
+        return len(self.items)
+
+    def __getitem__(self, index):
+        self.left -= 1
+        if self.left < 0:
+            raise KeyboardInterrupt
+        return self.items[index]
+
+
+def assert_goes_on(train, interrupted, whole, finished: Path, monkeypatch):
+    """A training that is stopped goes on from a checkpoint, to the weights that are in `finished`."""
+    monkeypatch.setattr(tower_training, "SAVE_STEPS", 1)
+    output = finished.with_name("stopped")
+    with pytest.raises(KeyboardInterrupt):
+        train(interrupted, output)
+    assert last_checkpoint(output / "run") is not None
+    train(whole, output)
+    assert not (output / "run").exists()
+    weights, expected = (load_file(folder / "model.safetensors") for folder in (output, finished))
+    assert all(torch.equal(weights[name], expected[name]) for name in expected)
+
+
+def test_the_temporal_tower_trains_on_a_ladder(ratings, tmp_path, monkeypatch):
     copies = read_chunks(ratings, SMALL_TOWER)
     assert {copy.frames.shape[1:] for copy in copies} == {(24, 3, 64, 64)}
     sample = ChunkDataset(copies, augment=True)
@@ -172,11 +205,17 @@ def test_the_temporal_tower_trains_on_a_ladder(ratings, tmp_path):
     assert {item["motion"] for item in drawn} >= set(range(len(MOTIONS)))
     held = [item for item in drawn if item["motion"] == MOTIONS.index("freeze") and item["fresh"] >= 0]
     assert held and all(0 < item["fresh"] < 0.9 for item in held)
-    metrics = train_temporal_tower(copies[:8], copies[-PHOTOGRAPH_COPIES:], tmp_path / "tower", SMALL_TOWER, epochs=1)
+
+    def train(learned, folder):
+        return train_temporal_tower(learned, copies[-PHOTOGRAPH_COPIES:], folder, SMALL_TOWER, epochs=2)
+
+    metrics = train(copies[:20], tmp_path / "tower")
     assert 0 <= metrics["motion_accuracy"] <= 1 and 0 <= metrics["balanced_motion_accuracy"] <= 1
     tower = LmmVqaTemporalModel.from_pretrained(tmp_path / "tower")
     slow, fast = tower(torch.zeros(1, 24, 3, 64, 64))
     assert slow.shape[2] == 6 and fast.shape[2] == 24
+    # The first epoch ends after 20.
+    assert_goes_on(train, Interrupted(copies[:20], 22), copies[:20], tmp_path / "tower", monkeypatch)
 
 
 @pytest.fixture(scope="module")
@@ -220,16 +259,24 @@ def test_a_tower_sees_no_tiles_of_a_fold_that_is_held_out(tiles, ratings, rows, 
         RatedTiles(none)
 
 
-def test_the_spatial_tower_trains_on_tiles(ratings, rows, tiles, tmp_path):
-    data = RatedTiles(tiles.glob("*.measures.npy"))
+def test_the_spatial_tower_trains_on_tiles(ratings, rows, tiles, tmp_path, monkeypatch):
+    measured = [tiles / "copies_monster.measures.npy"]
+    data = RatedTiles(measured)
     sample = data[len(data) - 1]
     assert sample["frames"].shape == (3, TILE, TILE) and sample["rating"].shape == (len(MEASURES),) and sample["rating"].max() <= 1.5
     held_out = KeyFrames(ratings, int(rows[0]["fold"]))
     # Of 8 channels, channels last, PyTorch 2.14 corrupts memory in the backward pass of an odd batch.
     tower = ResNetModel(ResNetConfig(embedding_size=16, hidden_sizes=[16, 16, 16, 16], depths=[1, 1, 1, 1], layer_type="basic"))
     before = {name: weight.clone() for name, weight in tower.state_dict().items()}
-    metrics = train_spatial_tower(tower, torch.utils.data.Subset(data, range(0, len(data), 20)), held_out, tmp_path / "tower", epochs=2)
+    def train(tiles, folder):
+        return train_spatial_tower(deepcopy(tower), tiles, held_out, folder, epochs=2)
+
+    metrics = train(data, tmp_path / "tower")
     assert -1 <= metrics["srcc"] <= 1 and {"srcc_codec", "srcc_spatial"} <= set(metrics)
     trained = AutoModel.from_pretrained(tmp_path / "tower").state_dict()
     changed = {name for name in before if not torch.equal(before[name].half(), trained[name].half())}
     assert changed and not any("running" in name for name in changed)
+    # All are read once before, for the head; a batch has 32.
+    cut = RatedTiles(measured)
+    cut.ratings = Interrupted(cut.ratings, len(cut) + 100)
+    assert_goes_on(train, cut, data, tmp_path / "tower", monkeypatch)

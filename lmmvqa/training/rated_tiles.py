@@ -17,10 +17,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image, ImageOps
-from torch.utils.data import Dataset
 
 from lmmvqa.ladder import TRANSPARENT_CRF, content_fold, find_contents, run_ffmpeg, seed_of
-from lmmvqa.training.tower_training import ladder_rows
+from lmmvqa.training.tower_training import DrawnDataset, ladder_rows
 from modeling_lmmvqa.frame_statistics import LUMA
 from processing.video_reader import open_video
 
@@ -79,7 +78,7 @@ def tells_its_rating(row: dict[str, str]) -> bool:
     return row["family"] in FAMILIES and row["rung"] not in MISALIGNED
 
 
-class RatedTiles(Dataset):
+class RatedTiles(DrawnDataset):
     """The tiles that `make_tiles` made, mirrored at random: "frames" (3, TILE, TILE) from 0 to 1, and
     "rating" (MEASURES,) from 0 to 1.
 
@@ -91,23 +90,24 @@ class RatedTiles(Dataset):
     """
 
     def __init__(self, measured: Iterable[Path], *, seed: int = 0):
+        super().__init__(seed)
         measured = sorted(measured)
         if not measured:
             raise ValueError("There are no rated tiles: all contents of the ladder are in folds that are held out.")
         self.tiles = [np.load(str(path).replace(".measures.", ".tiles."), mmap_mode="r") for path in measured]
         self.ratings = [np.load(path) / _RANGES for path in measured]
         self.ends = np.cumsum([len(tiles) for tiles in self.tiles])
-        self.random = np.random.default_rng(seed)
 
     def __len__(self) -> int:
         return int(self.ends[-1])
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        random = self.random(index)
         place = int(np.searchsorted(self.ends, index, side="right"))
         index -= int(self.ends[place]) - len(self.tiles[place])
         frame = torch.from_numpy(self.tiles[place][index].astype(np.float32)) / 255
         for axis in (-1, -2):
-            if self.random.random() < 0.5:
+            if random.random() < 0.5:
                 frame = frame.flip(axis)
         return {"frames": frame, "rating": torch.from_numpy(self.ratings[place][index])}
 

@@ -59,7 +59,7 @@ def run_training(config: str | os.PathLike, overrides: Mapping[str, Any] | None 
     arguments = make_arguments(settings, str(config))
     arguments.check()
     with PartialState().main_process_first():
-        _check_same_run(settings, Path(arguments.output_dir))
+        check_same_run(settings, Path(arguments.output_dir))
     if arguments.folds:
         return _run_folds(settings, arguments, str(config), test)
     return train(arguments, test=test)
@@ -171,7 +171,7 @@ def _our_config(name: str) -> LmmVqaConfig:
     return config
 
 
-def _check_same_run(settings: dict[str, Any], output_dir: Path) -> None:
+def check_same_run(settings: dict[str, Any], output_dir: Path) -> None:
     """A folder holds one run: one with other settings must not go on from its checkpoints.
 
     Raises:
@@ -186,7 +186,7 @@ def _check_same_run(settings: dict[str, Any], output_dir: Path) -> None:
             if before.get(key) != settings.get(key) and not key.startswith(_MAY_CHANGE)
         ]
         if changed:
-            raise ValueError(f"{output_dir} holds a run with other settings: {', '.join(changed)}. Name another output_dir, or remove that folder.")
+            raise ValueError(f"{output_dir} holds a run with other settings: {', '.join(changed)}. Name another output folder, or remove that one.")
     if PartialState().is_main_process:
         output_dir.mkdir(parents=True, exist_ok=True)
         file.write_text(yaml.safe_dump(settings), encoding="utf-8")

@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 from transformers import PreTrainedModel, ResNetConfig, ResNetModel
 
 from lmmvqa.default_checkpoint import Part
-from lmmvqa.training.rated_tiles import MEASURES, tells_its_rating
+from lmmvqa.training.rated_tiles import MEASURES, RatedTiles, tells_its_rating
 from lmmvqa.training.tower_training import fit_tower, ladder_rows
 from modeling_lmmvqa.projectors import FeatureStandardizer
 from processing.video_reader import open_video
@@ -98,7 +98,7 @@ class SpatialTowerWithHead(nn.Module):
 
     def __init__(self, tower: PreTrainedModel):
         super().__init__()
-        self.tower = tower.to(memory_format=torch.channels_last)
+        self.tower = tower
         channels = 2 * (tower.config.embedding_size + sum(tower.config.hidden_sizes))
         self.standardizer = FeatureStandardizer(channels)
         self.head = nn.Linear(channels, len(MEASURES))
@@ -112,7 +112,7 @@ class SpatialTowerWithHead(nn.Module):
 
     def moments(self, frames: torch.Tensor) -> torch.Tensor:
         """(frames, 3, height, width), 0 to 1 -> (frames, channels)"""
-        maps = self.tower(frames, output_hidden_states=True).hidden_states
+        maps = self.tower(frames.contiguous(memory_format=torch.channels_last), output_hidden_states=True).hidden_states
         moments = []
         for feature_map in maps:
             variance, mean = torch.var_mean(feature_map, dim=(2, 3))
@@ -145,13 +145,12 @@ class SpatialTowerWithHead(nn.Module):
 
 
 def train_spatial_tower(
-    tower: PreTrainedModel, tiles: Dataset, held_out: KeyFrames, output: Path, *, epochs: int = 1, seed: int = 0
+    tower: PreTrainedModel, tiles: RatedTiles, held_out: KeyFrames, output: Path, *, epochs: int = 1, seed: int = 0
 ) -> dict[str, float]:
     """Train on `tiles`, report on `held_out`, which should be of other contents.
 
     Args:
         tower: a `ResNetModel` that takes RGB in [0, 1]; it is changed in place.
-        tiles: `RatedTiles`, or a part of them.
         output: folder for the tower in half precision, as `AutoModel.from_pretrained` loads it.
 
     Returns:

@@ -17,9 +17,8 @@ import numpy as np
 import torch
 from scipy.stats import spearmanr
 from torch import nn
-from torch.utils.data import Dataset
 
-from lmmvqa.training.tower_training import fit_tower, ladder_rows
+from lmmvqa.training.tower_training import DrawnDataset, fit_tower, ladder_rows
 from modeling_lmmvqa import LmmVqaTemporalConfig, LmmVqaTemporalModel
 from processing.video_processing_lmmvqa import LmmVqaVideoProcessor, differences
 from processing.video_reader import open_video
@@ -63,32 +62,33 @@ def read_chunks(ratings: Path, config: LmmVqaTemporalConfig) -> list[RatedChunks
     return copies
 
 
-class ChunkDataset(Dataset):
+class ChunkDataset(DrawnDataset):
     """One chunk of every copy: for training a random one, mirrored at random and often with a fault made on the spot."""
 
     def __init__(self, copies: Sequence[RatedChunks], *, augment: bool, seed: int = 0):
+        super().__init__(seed)
         self.copies = copies
         self.augment = augment
-        self.random = np.random.default_rng(seed)
 
     def __len__(self) -> int:
         return len(self.copies)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         copy = self.copies[index]
-        frames = copy.frames[self.random.integers(len(copy.frames)) if self.augment else 0].float() / 255
+        random = self.random(index)
+        frames = copy.frames[random.integers(len(copy.frames)) if self.augment else 0].float() / 255
         motion, fresh = copy.motion, _UNKNOWN
         # What a fault other than a temporal one costs is the spatial tower's business.
         rating = 1.0 if motion == "smooth" else copy.rating / 100 if copy.family in ("temporal", "flicker") else _UNKNOWN
         if self.augment:
             if motion == "smooth":
-                motion = self.random.choice(MOTIONS, p=MOTION_SHARES)
-                frames, fresh = self._disturb(frames, motion)
+                motion = random.choice(MOTIONS, p=MOTION_SHARES)
+                frames, fresh = _disturb(frames, motion, random)
                 rating = 1.0 if motion == "smooth" else _UNKNOWN
             elif motion in ("drop", "freeze"):
                 # The ladder's fault may lie in the other chunk.
                 motion = None
-            if self.random.random() < 0.5:
+            if random.random() < 0.5:
                 frames = frames.flip(-1)
         return {
             "frames": frames,
@@ -97,28 +97,29 @@ class ChunkDataset(Dataset):
             "rating": float(rating),
         }
 
-    def _disturb(self, frames: torch.Tensor, motion: str) -> tuple[torch.Tensor, float]:
-        """(num_frames, 3, size, size) with a fault; and the share of frames that are still shown at their own time."""
-        count = len(frames)
-        shown = np.arange(count)
-        if motion == "stutter":
-            hold = int(self.random.choice((2, 3, 4, 5, 6, 8)))
-            phase = int(self.random.integers(hold))
-            shown = np.maximum((shown + phase) // hold * hold - phase, 0)
-        elif motion == "drop":
-            kept = self.random.random(count) > self.random.uniform(0.1, 0.6)
-            kept[0] = True
-            kept[self.random.integers(1, count)] = False
-            shown = np.maximum.accumulate(np.where(kept, shown, 0))
-        elif motion == "freeze":
-            length = int(self.random.integers(6, count))
-            start = int(self.random.integers(0, count - length + 1))
-            shown[start : start + length] = start
-        elif motion == "flicker":
-            amplitude, rate, phase = self.random.uniform(0.03, 0.2), self.random.uniform(3, 11), self.random.uniform(0, 2 * np.pi)
-            wave = torch.from_numpy(amplitude * np.sin(2 * np.pi * rate * shown / count + phase)).float()
-            frames = (frames + wave[:, None, None, None]).clamp(0, 1)
-        return frames[shown], float(np.mean(shown == np.arange(count)))
+
+def _disturb(frames: torch.Tensor, motion: str, random: np.random.Generator) -> tuple[torch.Tensor, float]:
+    """(num_frames, 3, size, size) with a fault; and the share of frames that are still shown at their own time."""
+    count = len(frames)
+    shown = np.arange(count)
+    if motion == "stutter":
+        hold = int(random.choice((2, 3, 4, 5, 6, 8)))
+        phase = int(random.integers(hold))
+        shown = np.maximum((shown + phase) // hold * hold - phase, 0)
+    elif motion == "drop":
+        kept = random.random(count) > random.uniform(0.1, 0.6)
+        kept[0] = True
+        kept[random.integers(1, count)] = False
+        shown = np.maximum.accumulate(np.where(kept, shown, 0))
+    elif motion == "freeze":
+        length = int(random.integers(6, count))
+        start = int(random.integers(0, count - length + 1))
+        shown[start : start + length] = start
+    elif motion == "flicker":
+        amplitude, rate, phase = random.uniform(0.03, 0.2), random.uniform(3, 11), random.uniform(0, 2 * np.pi)
+        wave = torch.from_numpy(amplitude * np.sin(2 * np.pi * rate * shown / count + phase)).float()
+        frames = (frames + wave[:, None, None, None]).clamp(0, 1)
+    return frames[shown], float(np.mean(shown == np.arange(count)))
 
 
 class TemporalTowerWithHeads(nn.Module):

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import csv
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+import numpy as np
 import torch
 from torch import nn
 from torch.utils.data import Dataset
-from transformers import Trainer, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from lmmvqa.training.trainer import last_checkpoint
+
+# A few minutes of a spatial tower, one of a temporal one.
+SAVE_STEPS = 200
 
 
 class _HasFold(Protocol):
@@ -42,11 +49,34 @@ def split_by_fold(copies: Sequence[Copy], held_out: Sequence[int]) -> tuple[list
     return train, tested
 
 
+class DrawnDataset(Dataset):
+    """What is random about an item depends on its place, the epoch and `seed` alone, so that a training that goes on sees the same."""
+
+    epoch = 0
+
+    def __init__(self, seed: int):
+        self.seed = seed
+
+    def random(self, index: int) -> np.random.Generator:
+        return np.random.default_rng((self.seed, self.epoch, index))
+
+
+class _NewDrawForEveryEpoch(TrainerCallback):
+    def __init__(self, data: DrawnDataset):
+        self.data = data
+
+    def on_epoch_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        self.data.epoch = int(state.epoch or 0)
+
+
 def fit_tower(
-    model: nn.Module, data: Dataset, output: Path, *,
+    model: nn.Module, data: DrawnDataset, output: Path, *,
     labels: list[str], epochs: int, learning_rate: float, tower_learning_rate: float | None = None, batch_size: int = 16, seed: int = 0,
 ) -> Trainer:
     """Train a tower with heads, whose `forward` gives "loss" and "logits", on one cosine of the learning rate.
+
+    Stopped and started again, it goes on from the last checkpoint in `output/run`, to the same weights. At the end the checkpoints
+    are removed.
 
     Args:
         labels: those of `forward`'s arguments that are not input.
@@ -65,7 +95,8 @@ def fit_tower(
         warmup_steps=0.05,
         max_grad_norm=1.0,
         logging_steps=20,
-        save_strategy="no",
+        save_steps=SAVE_STEPS,
+        save_total_limit=1,
         report_to=[],
         label_names=labels,
         remove_unused_columns=False,
@@ -78,6 +109,9 @@ def fit_tower(
         heads = [parameter for name, parameter in model.named_parameters() if not name.startswith("tower.")]
         groups = [{"params": heads}, {"params": model.tower.parameters(), "lr": tower_learning_rate}]
         optimizer = torch.optim.AdamW(groups, lr=learning_rate, weight_decay=arguments.weight_decay)
-    trainer = Trainer(model=model, args=arguments, train_dataset=data, optimizers=(optimizer, None))
-    trainer.train()
+    trainer = Trainer(
+        model=model, args=arguments, train_dataset=data, optimizers=(optimizer, None), callbacks=[_NewDrawForEveryEpoch(data)]
+    )
+    trainer.train(resume_from_checkpoint=last_checkpoint(arguments.output_dir))
+    shutil.rmtree(arguments.output_dir)
     return trainer
