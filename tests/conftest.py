@@ -1,6 +1,8 @@
 """Tiny networks with random weights, for shapes and contracts; real weights and clips where behaviour counts."""
 
+import os
 import subprocess
+import sys
 from pathlib import Path
 
 import imageio_ffmpeg
@@ -22,6 +24,13 @@ CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
+
+
+def score_command(*arguments: object, **options) -> subprocess.Popen:
+    """`lmmvqa score` in a process of its own."""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(SITE), os.environ.get("PYTHONPATH", "")])}
+    command = [sys.executable, "-m", "lmmvqa.cli", "score", *map(str, arguments)]
+    return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, **options)
 
 
 def make_tokenizer(digits_per_token: int) -> PreTrainedTokenizerFast:

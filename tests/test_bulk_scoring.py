@@ -13,7 +13,7 @@ import pandas as pd
 import psutil
 import pytest
 import torch
-from conftest import SITE, ffmpeg, make_tiny
+from conftest import SITE, ffmpeg, make_tiny, score_command
 
 from lmmvqa import reading_workers
 from lmmvqa.bulk_runs import local_engine, score_to_file
@@ -22,8 +22,6 @@ from lmmvqa.reading_workers import ReadingLimits, ReadingWorker
 from lmmvqa.result_files import ResultFile
 from lmmvqa.scoring import VideoScore, find_videos, load_checkpoint, score_videos
 from processing.video_reader import VideoError
-
-COMMAND = [sys.executable, "-m", "lmmvqa.cli", "score"]
 
 
 @pytest.fixture(scope="session")
@@ -147,11 +145,6 @@ def test_stopping_early_leaves_no_process_behind(tiny, library):
 def _readers() -> set[int]:
     """Reading processes of this one."""
     return {child.pid for child in psutil.Process().children() if "lmmvqa.reading_process" in child.cmdline()}
-
-
-def score_command(*arguments: object, **options) -> subprocess.Popen:
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(SITE), os.environ.get("PYTHONPATH", "")])}
-    return subprocess.Popen([*COMMAND, *map(str, arguments)], env=environment, stderr=subprocess.PIPE, text=True, **options)
 
 
 def test_kill_and_resume_score_every_file_exactly_once(tiny_checkpoint, library, tmp_path):
