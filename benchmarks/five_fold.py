@@ -4,9 +4,10 @@ For each fold of the ladder's contents, fresh projectors are warmed up on the ot
 words, which is what the decoder learns to say. With the folds that `lmmvqa train default_checkpoint data_dir=LADDER 'folds=[0, 1, 2, 3, 4]'
 output_dir=FOLDER` trained (half an hour a fold), the decoder's answers, too. Beside them ridge regression and gradient boosting on the same
 features, averaged over seconds and places, and NIQE and BRISQUE. The towers that ship learned from folds 2 to 4, so folds 0 and 1, which they never
-saw, are given by themselves, too; with other towers in lmmvqa/checkpoint, say with --unseen which folds these never saw. Prints the SRCC with VMAF
-of each fold, and by family over all copies but calm views, each with the score that it got when held out, and the metric's 95 % interval over
-contents; and what becomes of the scores of a fold, calibrated by those of the other folds.
+saw, are given by themselves, too; with other towers in lmmvqa/checkpoint, say with --unseen which folds these never saw. Where each fold has towers
+of its own, run it for each with the same --scores FILE, from a clone that has its towers. Prints the SRCC with VMAF of each fold, and by family over
+all copies but calm views, each with the score that it got when held out, and the metric's 95 % interval over contents; and what becomes of the scores
+of a fold, calibrated by those of the other folds.
 """
 
 import argparse
@@ -18,7 +19,6 @@ from typing import Any
 import numpy as np
 import torch
 from default_checkpoint import assess, encode, fit_regressors, natural_scene_scores, pooled, print_rungs, without_motion
-from frame_statistics import srcc_by_family
 from rich.console import Console
 from rich.table import Table
 from scipy.stats import spearmanr
@@ -27,6 +27,7 @@ from warm_up import rated_features
 
 from lmmvqa.calibration import QUANTILES, fit_calibration
 from lmmvqa.default_checkpoint import compose_default
+from lmmvqa.evaluation.natural_scene import BASELINES
 from lmmvqa.evaluation.vqa_metric.vqa_metric import vqa_metrics
 from lmmvqa.ladder import NUM_FOLDS
 from lmmvqa.training.adapters import merge_adapter
@@ -49,34 +50,37 @@ def main() -> None:
     parser.add_argument("--folds", type=int, nargs="+", choices=range(NUM_FOLDS), default=range(NUM_FOLDS), help="to be held out, each in its turn; default: all")
     parser.add_argument("--unseen", type=int, nargs="+", choices=range(NUM_FOLDS), default=(0, 1), help="folds that the towers never saw")
     parser.add_argument("--without-baselines", action="store_true", help="leave out NIQE and BRISQUE, which take minutes")
+    parser.add_argument("--scores", type=Path, help=".npz file that keeps the scores of each fold; the folds in it are not run again, and are in the tables")
     options = parser.parse_args()
-    if len(set(options.folds)) == 1:
-        parser.error("--folds must name two or more: the scores of one are calibrated by those of the others.")
     console = Console(width=150)
     rows = ladder_rows(options.ladder / "ratings.csv")
     rated, folds = (np.array([float(row[name]) for row in rows]) for name in ("mos", "fold"))
     contents, families = (np.array([row[name] for row in rows]) for name in ("content", "family"))
+    methods = {"projectors", "ridge", "boosting"} | ({"answers"} if options.adapters else set()) | (set() if options.without_baselines else {name.upper() for name in BASELINES})
+    scores, answers = load_scores(options.scores, rated, methods)
+    finished = {int(fold) for fold in np.unique(folds[np.isfinite(scores["projectors"])])} if scores else set()
+    if len(finished | set(options.folds)) == 1:
+        parser.error("There must be two folds or more: the scores of one are calibrated by those of the others.")
     # A calm view is for learning; it lies in a folder of its own.
-    whole = np.isin(folds, options.folds) & np.array([Path(row["video"]).parent.name == row["content"] for row in rows])
+    whole = np.isin(folds, [*finished, *options.folds]) & np.array([Path(row["video"]).parent.name == row["content"] for row in rows])
     recipe = read_arguments("default_checkpoint")
-    set_seed(recipe.seed)
     model, processor = compose_default()
     cache = FeatureCache(options.feature_cache or tempfile.mkdtemp(), model, processor)
     collator = AnswerCollator(cache, processor)
     features = encode(cache, rows)
     x = np.stack([pooled(item) for item in features])
     data = rated_features(cache, rows)
-    natural = {} if options.without_baselines else natural_scene_scores([rows[index] for index in np.flatnonzero(whole)])
-    scores: dict[str, np.ndarray] = {}
-    answers: dict[str, np.ndarray] = {}
 
     def keep(kept: dict[str, np.ndarray], found: dict[str, np.ndarray], places: np.ndarray) -> None:
         for name, values in found.items():
-            kept.setdefault(name, np.zeros((len(rows), *values.shape[1:]), values.dtype))[places] = values
+            unknown = np.nan if values.dtype.kind == "f" else values.dtype.type()
+            kept.setdefault(name, np.full((len(rows), *values.shape[1:]), unknown, values.dtype))[places] = values
 
-    for fold in options.folds:
+    for fold in sorted(set(options.folds) - finished):
         known, held_out = folds != fold, np.flatnonzero((folds == fold) & whole)
-        fresh, learned = deepcopy(model), data.select(np.flatnonzero(known))
+        # A fold's projectors don't depend on the folds before it.
+        set_seed(recipe.seed)
+        fresh, learned = compose_default()[0], data.select(np.flatnonzero(known))
         fit_standardizers(fresh, collator, TrainingData(learned, None, {}))
         warm_up(fresh, collator, learned, recipe.warm_up_epochs, recipe.seed)
         with torch.no_grad():
@@ -91,18 +95,21 @@ def main() -> None:
             moving = held_out[families[held_out] == "temporal"]
             blind = without_motion([features[index] for index in moving], [features[index] for index in np.flatnonzero(known)])
             keep(answers, {"blind": assess(decoder, processor, blind)["score"]}, moving)
+        if not options.without_baselines:
+            found |= natural_scene_scores([rows[index] for index in held_out])
         keep(scores, found, held_out)
-        console.print(f"fold {fold}: " + ", ".join(f"{name} {spearmanr(values, rated[held_out]).statistic:.3f}" for name, values in found.items()))
+        if options.scores:
+            save_scores(options.scores, rated, scores, answers)
+        console.print(f"Fold {fold} is done.")
     main_score = "answers" if options.adapters else "projectors"
-    keep(scores, natural, np.flatnonzero(whole))
     unseen = whole & np.isin(folds, options.unseen)
     for title, part in (("all that were held out", whole), ("folds that the towers never saw", unseen)):
         if not part.any():
             continue
         table = Table("family", "copies", *scores, f"95 % of {main_score}", title=f"SRCC with VMAF, {title}")
-        columns = [srcc_by_family(values[part], rated[part], families[part], dict.fromkeys(families)) for values in scores.values()]
-        for name, *figures in zip(("all", *dict.fromkeys(families)), *columns, strict=True):
-            shown = part & ((families == name) | (name == "all"))
+        parts = {"all": part} | {f"fold {fold:.0f}": part & (folds == fold) for fold in np.unique(folds[part])}
+        for name, shown in (parts | {family: part & (families == family) for family in dict.fromkeys(families)}).items():
+            figures = [spearmanr(values[shown], rated[shown]).statistic for values in scores.values()]
             low, high = vqa_metrics(scores[main_score][shown], rated[shown], groups=contents[shown])["intervals"]["srcc"] or (np.nan, np.nan)
             table.add_row(name, str(shown.sum()), *(f"{figure:.3f}" for figure in figures), f"{low:.2f} to {high:.2f}")
         console.print(table)
@@ -110,6 +117,30 @@ def main() -> None:
         moving = whole & (families == "temporal")
         console.print(f"Temporal family without its temporal tokens: {spearmanr(answers['blind'][moving], rated[moving]).statistic:.3f}")
     print_calibrated(console, scores["projectors"], answers, rows, whole)
+
+
+def load_scores(file: Path | None, rated: np.ndarray, methods: set[str]) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """What `save_scores` has kept, or nothing.
+
+    Raises:
+        ValueError: the scores are of another ladder or of other methods.
+    """
+    if file is None or not file.exists():
+        return {}, {}
+    with np.load(file) as kept:
+        scores, answers = ({name.partition(" ")[2]: kept[name] for name in kept if name.startswith(kind)} for kind in ("score ", "answer "))
+        if not np.array_equal(kept["rated"], rated):
+            raise ValueError(f"{file} has the scores of another ladder: name another file with --scores.")
+    if set(scores) != methods:
+        raise ValueError(f"{file} has scores of {', '.join(scores)}, and not of {', '.join(sorted(methods))}: name another file with --scores.")
+    return scores, answers
+
+
+def save_scores(file: Path, rated: np.ndarray, scores: dict[str, np.ndarray], answers: dict[str, np.ndarray]) -> None:
+    named = {f"score {name}": values for name, values in scores.items()} | {f"answer {name}": values for name, values in answers.items()}
+    whole = file.with_name(f"{file.name}.new.npz")
+    np.savez(whole, rated=rated, **named)
+    whole.replace(file)
 
 
 def print_calibrated(console: Console, words: np.ndarray, answers: dict[str, np.ndarray], rows: list[dict[str, str]], whole: np.ndarray) -> None:
