@@ -15,7 +15,9 @@ from conftest import DATA
 from PIL import Image
 from safetensors.torch import load_file
 from transformers import AutoModel, ResNetConfig, ResNetModel
+from typer.testing import CliRunner
 
+from lmmvqa.cli import app
 from lmmvqa.ladder import (
     CALM_OVERSAMPLING,
     COLUMNS,
@@ -195,6 +197,23 @@ def assert_goes_on(train, interrupted, whole, finished: Path, monkeypatch):
     assert not (output / "run").exists()
     weights, expected = (load_file(folder / "model.safetensors") for folder in (output, finished))
     assert all(torch.equal(weights[name], expected[name]) for name in expected)
+
+
+def test_a_tower_does_not_go_on_from_that_of_other_folds(ratings, rows, tmp_path):
+    checkpoint = tmp_path / "run/checkpoint-200"
+    checkpoint.mkdir(parents=True)
+    (checkpoint / "trainer_state.json").write_text("{}")
+    there = {int(row["fold"]) for row in rows}
+    first, second = [fold for fold in range(5) if fold not in there][:2]
+
+    def train(fold: int):
+        command = ["train-tower", str(ratings), "--output", str(tmp_path), "--held-out-fold", str(fold)]
+        return CliRunner().invoke(app, command, env={"COLUMNS": "300"})
+
+    assert "the ladder has copies of folds" in train(first).stderr
+    refused = train(second)
+    assert refused.exit_code == 2
+    assert f"{tmp_path} holds a run with other settings: held_out_fold ([{first}] before, [{second}] now)" in refused.stderr
 
 
 def test_the_temporal_tower_trains_on_a_ladder(ratings, tmp_path, monkeypatch):
