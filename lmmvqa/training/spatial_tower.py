@@ -17,7 +17,7 @@ from transformers import PreTrainedModel, ResNetConfig, ResNetModel
 
 from lmmvqa.default_checkpoint import Part
 from lmmvqa.training.rated_tiles import MEASURES, RatedTiles, tells_its_rating
-from lmmvqa.training.tower_training import fit_tower, ladder_rows
+from lmmvqa.training.tower_training import fit_tower, ladder_rows, remove_checkpoints
 from modeling_lmmvqa.projectors import FeatureStandardizer
 from processing.video_reader import open_video
 
@@ -170,4 +170,5 @@ def train_spatial_tower(
         part = families == family
         metrics[f"srcc_{family}"] = spearmanr(predicted[part], rated[part]).statistic
     tower.half().save_pretrained(output)
+    remove_checkpoints(output)
     return {name: float(value) for name, value in metrics.items()}

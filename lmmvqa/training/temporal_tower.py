@@ -18,7 +18,7 @@ import torch
 from scipy.stats import spearmanr
 from torch import nn
 
-from lmmvqa.training.tower_training import DrawnDataset, fit_tower, ladder_rows
+from lmmvqa.training.tower_training import DrawnDataset, fit_tower, ladder_rows, remove_checkpoints
 from modeling_lmmvqa import LmmVqaTemporalConfig, LmmVqaTemporalModel
 from processing.video_processing_lmmvqa import LmmVqaVideoProcessor, differences
 from processing.video_reader import open_video
@@ -172,6 +172,7 @@ def train_temporal_tower(
         labels=["motion", "fresh", "rating"], epochs=epochs, learning_rate=3e-3, seed=seed,
     )
     model.tower.save_pretrained(output)
+    remove_checkpoints(output)
 
     rated = trainer.predict(ChunkDataset(held_out, augment=False))
     motions, _, ratings = rated.label_ids

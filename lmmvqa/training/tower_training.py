@@ -18,6 +18,7 @@ from lmmvqa.training.trainer import last_checkpoint
 
 # A few minutes of a spatial tower, one of a temporal one.
 SAVE_STEPS = 200
+_RUN = "run"
 
 
 class _HasFold(Protocol):
@@ -75,8 +76,8 @@ def fit_tower(
 ) -> Trainer:
     """Train a tower with heads, whose `forward` gives "loss" and "logits", on one cosine of the learning rate.
 
-    Stopped and started again, it goes on from the last checkpoint in `output/run`, to the same weights. At the end the checkpoints
-    are removed.
+    Stopped and started again, it goes on from the last checkpoint in `output/run`, to the same weights. `remove_checkpoints` is for
+    the caller, once the tower is saved.
 
     Args:
         labels: those of `forward`'s arguments that are not input.
@@ -87,7 +88,7 @@ def fit_tower(
     """
     settings: dict[str, Any] = {"per_device_train_batch_size": batch_size, "per_device_eval_batch_size": batch_size}
     arguments = TrainingArguments(
-        output_dir=str(output / "run"),
+        output_dir=str(output / _RUN),
         num_train_epochs=epochs,
         learning_rate=learning_rate,
         weight_decay=0.01,
@@ -113,5 +114,9 @@ def fit_tower(
         model=model, args=arguments, train_dataset=data, optimizers=(optimizer, None), callbacks=[_NewDrawForEveryEpoch(data)]
     )
     trainer.train(resume_from_checkpoint=last_checkpoint(arguments.output_dir))
-    shutil.rmtree(arguments.output_dir)
     return trainer
+
+
+def remove_checkpoints(output: Path) -> None:
+    """Those of `fit_tower`: the next training in this folder is a new one."""
+    shutil.rmtree(output / _RUN)
