@@ -103,9 +103,10 @@ def main() -> None:
         console.print(f"Fold {fold} is done.")
     main_score = "answers" if options.adapters else "projectors"
     unseen = whole & np.isin(folds, options.unseen)
-    for title, part in (("all that were held out", whole), ("folds that the towers never saw", unseen)):
-        if not part.any() or (part is unseen and (part == whole).all()):
-            continue
+    tested = {"all that were held out": whole}
+    if unseen.any() and (unseen != whole).any():
+        tested["folds that the towers never saw"] = unseen
+    for title, part in tested.items():
         table = Table("family", "copies", *scores, f"95 % of {main_score}", title=f"SRCC with VMAF, {title}")
         parts = {"all": part} | {f"fold {fold:.0f}": part & (folds == fold) for fold in np.unique(folds[part])}
         for name, shown in (parts | {family: part & (families == family) for family in dict.fromkeys(families)}).items():

@@ -204,19 +204,15 @@ def train_tower(
 ) -> None:
     """Train a tower of the default checkpoint on a ladder. Stopped and started again, it goes on."""
     with clear_errors():
-        from hashlib import file_digest
-
+        from lmmvqa.default_checkpoint import fetch, file_sha256
         from lmmvqa.training.run import check_same_run
 
         folds = held_out_fold or [0]
-        with ratings.open("rb") as file:
-            learned = {"ratings": file_digest(file, "sha256").hexdigest(), "held_out_fold": folds}
-        check_same_run({**learned, "tower": tower, "start": start, "epochs": epochs}, output)
+        check_same_run({"ratings": file_sha256(ratings), "held_out_fold": folds, "tower": tower, "start": start, "epochs": epochs}, output)
         if tower == "spatial":
             import torch
 
             from lmmvqa.composing import load_vision_tower
-            from lmmvqa.default_checkpoint import fetch
             from lmmvqa.training.rated_tiles import RatedTiles, make_tiles
             from lmmvqa.training.spatial_tower import (
                 DISTORTION_RESNET,

@@ -220,7 +220,9 @@ def test_the_temporal_tower_trains_on_a_ladder(ratings, tmp_path, monkeypatch):
     copies = read_chunks(ratings, SMALL_TOWER)
     assert {copy.frames.shape[1:] for copy in copies} == {(24, 3, 64, 64)}
     sample = ChunkDataset(copies, augment=True)
-    drawn = [sample[i] for _ in range(4) for i in range(len(copies))]
+    drawn = []
+    for sample.epoch in range(4):
+        drawn += [sample[i] for i in range(len(copies))]
     assert {item["motion"] for item in drawn} >= set(range(len(MOTIONS)))
     held = [item for item in drawn if item["motion"] == MOTIONS.index("freeze") and item["fresh"] >= 0]
     assert held and all(0 < item["fresh"] < 0.9 for item in held)
@@ -287,6 +289,7 @@ def test_the_spatial_tower_trains_on_tiles(ratings, rows, tiles, tmp_path, monke
     # Of 8 channels, channels last, PyTorch 2.14 corrupts memory in the backward pass of an odd batch.
     tower = ResNetModel(ResNetConfig(embedding_size=16, hidden_sizes=[16, 16, 16, 16], depths=[1, 1, 1, 1], layer_type="basic"))
     before = {name: weight.clone() for name, weight in tower.state_dict().items()}
+
     def train(tiles, folder):
         return train_spatial_tower(deepcopy(tower), tiles, held_out, folder, epochs=2)
 
