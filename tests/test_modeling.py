@@ -264,8 +264,8 @@ def test_text_that_does_not_fit_the_video_is_refused(tiny, batch):
 
 
 @torch.no_grad()
-def test_save_and_load_is_exact(tiny, tiny_inputs, tmp_path):
-    model, processor = tiny
+def test_save_and_load_is_exact(tiny_inputs, tmp_path):
+    model, processor = make_tiny()
     tower = model.model.temporal_tower
     # Statistics that no initialisation would bring back.
     tower.blocks[0].multipathway_blocks[0].norm.running_mean.fill_(0.25)
