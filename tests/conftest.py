@@ -115,7 +115,11 @@ def default_model():
 
 @pytest.fixture(scope="session")
 def tiny():
-    return make_tiny()
+    model, processor = make_tiny()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    yield model, processor
+    changed = [name for name, value in model.state_dict().items() if not torch.equal(value, before[name])]
+    assert not changed, f"A test has changed the model that all share: {changed}"
 
 
 @pytest.fixture(scope="session")
