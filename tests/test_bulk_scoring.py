@@ -13,7 +13,7 @@ import pandas as pd
 import psutil
 import pytest
 import torch
-from conftest import SITE, ffmpeg, make_tiny, score_command
+from conftest import SITE, ffmpeg, score_command
 
 from lmmvqa import reading_workers
 from lmmvqa.bulk_runs import local_engine, score_to_file
@@ -22,15 +22,6 @@ from lmmvqa.reading_workers import ReadingLimits, ReadingWorker
 from lmmvqa.result_files import ResultFile
 from lmmvqa.scoring import VideoScore, find_videos, load_checkpoint, score_videos
 from processing.video_reader import VideoError
-
-
-@pytest.fixture(scope="session")
-def tiny_checkpoint(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("tiny")
-    model, processor = make_tiny()
-    model.save_pretrained(folder)
-    processor.save_pretrained(folder)
-    return str(folder)
 
 
 @pytest.fixture(scope="session")
@@ -181,7 +172,7 @@ def test_kill_and_resume_score_every_file_exactly_once(tiny_checkpoint, library,
 def test_rows_of_the_other_formats(suffix, tiny_checkpoint, library, tmp_path):
     output = tmp_path / f"results{suffix}"
     videos = [str(library / name) for name in ("0.mp4", "empty.mp4", "1.mkv")]
-    assert score_to_file(videos, output, local_engine(tiny_checkpoint, "cpu", workers=1)) == 1
+    assert score_to_file(videos, output, local_engine(str(tiny_checkpoint), "cpu", workers=1)) == 1
     if suffix == ".jsonl":
         rows = [json.loads(line) for line in output.read_text().splitlines()]
         assert all(list(row) == ["path", "score", "score_std", "interval", "level", "level_probabilities", "duration_s", "error"] for row in rows)
@@ -202,7 +193,7 @@ def test_processes_of_accelerate_share_the_videos(tiny_checkpoint, library, tmp_
     # What `accelerate launch` runs for several GPUs; for processors alone it would want MPI.
     launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29617", "-m", "lmmvqa.cli"]
     run = subprocess.run(
-        [*launch, "score", str(library), "--model", tiny_checkpoint, "--output", str(output), "--workers", "1"],
+        [*launch, "score", str(library), "--model", str(tiny_checkpoint), "--output", str(output), "--workers", "1"],
         env=os.environ | {"PYTHONPATH": str(SITE), "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False,
     )
     table = pd.read_csv(output)
@@ -268,7 +259,7 @@ def test_a_folder_that_cannot_be_listed_gets_its_error(tmp_path):
 
 
 def test_half_precision_on_request(tiny_checkpoint, library):
-    full, half = (load_checkpoint(tiny_checkpoint, "cpu", dtype) for dtype in ("auto", "bfloat16"))
+    full, half = (load_checkpoint(str(tiny_checkpoint), "cpu", dtype) for dtype in ("auto", "bfloat16"))
     assert (full[0].dtype, half[0].dtype) == (torch.float32, torch.bfloat16)
     assert half[0].base_model.vision_tower.dtype == torch.bfloat16
     one, other = (next(score_videos([str(library / "2.mov")], *loaded)) for loaded in (full, half))
