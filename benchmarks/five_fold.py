@@ -6,8 +6,8 @@ output_dir=FOLDER` trained (half an hour a fold), the decoder's answers, too. Be
 features, averaged over seconds and places, and NIQE and BRISQUE. The towers that ship learned from folds 2 to 4, so folds 0 and 1, which they never
 saw, are given by themselves, too; with other towers in lmmvqa/checkpoint, say with --unseen which folds these never saw. Where each fold has towers
 of its own, run it for each with the same --scores FILE, from a clone that has its towers. Prints the SRCC with VMAF of each fold, and by family over
-all copies but calm views, each with the score that it got when held out, and the metric's 95 % interval over contents; and what becomes of the scores
-of a fold, calibrated by those of the other folds.
+all copies but calm views, each with the score that it got when held out, and the metric's 95 % interval over contents, for real videos and photographs
+by themselves, too; and what becomes of the scores of a fold, calibrated by those of the other folds.
 """
 
 import argparse
@@ -55,7 +55,7 @@ def main() -> None:
     console = Console(width=150)
     rows = ladder_rows(options.ladder / "ratings.csv")
     rated, folds = (np.array([float(row[name]) for row in rows]) for name in ("mos", "fold"))
-    contents, families = (np.array([row[name] for row in rows]) for name in ("content", "family"))
+    contents, kinds, families = (np.array([row[name] for row in rows]) for name in ("content", "kind", "family"))
     methods = {"projectors", "ridge", "boosting"} | ({"answers"} if options.adapters else set()) | (set() if options.without_baselines else {name.upper() for name in BASELINES})
     scores, answers = load_scores(options.scores, rated, methods)
     finished = {int(fold) for fold in np.unique(folds[np.isfinite(scores["projectors"])])} if scores else set()
@@ -106,6 +106,7 @@ def main() -> None:
     tested = {"all that were held out": whole}
     if unseen.any() and (unseen != whole).any():
         tested["folds that the towers never saw"] = unseen
+    tested |= {f"contents that are {kind}s": whole & (kinds == kind) for kind in np.unique(kinds[whole])}
     for title, part in tested.items():
         table = Table("family", "copies", *scores, f"95 % of {main_score}", title=f"SRCC with VMAF, {title}")
         parts = {"all": part} | {f"fold {fold:.0f}": part & (folds == fold) for fold in np.unique(folds[part])}
