@@ -1,6 +1,6 @@
 """Many videos at once against a plain loop over `model.assess`, and against the longest of the stages; the memory curve.
 
-`python benchmarks/bulk.py VIDEO_OR_FOLDER ... [--count 500] [--loop 24]` scores `count` videos in one run, taking those given in
+`python benchmarks/bulk.py VIDEO_OR_FOLDER ... [--count 500] [--loop 72]` scores `count` videos in one run, taking those given in
 turn, and prints videos per minute, the ratio of wall time to the longest stage, and memory over the run. The plain loop, of
 `loop` videos, is what a user would write: processor, then `assess`, one video after the other, with torch's own threads. Both
 take the same clips, and each is run in parts that take turns, so that other work on the machine hits both alike. A stage counts
@@ -56,7 +56,7 @@ def main() -> None:
     parser.add_argument("videos", nargs="+")
     parser.add_argument("--model", help="checkpoint; the default one without it")
     parser.add_argument("--count", type=int, default=500)
-    parser.add_argument("--loop", type=int, default=24)
+    parser.add_argument("--loop", type=int, default=72)
     parser.add_argument("--workers", type=int)
     arguments = parser.parse_args()
 
