@@ -8,7 +8,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from bulk import compare, tenths
+from bulk import LOOP, compare, tenths
 from decode import WAYS, measure_codecs, ratios
 from readout import CLIP, measure_readout
 
@@ -28,7 +28,7 @@ def main() -> None:
     parser.add_argument("videos", nargs="+")
     parser.add_argument("--model", help="checkpoint; the default one without it")
     parser.add_argument("--count", type=int, default=500)
-    parser.add_argument("--loop", type=int, default=72)
+    parser.add_argument("--loop", type=int, default=LOOP)
     parser.add_argument("--repeats", type=int, default=2, help="of every measurement of decoding")
     parser.add_argument("--source", type=Path, default=CLIP, help="clip that becomes 1080p in every codec")
     arguments = parser.parse_args()

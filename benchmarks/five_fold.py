@@ -102,11 +102,9 @@ def main() -> None:
             save_scores(options.scores, rated, scores, answers)
         console.print(f"Fold {fold} is done.")
     main_score = "answers" if options.adapters else "projectors"
-    unseen = whole & np.isin(folds, options.unseen)
-    tested = {"all that were held out": whole}
-    if unseen.any() and (unseen != whole).any():
-        tested["folds that the towers never saw"] = unseen
-    tested |= {f"contents that are {kind}s": whole & (kinds == kind) for kind in np.unique(kinds[whole])}
+    groups = {"folds that the towers never saw": whole & np.isin(folds, options.unseen)}
+    groups |= {f"contents that are {kind}s": whole & (kinds == kind) for kind in np.unique(kinds)}
+    tested = {"all that were held out": whole} | {title: part for title, part in groups.items() if part.any() and (part != whole).any()}
     for title, part in tested.items():
         table = Table("family", "copies", *scores, f"95 % of {main_score}", title=f"SRCC with VMAF, {title}")
         parts = {"all": part} | {f"fold {fold:.0f}": part & (folds == fold) for fold in np.unique(folds[part])}
