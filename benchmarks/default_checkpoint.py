@@ -122,10 +122,8 @@ def main() -> None:
     parts = {"all": np.ones(len(test), bool)} | {family: families == family for family in dict.fromkeys(families)}
     for name, part in parts.items():
         correlations = [f"{spearmanr(scores[part], rated[part]).statistic:.3f}" for scores in methods.values()]
-        # Of fewer than five contents the metric gives none.
-        between = vqa_metrics(ours["score"][part], rated[part], groups=contents[part])["intervals"]["srcc"] or (np.nan, np.nan)
         inside = (ours["low"] <= rated) & (rated <= ours["high"])
-        table.add_row(name, str(part.sum()), *correlations, f"{between[0]:.2f} to {between[1]:.2f}", f"{(ours['level'] == levels)[part].mean():.2f}", f"{inside[part].mean():.2f}")
+        table.add_row(name, str(part.sum()), *correlations, interval(ours["score"][part], rated[part], contents[part]), f"{(ours['level'] == levels)[part].mean():.2f}", f"{inside[part].mean():.2f}")
     console.print(table)
 
     seconds = Table("family", "second rating", "copies", "SRCC", "of VMAF with it", title="Where VMAF is blind: SRCC with the second rating")
@@ -138,6 +136,12 @@ def main() -> None:
 
     print_rungs(console, ours["score"], contents, rungs, rated)
     print_stability(console, [row for row in test if row["rung"] in ("near_lossless", "x264_medium", "blur", "rescale_strong")], model, processor)
+
+
+def interval(scores: np.ndarray, rated: np.ndarray, contents: np.ndarray) -> str:
+    """The metric's 95 % interval of SRCC over draws of contents; of fewer than five of these it gives none."""
+    bounds = vqa_metrics(scores, rated, groups=contents)["intervals"]["srcc"]
+    return f"{bounds[0]:.2f} to {bounds[1]:.2f}" if bounds else "-"
 
 
 def print_rungs(console: Console, scores: np.ndarray, contents: np.ndarray, rungs: np.ndarray, rated: np.ndarray) -> None:

@@ -18,7 +18,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from default_checkpoint import assess, encode, fit_regressors, natural_scene_scores, pooled, print_rungs, without_motion
+from default_checkpoint import (
+    assess,
+    encode,
+    fit_regressors,
+    interval,
+    natural_scene_scores,
+    pooled,
+    print_rungs,
+    without_motion,
+)
 from rich.console import Console
 from rich.table import Table
 from scipy.stats import spearmanr
@@ -28,7 +37,6 @@ from warm_up import rated_features
 from lmmvqa.calibration import QUANTILES, fit_calibration
 from lmmvqa.default_checkpoint import compose_default
 from lmmvqa.evaluation.natural_scene import BASELINES
-from lmmvqa.evaluation.vqa_metric.vqa_metric import vqa_metrics
 from lmmvqa.ladder import NUM_FOLDS
 from lmmvqa.training.adapters import merge_adapter
 from lmmvqa.training.arguments import read_arguments
@@ -110,8 +118,7 @@ def main() -> None:
         parts = {"all": part} | {f"fold {fold:.0f}": part & (folds == fold) for fold in np.unique(folds[part])}
         for name, shown in (parts | {family: part & (families == family) for family in dict.fromkeys(families)}).items():
             figures = [spearmanr(values[shown], rated[shown]).statistic for values in scores.values()]
-            low, high = vqa_metrics(scores[main_score][shown], rated[shown], groups=contents[shown])["intervals"]["srcc"] or (np.nan, np.nan)
-            table.add_row(name, str(shown.sum()), *(f"{figure:.3f}" for figure in figures), f"{low:.2f} to {high:.2f}")
+            table.add_row(name, str(shown.sum()), *(f"{figure:.3f}" for figure in figures), interval(scores[main_score][shown], rated[shown], contents[shown]))
         console.print(table)
     if answers:
         moving = whole & (families == "temporal")
