@@ -38,7 +38,7 @@ PROJECTORS := train default_checkpoint data_dir=$(RUN)/ladder feature_cache=$(RU
 checkpoint: $(STAMP)
 	.venv/bin/lmmvqa ladder-sources $(RUN)/sources --clips "$(CLIPS)"
 	.venv/bin/lmmvqa ladder $(RUN)/sources --output $(RUN)/ladder
-	test -f $(RUN)/spatial/config.json || .venv/bin/lmmvqa $(TOWER) spatial --photographs $(RUN)/sources --output $(RUN)/spatial
+	test -f $(RUN)/spatial/config.json || .venv/bin/lmmvqa $(TOWER) spatial --sources $(RUN)/sources --output $(RUN)/spatial
 	test -f $(RUN)/temporal/config.json || .venv/bin/lmmvqa $(TOWER) temporal --output $(RUN)/temporal
 	for tower in spatial temporal; do \
 	  cp $(RUN)/$$tower/config.json $(RUN)/$$tower/model.safetensors lmmvqa/checkpoint/$${tower}_tower || exit 1; \

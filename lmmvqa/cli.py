@@ -197,7 +197,7 @@ def train_tower(
     ratings: Annotated[Path, typer.Argument(help="ratings.csv of `lmmvqa ladder`.")],
     output: Annotated[Path, typer.Option(help="Folder for the tower.")],
     tower: Annotated[Literal["spatial", "temporal"], typer.Option(help="Which of the two.")] = "temporal",
-    photographs: Annotated[Path | None, typer.Option(help="For a spatial tower: the ladder's sources, of whose photographs it sees more. The tiles (11 GB of 256 contents) stay in OUTPUT/tiles.")] = None,
+    sources: Annotated[Path | None, typer.Option(help="For a spatial tower: folder of the ladder's sources, of which it sees more. The tiles (11 GB of 256 contents) stay in OUTPUT/tiles.")] = None,
     start: Annotated[str | None, typer.Option(help="Spatial tower to learn on from, a folder; by default that of fdim's DIST metric.")] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="By default 12, of a spatial tower 1.")] = None,
     held_out_fold: Annotated[list[int] | None, typer.Option(min=0, max=4, help="Folds not to learn from; the report is on the first one. By default 0.")] = None,
@@ -221,10 +221,10 @@ def train_tower(
                 train_spatial_tower,
             )
 
-            if photographs is None:
-                raise ValueError("A spatial tower learns from photographs, too: name the folder of the ladder's sources with --photographs.")
+            if sources is None:
+                raise ValueError("A spatial tower learns from the ladder's sources, too: name their folder with --sources.")
             held_out = KeyFrames(ratings, folds[0])
-            tiles = make_tiles(ratings, photographs, output / "tiles", held_out=folds)
+            tiles = make_tiles(ratings, sources, output / "tiles", held_out=folds)
             network = load_vision_tower(start, dtype=torch.float32) if start else load_distortion_resnet(fetch(DISTORTION_RESNET))
             metrics = train_spatial_tower(network, RatedTiles(tiles), held_out, output, epochs=epochs or 1)
         else:

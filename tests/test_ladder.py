@@ -37,7 +37,7 @@ from lmmvqa.training.rated_tiles import (
     MEASURES,
     TILE,
     TILES_OF_KEY_FRAME,
-    TILES_OF_PHOTOGRAPH,
+    TILES_OF_SOURCE,
     RatedTiles,
     make_tiles,
     measure,
@@ -248,10 +248,11 @@ def tiles(ratings, sources, tmp_path_factory):
 
 def test_tiles_are_rated_each_by_itself(tiles):
     names = {name.name.removesuffix(".tiles.npy") for name in tiles.glob("*.tiles.npy")}
-    assert names == {"copies_flower", "copies_monster", "copies_monster_calm", "photograph_monster"}
-    cut, measures = (np.load(tiles / f"photograph_monster.{part}.npy") for part in ("tiles", "measures"))
-    assert cut.shape == (TILES_OF_PHOTOGRAPH, 3, TILE, TILE) and measures.shape == (TILES_OF_PHOTOGRAPH, len(MEASURES))
-    assert measures[:, -1].min() < 30 and measures[:, -1].max() > 90
+    assert names == {"copies_flower", "copies_monster", "copies_monster_calm", "photograph_monster", "video_flower"}
+    for source in ("video_flower", "photograph_monster"):
+        cut, measures = (np.load(tiles / f"{source}.{part}.npy") for part in ("tiles", "measures"))
+        assert cut.shape == (TILES_OF_SOURCE, 3, TILE, TILE) and measures.shape == (TILES_OF_SOURCE, len(MEASURES))
+        assert measures[:, -1].min() < 30 and measures[:, -1].max() > 90
     # No motion and no fault: VMAF of that is 97.
     assert np.allclose(measure(cut[:3], cut[:3]), [[1, 1, 1, 1, 1, 97.4]] * 3, atol=0.1)
     # One frame of one copy is not as bad everywhere.

@@ -2,7 +2,7 @@
 
 A copy's one rating says little about any place in it, and a tower that sees a few thousand copies soon knows their contents by
 heart. Tiles are rated each by itself, with VMAF and with what VMAF is made of, and there can be as many as one likes: those of
-the ladder's key frames, and those cut from photographs at any size, blurred, rescaled, made noisy and compressed on the spot.
+the ladder's key frames, and those cut from its sources at any size, blurred, rescaled, made noisy and compressed on the spot.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 
-from lmmvqa.ladder import TRANSPARENT_CRF, content_fold, find_contents, run_ffmpeg, seed_of
+from lmmvqa.ladder import TRANSPARENT_CRF, Content, content_fold, find_contents, run_ffmpeg, seed_of
 from lmmvqa.training.tower_training import DrawnDataset, ladder_rows
 from modeling_lmmvqa.frame_statistics import LUMA
 from processing.video_reader import open_video
@@ -34,17 +34,21 @@ _RANGES = np.array([1, 1, 1, 1, 1, 100], np.float32)
 FAMILIES = ("codec", "spatial", "pair", "noise", "banding")
 # A frame of these is not that of the source at its time.
 MISALIGNED = ("stutter_x264",)
-TILES_OF_PHOTOGRAPH, TILES_OF_KEY_FRAME = 720, 12
-# Tiles of one photograph that are compressed alike.
+TILES_OF_SOURCE, TILES_OF_KEY_FRAME = 720, 12
+# Of a video among the sources.
+_MOST_KEY_FRAMES = 8
+# Tiles of one source that are compressed alike.
 _COMPRESSED_TOGETHER = 40
+# Shares of a source's tiles that are no better than most real video before any fault: soft as they come, and compressed.
+_SOFT, _COMPRESSED_BEFORE = 0.3, 0.3
 
 
-def make_tiles(ratings: Path, photographs: Path, output: Path, *, held_out: Collection[int], workers: int = 2) -> list[Path]:
-    """Cut and rate the tiles of a ladder's copies and of the photographs that it was made of. What is there is not made again.
+def make_tiles(ratings: Path, sources: Path, output: Path, *, held_out: Collection[int], workers: int = 2) -> list[Path]:
+    """Cut and rate the tiles of a ladder's copies and of the sources that it was made of. What is there is not made again.
 
     Args:
         ratings: ratings.csv of the ladder; its folder has the sources, reference.mkv, too.
-        photographs: folder of the ladder's sources. Videos in it are passed over.
+        sources: folder of the ladder's sources.
         output: folder for `<name>.tiles.npy` (tiles, 3, TILE, TILE) uint8 and `<name>.measures.npy` (tiles, MEASURES) float32.
         held_out: folds to leave out.
 
@@ -52,7 +56,7 @@ def make_tiles(ratings: Path, photographs: Path, output: Path, *, held_out: Coll
         The files of measures, for `RatedTiles`; the folder may have those of other folds, too.
 
     Raises:
-        VideoError, OSError: a copy or a photograph can't be read. Started again without it, the tiles that are there stay.
+        VideoError, OSError: a copy or a source can't be read. Started again without it, the tiles that are there stay.
         RuntimeError: ffmpeg failed.
     """
     output.mkdir(parents=True, exist_ok=True)
@@ -60,17 +64,16 @@ def make_tiles(ratings: Path, photographs: Path, output: Path, *, held_out: Coll
     for row in ladder_rows(ratings):
         if int(row["fold"]) not in held_out and tells_its_rating(row):
             folders.setdefault(Path(row["video"]).parent, []).append(Path(row["video"]))
-    contents = [content for content in find_contents([photographs]) if content.kind == "photograph"]
-    sources = [content.path for content in contents if content_fold(content) not in held_out]
+    contents = [content for content in find_contents([sources]) if content_fold(content) not in held_out]
 
     def of_copies(folder: Path) -> Path:
         return _write(output / f"copies_{folder.name}", lambda: _tiles_of_copies(folder / "reference.mkv", folders[folder]))
 
-    def of_photograph(path: Path) -> Path:
-        return _write(output / f"photograph_{path.stem}", lambda: _tiles_of_photograph(path))
+    def of_source(content: Content) -> Path:
+        return _write(output / f"{content.kind}_{content.path.stem}", lambda: _tiles_of_source(content))
 
     with ThreadPoolExecutor(workers) as pool:
-        return [*pool.map(of_copies, folders), *pool.map(of_photograph, sources)]
+        return [*pool.map(of_copies, folders), *pool.map(of_source, contents)]
 
 
 def tells_its_rating(row: dict[str, str]) -> bool:
@@ -139,13 +142,23 @@ def _tiles_of_copies(reference: Path, copies: Iterable[Path]) -> tuple[np.ndarra
     return np.stack(tiles), np.stack(references)
 
 
-def _tiles_of_photograph(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    random = np.random.default_rng(seed_of(path.name))
-    with Image.open(path) as picture:
-        picture = ImageOps.exif_transpose(picture).convert("RGB")
+def _pictures(content: Content) -> list[Image.Image]:
+    """A photograph, or the key frames of a video."""
+    if content.kind == "photograph":
+        with Image.open(content.path) as picture:
+            return [ImageOps.exif_transpose(picture).convert("RGB")]
+    with open_video(content.path, max_chunks=_MOST_KEY_FRAMES) as reader:
+        return [Image.fromarray(np.asarray(chunk.key_frame).transpose(1, 2, 0)) for chunk in reader]
+
+
+def _tiles_of_source(content: Content) -> tuple[np.ndarray, np.ndarray]:
+    random = np.random.default_rng(seed_of(content.path.name))
+    pictures = _pictures(content)
     tiles, references = [], []
-    for _ in range(0, TILES_OF_PHOTOGRAPH, _COMPRESSED_TOGETHER):
-        clean = np.stack([_clean_tile(picture, random) for _ in range(_COMPRESSED_TOGETHER)])
+    for _ in range(0, TILES_OF_SOURCE, _COMPRESSED_TOGETHER):
+        clean = np.stack([_clean_tile(pictures[random.integers(len(pictures))], random) for _ in range(_COMPRESSED_TOGETHER)])
+        if random.random() < _COMPRESSED_BEFORE:
+            clean = _compress(clean, int(random.integers(18, 27)))
         faulty = np.stack([_distort(tile, random) for tile in clean])
         tiles.append(_compress(faulty, int(random.choice([0, TRANSPARENT_CRF, random.integers(18, 51)], p=[0.15, 0.35, 0.5]))))
         references.append(clean)
@@ -153,15 +166,22 @@ def _tiles_of_photograph(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _clean_tile(picture: Image.Image, random: np.random.Generator) -> np.ndarray:
-    """A square of any place and size, made smaller, so that what a JPEG file lost is not seen; brighter or darker at times."""
-    most = min(picture.size)
-    side = TILE * np.exp(random.uniform(np.log(1.5), np.log(max(1.6, min(8.0, most / TILE / 1.2)))))
+    """A square of any place and size; brighter or darker at times. Most are made smaller, so that what a JPEG file lost is not seen.
+    The soft ones are near their own size, and half of them were out of focus before the sensor's noise came on top."""
+    most, soft = min(picture.size), random.random() < _SOFT
+    smallest, largest = (0.9, 1.5) if soft else (1.5, max(1.6, min(8.0, most / TILE / 1.2)))
+    side = TILE * np.exp(random.uniform(np.log(smallest), np.log(largest)))
     side = min(side, most)
     left, top = (random.uniform(0, whole - side) for whole in picture.size)
     tile = picture.resize((TILE, TILE), Image.Resampling.LANCZOS, box=(left, top, left + side, top + side))
     levels = np.asarray(tile, np.float32)
+    if soft and random.random() < 0.5:
+        focus = _gaussian(float(np.exp(random.uniform(np.log(0.5), np.log(2.5)))))
+        blurred = _filter(torch.from_numpy(levels.transpose(2, 0, 1))[None], focus)
+        grain = random.normal(0, random.uniform(0.5, 3), (TILE, TILE, 1))
+        levels = blurred[0].numpy().transpose(1, 2, 0) + grain.astype(np.float32)
     if random.random() < 0.5:
-        levels = 255 * random.uniform(0.5, 1) * (levels / 255) ** random.uniform(0.7, 1.4)
+        levels = 255 * random.uniform(0.5, 1) * (levels.clip(0, 255) / 255) ** random.uniform(0.7, 1.4)
     if random.random() < 0.3:
         levels = levels.mean(-1, keepdims=True) + random.uniform(0, 1) * (levels - levels.mean(-1, keepdims=True))
     return levels.clip(0, 255).astype(np.uint8).transpose(2, 0, 1)
