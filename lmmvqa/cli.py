@@ -197,7 +197,7 @@ def train_tower(
     ratings: Annotated[Path, typer.Argument(help="ratings.csv of `lmmvqa ladder`.")],
     output: Annotated[Path, typer.Option(help="Folder for the tower.")],
     tower: Annotated[Literal["spatial", "temporal"], typer.Option(help="Which of the two.")] = "temporal",
-    sources: Annotated[Path | None, typer.Option(help="For a spatial tower: folder of the ladder's sources, of which it sees more. The tiles (11 GB of 256 contents) stay in OUTPUT/tiles.")] = None,
+    sources: Annotated[Path | None, typer.Option(help="For a spatial tower: folder of the ladder's sources, of which it sees more. The tiles (12 GB of 256 contents) stay in OUTPUT/tiles.")] = None,
     start: Annotated[str | None, typer.Option(help="Spatial tower to learn on from, a folder; by default that of fdim's DIST metric.")] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="By default 12, of a spatial tower 1.")] = None,
     held_out_fold: Annotated[list[int] | None, typer.Option(min=0, max=4, help="Folds not to learn from; the report is on the first one. By default 0.")] = None,
