@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lmmvqa.console import clear_errors
+from lmmvqa.evaluation.table_cells import interval_or_deviation, three_decimals
 from lmmvqa.training_commands import Scale, parse_settings
 
 app = typer.Typer()
@@ -112,12 +113,10 @@ def _fine_tuned(recipe: str, overrides: dict[str, Any], model: str | None, outpu
 def _print(title: str, found: list[dict[str, Any]]) -> None:
     table = Table("set", "split", "n", "SRCC", "95 %", "KRCC", "PLCC", "PLCC fitted", "RMSE fitted", "level", "in 90 %", title=title)
     for row in found:
-        interval = (row.get("intervals") or {}).get("srcc")
         part = f"{row['split']}, {row['part']}" if row["part"] else row["split"]
-        cells = [_cell(row.get(key)) for key in ("srcc", "krcc", "plcc", "plcc_fitted", "rmse_fitted")]
-        between = f"{interval[0]:.3f} to {interval[1]:.3f}" if interval else "-"
+        cells = [three_decimals(row.get(key)) for key in ("srcc", "krcc", "plcc", "plcc_fitted", "rmse_fitted")]
         level = (row.get("level_accuracy") or {}).get("total")
-        table.add_row(row["set"], part, str(row["n"]), cells[0], between, *cells[1:], _cell(level), _cell(row.get("interval_holds")))
+        table.add_row(row["set"], part, str(row["n"]), cells[0], interval_or_deviation(row, "srcc"), *cells[1:], three_decimals(level), three_decimals(row.get("interval_holds")))
     _print_wide(table)
     for row in found:
         if row["failed"]:
@@ -129,10 +128,6 @@ def _print(title: str, found: list[dict[str, Any]]) -> None:
 def _print_wide(table: Table) -> None:
     """Wide enough for every column where the output is no terminal."""
     Console(width=max(Console().width, 130)).print(table)
-
-
-def _cell(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
 
 
 @app.command()
@@ -154,11 +149,9 @@ def ablate(
         for result in results:
             for row in result["figures"]:
                 if row["part"] is None:
-                    interval = (row.get("intervals") or {}).get("srcc")
-                    between = f"{interval[0]:.3f} to {interval[1]:.3f}" if interval else "-"
                     level = (row.get("level_accuracy") or {}).get("total")
                     where = f"{row['set']} {row['split']}"
-                    shown.add_row(result["table"], result["name"], where, str(row["n"]), _cell(row.get("srcc")), between, _cell(row.get("plcc_fitted")), _cell(level))
+                    shown.add_row(result["table"], result["name"], where, str(row["n"]), three_decimals(row.get("srcc")), interval_or_deviation(row, "srcc"), three_decimals(row.get("plcc_fitted")), three_decimals(level))
         _print_wide(shown)
 
 
@@ -199,8 +192,8 @@ def vcgbench(
         scores = run_vcgbench(read_questions(questions), videos, model, Judge(judge, judge_model, os.environ.get(key_variable)), output, device)
         table = Table("aspect", "mean mark (0 to 5)", "n", "unreadable", title=f"Judge: {judge_model}")
         for aspect, entry in scores["aspects"].items():
-            table.add_row(aspect, _cell(entry["mean"]), str(entry["n"]), str(entry["unreadable"]))
-        table.add_row("mean", _cell(scores["mean"]), "", "")
+            table.add_row(aspect, three_decimals(entry["mean"]), str(entry["n"]), str(entry["unreadable"]))
+        table.add_row("mean", three_decimals(scores["mean"]), "", "")
         Console().print(table)
         if scores["unanswered"]:
             typer.echo(f"{scores['unanswered']} questions without an answer; answers.jsonl says why.")

@@ -18,6 +18,7 @@ from jinja2 import Environment, FileSystemLoader
 from lmmvqa.evaluation import figures
 from lmmvqa.evaluation.motion import motion_curve
 from lmmvqa.evaluation.protocols import METRICS, READ_OUT, read_run
+from lmmvqa.evaluation.table_cells import interval_or_deviation, three_decimals
 from lmmvqa.evaluation.vcgbench import ASPECTS, SCORES
 from processing.quality_prompts import LEVELS
 
@@ -213,19 +214,19 @@ def _paper_table(protocol: str, runs: Sequence[Run], published: Mapping[str, Any
         for name, rows in ours:
             for column, row in rows.items():
                 accuracy = row.get("level_accuracy") or {}
-                body.append([name, published["sets"].get(column, column), *(_said(accuracy.get(level)) for level in (*LEVELS, "total")), str(row["n"])])
-        body += [[f"{row['method']} ({row['source']})", published["sets"].get(c, c), "-", "-", "-", _said(v), "-"] for row in theirs for c, v in row["total"].items()]
+                body.append([name, published["sets"].get(column, column), *(three_decimals(accuracy.get(level)) for level in (*LEVELS, "total")), str(row["n"])])
+        body += [[f"{row['method']} ({row['source']})", published["sets"].get(c, c), "-", "-", "-", three_decimals(v), "-"] for row in theirs for c, v in row["total"].items()]
         return GridTable(PROTOCOL_TITLES[protocol], head, body)
     body = [[name, *(_pair(rows.get(column)) for column in columns), "measured"] for name, rows in ours]
     for row in theirs:
-        cells = [" / ".join(map(_said, row["figures"][column])) if column in row["figures"] else "-" for column in columns]
+        cells = [" / ".join(map(three_decimals, row["figures"][column])) if column in row["figures"] else "-" for column in columns]
         body.append([row["method"], *cells, row["source"]])
     note = "SRCC / PLCC; ours: PLCC after the four-parameter logistic fit. Published figures are on the sets that their column names and on no other."
     return GridTable(PROTOCOL_TITLES[protocol], ["method", *(published["sets"].get(column, column) for column in columns), "source"], body, note)
 
 
 def _pair(row: Mapping[str, Any] | None) -> str:
-    return "-" if row is None else f"{_said(row.get('srcc'))} / {_said(row.get('plcc_fitted'))}"
+    return "-" if row is None else f"{three_decimals(row.get('srcc'))} / {three_decimals(row.get('plcc_fitted'))}"
 
 
 def _detail_table(run: Run) -> GridTable:
@@ -233,23 +234,15 @@ def _detail_table(run: Run) -> GridTable:
     body, notes = [], []
     for row in run.metrics:
         accuracy = row.get("level_accuracy") or {}
-        figures_ = [_said(row.get(name)) for name in ("krcc", "plcc", "plcc_fitted", "rmse_fitted")]
-        levels = [_said(accuracy.get(level)) for level in (*LEVELS, "total")]
+        figures_ = [three_decimals(row.get(name)) for name in ("krcc", "plcc", "plcc_fitted", "rmse_fitted")]
+        levels = [three_decimals(accuracy.get(level)) for level in (*LEVELS, "total")]
         body.append(
-            [row["set"], row["split"], row["part"] or "all", str(row["n"]), _said(row.get("srcc")), _between(row, "srcc"), *figures_, *levels,
-             _said(row.get("interval_holds")), str(row["failed"]), str(row["unparsable"])]
+            [row["set"], row["split"], row["part"] or "all", str(row["n"]), three_decimals(row.get("srcc")), interval_or_deviation(row, "srcc"), *figures_, *levels,
+             three_decimals(row.get("interval_holds")), str(row["failed"]), str(row["unparsable"])]
         )
         notes += [f"{row['set']} {row['split']} {row['part'] or ''}: {note}" for note in row["notes"]]
     read_out = f", read-out: {run.settings['readout']}" if run.settings.get("readout") else ""
     return GridTable(f"{run.name}: every figure ({run.settings['protocol']}{read_out})", head, body, " ".join(notes))
-
-
-def _between(row: Mapping[str, Any], name: str) -> str:
-    bounds = (row.get("intervals") or {}).get(name)
-    if bounds:
-        return f"{bounds[0]:.3f} to {bounds[1]:.3f}"
-    deviation = (row.get("deviations") or {}).get(name)
-    return "-" if deviation is None else f"deviation {deviation:.3f}"
 
 
 def _ablation_table(item: Ablations, published: Mapping[str, Any]) -> GridTable:
@@ -257,12 +250,12 @@ def _ablation_table(item: Ablations, published: Mapping[str, Any]) -> GridTable:
     body = []
     for row in item.rows:
         paper = published["ablations"].get(row["table"], {}).get(row["name"])
-        known = "-" if paper is None else " / ".join(_said(value) for value in paper if value is not None)
+        known = "-" if paper is None else " / ".join(three_decimals(value) for value in paper if value is not None)
         for part in row["figures"]:
             if part["part"] is None:
                 level = (part.get("level_accuracy") or {}).get("total")
-                body.append([row["table"], row["name"], f"{part['set']} {part['split']}", str(part["n"]), _said(part.get("srcc")), _between(part, "srcc"),
-                             _said(part.get("plcc_fitted")), _said(level), known])
+                body.append([row["table"], row["name"], f"{part['set']} {part['split']}", str(part["n"]), three_decimals(part.get("srcc")), interval_or_deviation(part, "srcc"),
+                             three_decimals(part.get("plcc_fitted")), three_decimals(level), known])
     note = "SRCC / PLCC; the paper compares temporal tokens with Llama-2, all else with Llama-3."
     return GridTable("Ablations (the paper's Tables VII and VIII)", head, body, note)
 
@@ -351,10 +344,6 @@ def _motion_pictures(item: Ablations) -> list[Picture]:
         return []
     caption = "Score with and without temporal tokens, and motion: mean length of the TV-L1 optical flow (the paper's Figure 6)."
     return [Picture(f"motion_{_slug(item.folder.name)}", figures.score_and_motion(videos), caption)]
-
-
-def _said(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
 
 
 def _slug(text: str) -> str:
