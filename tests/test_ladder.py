@@ -42,7 +42,7 @@ from lmmvqa.training.rated_tiles import (
     make_tiles,
     measure,
 )
-from lmmvqa.training.spatial_tower import KeyFrames, train_spatial_tower
+from lmmvqa.training.spatial_tower import KeyFrames, SpatialTowerWithHead, train_spatial_tower
 from lmmvqa.training.temporal_tower import MOTIONS, SMALL_TOWER, ChunkDataset, read_chunks, train_temporal_tower
 from lmmvqa.training.tower_training import split_by_fold
 from lmmvqa.training.trainer import last_checkpoint
@@ -303,3 +303,14 @@ def test_the_spatial_tower_trains_on_tiles(ratings, rows, tiles, tmp_path, monke
     cut = RatedTiles(measured)
     cut.ratings = Interrupted(cut.ratings, len(cut) + 100)
     assert_goes_on(train, cut, data, tmp_path / "tower", monkeypatch)
+
+
+def test_bfloat16_is_for_training_alone(tiles):
+    tower = ResNetModel(ResNetConfig(embedding_size=16, hidden_sizes=[16, 16, 16, 16], depths=[1, 1, 1, 1], layer_type="basic"))
+    exact, fast = SpatialTowerWithHead(tower), SpatialTowerWithHead(tower, bf16=True)
+    frames = torch.stack([RatedTiles([tiles / "copies_monster.measures.npy"])[index]["frames"] for index in range(4)])
+    with torch.no_grad():
+        known, found = exact.moments(frames), fast.moments(frames)
+        assert found.dtype == torch.float32 and not torch.equal(found, known)
+        torch.testing.assert_close(found, known, rtol=0.05, atol=0.05)
+        assert torch.equal(fast.eval().moments(frames), known)
