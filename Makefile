@@ -41,13 +41,13 @@ checkpoint: $(STAMP)
 	test -f $(RUN)/spatial/config.json || .venv/bin/lmmvqa $(TOWER) spatial --sources $(RUN)/sources --output $(RUN)/spatial
 	test -f $(RUN)/temporal/config.json || .venv/bin/lmmvqa $(TOWER) temporal --output $(RUN)/temporal
 	for tower in spatial temporal; do \
-	  cp $(RUN)/$$tower/config.json $(RUN)/$$tower/model.safetensors lmmvqa/checkpoint/$${tower}_tower || exit 1; \
+	  (cd $(RUN)/$$tower && cp config.json model.safetensors trainer_state.json "$(CURDIR)/lmmvqa/checkpoint/$${tower}_tower") || exit 1; \
 	done
 	.venv/bin/lmmvqa $(PROJECTORS) output_dir=$(RUN)/adapter
 	test -f $(RUN)/merged/processor_config.json || .venv/bin/lmmvqa merge $(RUN)/adapter $(RUN)/merged
 	.venv/bin/lmmvqa calibrate $(RUN)/merged --data rated_videos=$(RUN)/ladder --leave-out exposure \
 	  --feature-cache $(RUN)/features > lmmvqa/checkpoint/calibration.json
-	cp $(RUN)/adapter/adapter_model.safetensors lmmvqa/checkpoint/adapter
+	cp $(RUN)/adapter/adapter_model.safetensors $(RUN)/adapter/trainer_state.json lmmvqa/checkpoint/adapter
 	sed 's/\("base_model_name_or_path": \)"default"/\1null/' $(RUN)/adapter/adapter_config.json > lmmvqa/checkpoint/adapter/adapter_config.json
 	.venv/bin/lmmvqa verify --write
 

@@ -195,6 +195,8 @@ def assert_goes_on(train, interrupted, whole, finished: Path, monkeypatch):
     assert last_checkpoint(output / "run") is not None
     train(whole, output)
     assert not (output / "run").exists()
+    logs = [json.loads((folder / "trainer_state.json").read_text()) for folder in (output, finished)]
+    assert logs[0]["global_step"] == logs[1]["global_step"] and all(log["log_history"][-1]["train_loss"] > 0 for log in logs)
     weights, expected = (load_file(folder / "model.safetensors") for folder in (output, finished))
     assert all(torch.equal(weights[name], expected[name]) for name in expected)
 

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer import TRAINER_STATE_NAME
 
 from lmmvqa.training.trainer import last_checkpoint
 
@@ -77,7 +78,7 @@ def fit_tower(
     """Train a tower with heads, whose `forward` gives "loss" and "logits", on one cosine of the learning rate.
 
     Stopped and started again, it goes on from the last checkpoint in `output/run`, to the same weights. `remove_checkpoints` is for
-    the caller, once the tower is saved.
+    the caller, once the tower is saved. The log of its losses stays, in `output/trainer_state.json`.
 
     Args:
         labels: those of `forward`'s arguments that are not input.
@@ -114,9 +115,10 @@ def fit_tower(
         model=model, args=arguments, train_dataset=data, optimizers=(optimizer, None), callbacks=[_NewDrawForEveryEpoch(data)]
     )
     trainer.train(resume_from_checkpoint=last_checkpoint(arguments.output_dir))
+    trainer.state.save_to_json(str(output / TRAINER_STATE_NAME))
     return trainer
 
 
 def remove_checkpoints(output: Path) -> None:
-    """Those of `fit_tower`: the next training in this folder is a new one."""
+    """Those of `fit_tower`: the next training in this folder, of the same settings, is a new one."""
     shutil.rmtree(output / _RUN)
