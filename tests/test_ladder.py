@@ -283,14 +283,18 @@ def test_a_tower_sees_no_tiles_of_a_fold_that_is_held_out(tiles, ratings, rows, 
         RatedTiles(none)
 
 
+def small_resnet() -> ResNetModel:
+    # Of 8 channels, channels last, PyTorch 2.14 corrupts memory in the backward pass of an odd batch.
+    return ResNetModel(ResNetConfig(embedding_size=16, hidden_sizes=[16, 16, 16, 16], depths=[1, 1, 1, 1], layer_type="basic"))
+
+
 def test_the_spatial_tower_trains_on_tiles(ratings, rows, tiles, tmp_path, monkeypatch):
     measured = [tiles / "copies_monster.measures.npy"]
     data = RatedTiles(measured)
     sample = data[len(data) - 1]
     assert sample["frames"].shape == (3, TILE, TILE) and sample["rating"].shape == (len(MEASURES),) and sample["rating"].max() <= 1.5
     held_out = KeyFrames(ratings, int(rows[0]["fold"]))
-    # Of 8 channels, channels last, PyTorch 2.14 corrupts memory in the backward pass of an odd batch.
-    tower = ResNetModel(ResNetConfig(embedding_size=16, hidden_sizes=[16, 16, 16, 16], depths=[1, 1, 1, 1], layer_type="basic"))
+    tower = small_resnet()
     before = {name: weight.clone() for name, weight in tower.state_dict().items()}
 
     def train(tiles, folder):
@@ -308,7 +312,7 @@ def test_the_spatial_tower_trains_on_tiles(ratings, rows, tiles, tmp_path, monke
 
 
 def test_bfloat16_is_for_training_alone(tiles):
-    tower = ResNetModel(ResNetConfig(embedding_size=16, hidden_sizes=[16, 16, 16, 16], depths=[1, 1, 1, 1], layer_type="basic"))
+    tower = small_resnet()
     exact, fast = SpatialTowerWithHead(tower), SpatialTowerWithHead(tower, bf16=True)
     frames = torch.stack([RatedTiles([tiles / "copies_monster.measures.npy"])[index]["frames"] for index in range(4)])
     with torch.no_grad():

@@ -13,7 +13,6 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from transformers.trainer import TRAINER_STATE_NAME
 
 from lmmvqa.training.trainer import last_checkpoint
 
@@ -115,7 +114,7 @@ def fit_tower(
         model=model, args=arguments, train_dataset=data, optimizers=(optimizer, None), callbacks=[_NewDrawForEveryEpoch(data)]
     )
     trainer.train(resume_from_checkpoint=last_checkpoint(arguments.output_dir))
-    trainer.state.save_to_json(str(output / TRAINER_STATE_NAME))
+    trainer.state.save_to_json(str(output / "trainer_state.json"))
     return trainer
 
 
