@@ -24,7 +24,7 @@ setup(
         ],
         "hub_cards": ["*.md", "*.jinja"],
     },
-    entry_points={"console_scripts": ["lmmvqa = lmmvqa.cli:app"]},
+    entry_points={"console_scripts": ["lmmvqa = lmmvqa.cli:run"]},
     install_requires=[
         "accelerate>=1.15",
         "av>=14",

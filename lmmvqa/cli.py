@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import csv
 import json
 import logging
@@ -294,5 +295,21 @@ def _print_table(scores: Iterator[VideoScore]) -> int:
     return failed
 
 
+def run() -> None:
+    """The command line as a process: exits with the code of the command."""
+    try:
+        app()
+    except SystemExit as end:
+        # Several processes under a launcher: threads of gloo outlive their group, even a destroyed one, and the
+        # interpreter's own end can abort on what they hold (pull request 179291 of PyTorch).
+        distributed = sys.modules.get("torch.distributed")
+        if distributed is None or not distributed.is_available() or not distributed.is_initialized():
+            raise
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(end.code or 0)
+
+
 if __name__ == "__main__":
-    app()
+    run()
