@@ -32,13 +32,15 @@ lint: $(STAMP)
 
 # The default checkpoint from nothing: about three hours on two cores. CLIPS is a folder with those of
 # lmmvqa/checkpoint/sources.csv that no package registry carries. What is done already is not done again.
+# BF16=--bf16 is for processors that have AVX512-BF16 or AMX.
+BF16 ?=
 RUN := runs/default_checkpoint
 TOWER := train-tower $(RUN)/ladder/ratings.csv --held-out-fold 1 --held-out-fold 0 --tower
 PROJECTORS := train default_checkpoint data_dir=$(RUN)/ladder feature_cache=$(RUN)/features
 checkpoint: $(STAMP)
 	.venv/bin/lmmvqa ladder-sources $(RUN)/sources --clips "$(CLIPS)"
 	.venv/bin/lmmvqa ladder $(RUN)/sources --output $(RUN)/ladder
-	test -f $(RUN)/spatial/config.json || .venv/bin/lmmvqa $(TOWER) spatial --sources $(RUN)/sources --output $(RUN)/spatial
+	test -f $(RUN)/spatial/config.json || .venv/bin/lmmvqa $(TOWER) spatial $(BF16) --sources $(RUN)/sources --output $(RUN)/spatial
 	test -f $(RUN)/temporal/config.json || .venv/bin/lmmvqa $(TOWER) temporal --output $(RUN)/temporal
 	for tower in spatial temporal; do \
 	  (cd $(RUN)/$$tower && cp config.json model.safetensors trainer_state.json "$(CURDIR)/lmmvqa/checkpoint/$${tower}_tower") || exit 1; \
