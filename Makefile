@@ -32,11 +32,11 @@ lint: $(STAMP)
 
 # The default checkpoint from nothing: about three hours on two cores. CLIPS is a folder with those of
 # lmmvqa/checkpoint/sources.csv that no package registry carries. What is done already is not done again.
-# BF16=--bf16 is for processors that have AVX512-BF16 or AMX.
+# BF16=--bf16 is for processors that have AVX512-BF16 or AMX; what ships was trained with it.
 BF16 ?=
 RUN := runs/default_checkpoint
 TOWER := train-tower $(RUN)/ladder/ratings.csv --held-out-fold 1 --held-out-fold 0 --tower
-PROJECTORS := train default_checkpoint data_dir=$(RUN)/ladder feature_cache=$(RUN)/features
+PROJECTORS := train default_checkpoint data_dir=$(RUN)/ladder feature_cache=$(RUN)/features $(if $(BF16),bf16=true use_cpu=true)
 checkpoint: $(STAMP)
 	.venv/bin/lmmvqa ladder-sources $(RUN)/sources --clips "$(CLIPS)"
 	.venv/bin/lmmvqa ladder $(RUN)/sources --output $(RUN)/ladder

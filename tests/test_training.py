@@ -453,6 +453,12 @@ def test_resuming_ends_with_the_same_weights(settings, tmp_path, warm_up_epochs)
     make_trainer(settings, tmp_path / "parts", max_steps=2).train()
     make_trainer(settings, tmp_path / "parts", max_steps=4).train(resume_from_checkpoint=True)
     assert same_weights(*(adapter_state(tmp_path / name / "checkpoint-4") for name in ("whole", "parts")))
+    for name in ("whole", "parts"):
+        log = json.loads((tmp_path / name / "checkpoint-4" / "trainer_state.json").read_text())["log_history"]
+        warm_up = log[:warm_up_epochs]
+        assert [entry["warm_up_epoch"] for entry in warm_up] == list(range(1, warm_up_epochs + 1))
+        assert not warm_up or warm_up[-1]["warm_up_error"] < warm_up[0]["warm_up_error"]
+        assert not any("warm_up_epoch" in entry for entry in log[warm_up_epochs:])
 
 
 def test_a_folder_with_another_run_is_not_gone_on_with(settings, tmp_path):

@@ -117,9 +117,10 @@ def build_trainer(arguments: LmmVqaTrainingArguments) -> LmmVqaTrainer:
                 f"loss={arguments.loss} with warm_up_epochs={arguments.warm_up_epochs} learns from ratings, and the data has none: set "
                 "loss=answer and warm_up_epochs=0."
             )
+    warm_up_errors: list[float] = []
     # A run that goes on has its projectors in its checkpoint.
     if arguments.warm_up_epochs and last_checkpoint(arguments.output_dir) is None:
-        warm_up(model, collator, rated.train, arguments.warm_up_epochs, arguments.seed)
+        warm_up_errors = warm_up(model, collator, rated.train, arguments.warm_up_epochs, arguments.seed)
     model = make_trainable(
         model, arguments.trains, rank=arguments.lora_rank, alpha=arguments.lora_alpha, dropout=arguments.lora_dropout,
         matrices_only=arguments.muon, seed=arguments.seed,
@@ -135,6 +136,7 @@ def build_trainer(arguments: LmmVqaTrainingArguments) -> LmmVqaTrainer:
         eval_dataset=data.validation,
         processing_class=processor,
         tests=data.tests,
+        warm_up_errors=warm_up_errors,
         optimizers=(_muon(model, arguments) if arguments.muon else None, None),
     )
 

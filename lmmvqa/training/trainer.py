@@ -17,7 +17,7 @@ from transformers import PrinterCallback, ProgressCallback, Trainer
 from hub_cards.training_card import training_card
 from lmmvqa.training.collators import spread_over_answers
 from lmmvqa.training.warm_up import token_scores, word_direction
-from lmmvqa.training.watching import DivergedError, LossWatch, ProgressDisplay, Throughput, token_losses
+from lmmvqa.training.watching import DivergedError, LossWatch, ProgressDisplay, Throughput, WarmUpLog, token_losses
 from modeling_lmmvqa.feature_batches import assessment_prompts
 from modeling_lmmvqa.quality_readout import expected_answer
 
@@ -30,9 +30,12 @@ class LmmVqaTrainer(Trainer):
 
     Args:
         tests: test splits by name, for evaluation after training.
+        warm_up_errors: what `lmmvqa.training.warm_up.warm_up` returned, for the log of the run.
     """
 
-    def __init__(self, *args: Any, tests: Mapping[str, Dataset] | None = None, **kwargs: Any):
+    def __init__(
+        self, *args: Any, tests: Mapping[str, Dataset] | None = None, warm_up_errors: Sequence[float] = (), **kwargs: Any
+    ):
         super().__init__(*args, **kwargs)
         self.tests = dict(tests or {})
         self.throughput, self.loss_watch = Throughput(), LossWatch()
@@ -40,6 +43,7 @@ class LmmVqaTrainer(Trainer):
         for display in (PrinterCallback, ProgressCallback):
             self.remove_callback(display)
         self.add_callback(ProgressDisplay())
+        self.add_callback(WarmUpLog(warm_up_errors))
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None

@@ -30,7 +30,7 @@ SHARPNESS = 5.0
 SQUARED_BELOW = 10.0
 
 
-def warm_up(model: Any, collator: AnswerCollator, rows: Any, epochs: int, seed: int = 0) -> None:
+def warm_up(model: Any, collator: AnswerCollator, rows: Any, epochs: int, seed: int = 0) -> list[float]:
     """Train the projectors of a model on features, without a pass through its decoder.
 
     Each stream's tokens have a mean cosine with the direction from the worst level word's embedding to the best one's; the logistic
@@ -43,6 +43,9 @@ def warm_up(model: Any, collator: AnswerCollator, rows: Any, epochs: int, seed: 
         collator: with a cache.
         rows: each rated video once.
         epochs: over the rows, at least 1; the learning rate rises for a tenth of them and then falls to zero.
+
+    Returns:
+        Of each epoch, the mean absolute error in points, as the projectors were when they saw a video.
     """
     parts = [getattr(model.model, name).float().requires_grad_(True) for name in PROJECTORS if hasattr(model.model, name)]
     parameters = [parameter for part in parts for parameter in part.parameters()]
@@ -54,6 +57,7 @@ def warm_up(model: Any, collator: AnswerCollator, rows: Any, epochs: int, seed: 
     random = torch.Generator().manual_seed(seed)
     names = rows["features"][:]
     model.train()
+    means = []
     for _ in range(epochs):
         errors = []
         for batch in torch.randperm(len(rows), generator=random).split(BATCH_SIZE):
@@ -66,7 +70,9 @@ def warm_up(model: Any, collator: AnswerCollator, rows: Any, epochs: int, seed: 
             schedule.step()
             optimizer.zero_grad()
             errors += (predicted.detach() - ratings[batch]).abs().tolist()
-    logger.info("Warm-up: %d epochs, mean absolute error %.1f points over the last.", epochs, fmean(errors))
+        means.append(fmean(errors))
+    logger.info("Warm-up: %d epochs, mean absolute error %.1f points over the last.", epochs, means[-1])
+    return means
 
 
 def word_scores(model: Any, videos: dict[str, torch.Tensor], direction: torch.Tensor) -> torch.Tensor:

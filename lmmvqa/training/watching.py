@@ -6,6 +6,7 @@ import logging
 import math
 import time
 from collections import deque
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -105,6 +106,16 @@ def token_losses(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tens
         logits[:, :-1].flatten(0, 1).float(), shifted.flatten(), ignore_index=-100, reduction="none"
     )
     return losses.view(shifted.shape), shifted != -100
+
+
+class WarmUpLog(TrainerCallback):
+    """The errors of the projectors' warm-up, before the first step in the run's log: `warm_up_epoch`, and `warm_up_error` in points."""
+
+    def __init__(self, errors: Sequence[float]):
+        self.entries = [{"warm_up_epoch": epoch, "warm_up_error": error} for epoch, error in enumerate(errors, 1)]
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        state.log_history = self.entries + state.log_history
 
 
 class ProgressDisplay(TrainerCallback):
