@@ -209,6 +209,10 @@ def train_tower(
         from lmmvqa.default_checkpoint import fetch, file_sha256
         from lmmvqa.training.run import check_same_run
 
+        if tower == "temporal" and (sources or start or bf16):
+            raise ValueError("--sources, --start and --bf16 are for a spatial tower: leave them out, or add --tower spatial.")
+        if tower == "spatial" and sources is None:
+            raise ValueError("A spatial tower learns from the ladder's sources, too: name their folder with --sources.")
         folds = held_out_fold or [0]
         check_same_run({"ratings": file_sha256(ratings), "held_out_fold": folds, "tower": tower, "start": start, "epochs": epochs, "bf16": bf16}, output)
         if tower == "spatial":
@@ -223,8 +227,6 @@ def train_tower(
                 train_spatial_tower,
             )
 
-            if sources is None:
-                raise ValueError("A spatial tower learns from the ladder's sources, too: name their folder with --sources.")
             held_out = KeyFrames(ratings, folds[0])
             tiles = make_tiles(ratings, sources, output / "tiles", held_out=folds)
             network = load_vision_tower(start, dtype=torch.float32) if start else load_distortion_resnet(fetch(DISTORTION_RESNET))

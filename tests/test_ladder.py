@@ -218,6 +218,23 @@ def test_a_tower_does_not_go_on_from_that_of_other_folds(ratings, rows, tmp_path
     assert f"{tmp_path} holds a run with other settings: held_out_fold ([{first}] before, [{second}] now)" in refused.stderr
 
 
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        (["--bf16"], "are for a spatial tower: leave them out"),
+        (["--sources", "clips"], "are for a spatial tower: leave them out"),
+        (["--start", "tower"], "are for a spatial tower: leave them out"),
+        (["--tower", "spatial"], "name their folder with --sources"),
+    ],
+    ids=str,
+)
+def test_options_that_a_tower_does_not_have_leave_no_run(ratings, tmp_path, options, error):
+    output = tmp_path / "run"
+    refused = CliRunner().invoke(app, ["train-tower", str(ratings), "--output", str(output), *options], env={"COLUMNS": "300"})
+    assert refused.exit_code == 2 and error in refused.stderr
+    assert not output.exists()
+
+
 def test_the_temporal_tower_trains_on_a_ladder(ratings, tmp_path, monkeypatch):
     copies = read_chunks(ratings, SMALL_TOWER)
     assert {copy.frames.shape[1:] for copy in copies} == {(24, 3, 64, 64)}
