@@ -64,12 +64,12 @@ def test_the_dip_is_found_to_the_second(default_model, dipping):
     timeline = assess_timeline(model, processor, encode_stream(model, processor.video_processor.stream(str(dipping))))
     windows = timeline["windows"]
     assert [w["start_s"] for w in windows] == list(range(12)) and windows[-1]["end_s"] == 15
-    lowest = min(windows, key=lambda w: w["score"])
-    # Its end is worse than its beginning, and a window with half of the dip in it may score lower than the one that is all dip.
-    assert abs(lowest["start_s"] - 6) <= 2
+    # One bad second brings a window near the lower end of the scale, where a point more or less means nothing.
+    dipping_windows = [w["score"] for w in windows if w["start_s"] < 10 and w["end_s"] > 6]
+    others = [w["score"] for w in windows if w["end_s"] <= 6 or w["start_s"] >= 10]
+    assert max(dipping_windows) < min(others) - 10
     assert 6 <= timeline["worst"]["start_s"] < 10
     assert not 6 <= timeline["best"]["start_s"] < 10
-    assert min(windows[0]["score"], windows[-1]["score"]) - lowest["score"] > 10
 
 
 def test_a_window_scores_as_that_part_of_the_video_does(tiny):
