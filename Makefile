@@ -29,9 +29,10 @@ test-wheel: $(STAMP)
 
 lint: $(STAMP)
 	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
 
 # The default checkpoint from nothing: about three hours on two cores. CLIPS is a folder with those of
-# lmmvqa/checkpoint/sources.csv that no package registry carries. What is done already is not done again.
+# lmmvqa/checkpoints/default/sources.csv that no package registry carries. What is done already is not done again.
 # BF16=--bf16 is for processors that have AVX512-BF16 or AMX; what ships was trained with it.
 BF16 ?=
 RUN := runs/default_checkpoint
@@ -43,14 +44,14 @@ checkpoint: $(STAMP)
 	test -f $(RUN)/spatial/config.json || .venv/bin/lmmvqa $(TOWER) spatial $(BF16) --sources $(RUN)/sources --output $(RUN)/spatial
 	test -f $(RUN)/temporal/config.json || .venv/bin/lmmvqa $(TOWER) temporal --output $(RUN)/temporal
 	for tower in spatial temporal; do \
-	  (cd $(RUN)/$$tower && cp config.json model.safetensors trainer_state.json "$(CURDIR)/lmmvqa/checkpoint/$${tower}_tower") || exit 1; \
+	  (cd $(RUN)/$$tower && cp config.json model.safetensors trainer_state.json "$(CURDIR)/lmmvqa/checkpoints/default/$${tower}_tower") || exit 1; \
 	done
 	.venv/bin/lmmvqa $(PROJECTORS) output_dir=$(RUN)/adapter
 	test -f $(RUN)/merged/processor_config.json || .venv/bin/lmmvqa merge $(RUN)/adapter $(RUN)/merged
 	.venv/bin/lmmvqa calibrate $(RUN)/merged --data rated_videos=$(RUN)/ladder --leave-out exposure \
-	  --feature-cache $(RUN)/features > lmmvqa/checkpoint/calibration.json
-	cp $(RUN)/adapter/adapter_model.safetensors $(RUN)/adapter/trainer_state.json lmmvqa/checkpoint/adapter
-	sed 's/\("base_model_name_or_path": \)"default"/\1null/' $(RUN)/adapter/adapter_config.json > lmmvqa/checkpoint/adapter/adapter_config.json
+	  --feature-cache $(RUN)/features > lmmvqa/checkpoints/default/calibration.json
+	cp $(RUN)/adapter/adapter_model.safetensors $(RUN)/adapter/trainer_state.json lmmvqa/checkpoints/default/adapter
+	sed 's/\("base_model_name_or_path": \)"default"/\1null/' $(RUN)/adapter/adapter_config.json > lmmvqa/checkpoints/default/adapter/adapter_config.json
 	.venv/bin/lmmvqa verify --write
 
 $(STAMP): setup.py

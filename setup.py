@@ -13,7 +13,7 @@ setup(
     packages=find_packages(include=["lmmvqa*", "modeling_lmmvqa*", "processing*", "dataset_builders*", "hub_cards*"]),
     package_data={
         "lmmvqa": [
-            "checkpoint/**/*",
+            "checkpoints/default/**/*",
             "demo/examples/*",
             "demo/requirements.txt",
             "training/recipes/*.yaml",
@@ -24,7 +24,7 @@ setup(
         ],
         "hub_cards": ["*.md", "*.jinja"],
     },
-    entry_points={"console_scripts": ["lmmvqa = lmmvqa.cli:run"]},
+    entry_points={"console_scripts": ["lmmvqa = lmmvqa.commands.main:run"]},
     install_requires=[
         "accelerate>=1.15",
         "av>=14",

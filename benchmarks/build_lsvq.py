@@ -1,8 +1,8 @@
 """Build the question-and-answer set of all of LSVQ, without copying videos, and load it again.
 
-The label files have LSVQ's 38 columns and its numbers of rows (38,815 in all, 28,056 of them for training), with made-up
-ratings; empty files stand in for the videos, which a build doesn't open. The target is 10 s to build and 1 s to load
-again, on two cores. What `GeneratorBasedBuilder` takes for the same rows is printed beside it.
+The label files have LSVQ's 38 columns and its numbers of rows (38,815 in all, 28,056 of them for training), with
+made-up ratings; empty files stand in for the videos, which a build doesn't open. The target is 10 s to build and 1 s to
+load again, on two cores. What `GeneratorBasedBuilder` takes for the same rows is printed beside it.
 """
 
 from __future__ import annotations

@@ -1,10 +1,12 @@
-"""Many videos at once against a plain loop over `model.assess`, and against the longest of the stages; the memory curve.
+"""Many videos at once against a plain loop over `model.assess`, and against the longest of the stages; the memory
+curve.
 
-`python benchmarks/bulk.py VIDEO_OR_FOLDER ... [--count 500] [--loop 72]` scores `count` videos in one run, taking those given in
-turn, and prints videos per minute, the ratio of wall time to the longest stage, and memory over the run. The plain loop, of
-`loop` videos, is what a user would write: processor, then `assess`, one video after the other, with torch's own threads. Both
-take the same clips, and each is run in parts that take turns, so that other work on the machine hits both alike. A stage counts
-with the time that it needs on one core, so that a stage and the whole are measured in the same run.
+`python benchmarks/bulk.py VIDEO_OR_FOLDER ... [--count 500] [--loop 72]` scores `count` videos in one run, taking those
+given in turn, and prints videos per minute, the ratio of wall time to the longest stage, and memory over the run. The
+plain loop, of `loop` videos, is what a user would write: processor, then `assess`, one video after the other, with
+torch's own threads. Both take the same clips, and each is run in parts that take turns, so that other work on the
+machine hits both alike. A stage counts with the time that it needs on one core, so that a stage and the whole are
+measured in the same run.
 """
 
 import argparse
@@ -16,8 +18,9 @@ from typing import Any
 
 import torch
 
-from lmmvqa.bulk_bench import BulkFigures, measure_bulk
-from lmmvqa.scoring import find_videos, load_checkpoint
+from lmmvqa.checkpoints.loading import load_checkpoint
+from lmmvqa.scoring.bulk_bench import BulkFigures, measure_bulk
+from lmmvqa.scoring.scorer import find_videos
 from processing.video_reader import VideoError
 
 ROUNDS = 3
@@ -36,8 +39,11 @@ def plain_loop(videos: Sequence[str], model: Any, processor: Any) -> float:
     return (time.perf_counter() - began) / len(videos)
 
 
-def compare(videos: Sequence[str], model: Any, processor: Any, count: int, loop: int, workers: int | None) -> tuple[BulkFigures, float, float]:
-    """The long run, and the best of the rounds of bulk scoring and of the loop over the same clips, in seconds for a video."""
+def compare(
+    videos: Sequence[str], model: Any, processor: Any, count: int, loop: int, workers: int | None
+) -> tuple[BulkFigures, float, float]:
+    """The long run, and the best of the rounds of bulk scoring and of the loop over the same clips, in seconds for a
+    video."""
     part = list(islice(cycle(videos[:: max(1, len(videos) // loop)]), max(1, loop // ROUNDS)))
     plain_loop(part[:1], model, processor)
     alone, bulk = [], []
@@ -67,13 +73,21 @@ def main() -> None:
     figures, bulk, alone = compare(videos, model, processor, arguments.count, arguments.loop, arguments.workers)
     times = figures.times
     stages = {"decode + preprocess": times.reading, "towers": times.encoding, "language model": times.answering}
-    print(f"{times.videos} videos of {times.video_seconds / times.videos:.1f} s in {figures.seconds:.0f} s: {60 * times.videos / figures.seconds:.1f} a minute")
-    print(f"with an error: {figures.failed}; torch threads of the loop: {torch.get_num_threads()}; cores: {figures.cores}")
+    print(
+        f"{times.videos} videos of {times.video_seconds / times.videos:.1f} s in {figures.seconds:.0f} s: {60 * times.videos / figures.seconds:.1f} a minute"
+    )
+    print(
+        f"with an error: {figures.failed}; torch threads of the loop: {torch.get_num_threads()}; cores: {figures.cores}"
+    )
     for stage, seconds in stages.items():
         print(f"{stage}: {seconds / times.videos:.3f} s of one core for a video")
     print(f"whole run / longest stage on one core: {figures.seconds / max(stages.values()):.2f}")
-    print(f"whole run / all stages spread over {figures.cores} cores: {figures.seconds * figures.cores / sum(stages.values()):.2f}")
-    print(f"plain loop {60 / alone:.1f} videos a minute, in bulk {60 / bulk:.1f} on the same clips: {alone / bulk:.2f} x")
+    print(
+        f"whole run / all stages spread over {figures.cores} cores: {figures.seconds * figures.cores / sum(stages.values()):.2f}"
+    )
+    print(
+        f"plain loop {60 / alone:.1f} videos a minute, in bulk {60 / bulk:.1f} on the same clips: {alone / bulk:.2f} x"
+    )
     curve = " ".join(f"{megabytes:.0f}" for megabytes in tenths(figures.memory))
     print(f"memory of all processes, MB, at tenths of the run: {curve}, peak {figures.peak_mb:.0f}")
 

@@ -1,7 +1,7 @@
 """Every figure of bulk scoring in one run, as the tables of docs/bulk.md: read-out, decoding, the pipeline.
 
-`python benchmarks/bulk_figures.py VIDEO_OR_FOLDER ... [--count 500]` takes about a quarter of an hour with 500 videos of two seconds;
-each part alone: readout.py, decode.py, bulk.py. Let nothing else run.
+`python benchmarks/bulk_figures.py VIDEO_OR_FOLDER ... [--count 500]` takes about a quarter of an hour with 500 videos
+of two seconds; each part alone: readout.py, decode.py, bulk.py. Let nothing else run.
 """
 
 import argparse
@@ -12,7 +12,8 @@ from bulk import LOOP, compare, tenths
 from decode import WAYS, measure_codecs, ratios
 from readout import CLIP, measure_readout
 
-from lmmvqa.scoring import find_videos, load_checkpoint
+from lmmvqa.checkpoints.loading import load_checkpoint
+from lmmvqa.scoring.scorer import find_videos
 
 
 def table(*rows: Sequence[str]) -> None:
@@ -36,7 +37,9 @@ def main() -> None:
     decoded = measure_codecs(arguments.source, arguments.repeats)
     model, processor = load_checkpoint(arguments.model)
     tokens, best = measure_readout(model, processor, str(CLIP), 20)
-    figures, bulk, alone = compare(find_videos(arguments.videos), model, processor, arguments.count, arguments.loop, None)
+    figures, bulk, alone = compare(
+        find_videos(arguments.videos), model, processor, arguments.count, arguments.loop, None
+    )
     times = figures.times
     stages = (times.reading, times.encoding, times.answering)
 
@@ -45,7 +48,13 @@ def main() -> None:
     table(
         ("way", *codecs),
         *(
-            (way, *("{:.2f}, {:.2f}".format(*ratios(decoded[name], way)) if way in decoded[name] else "-" for name in codecs))
+            (
+                way,
+                *(
+                    "{:.2f}, {:.2f}".format(*ratios(decoded[name], way)) if way in decoded[name] else "-"
+                    for name in codecs
+                ),
+            )
             for way in WAYS
             if not way.startswith("bare")
         ),
@@ -53,18 +62,37 @@ def main() -> None:
     peak = {name: f"{ways['reader'][2]:.0f}" for name, ways in decoded.items()}
     table(
         ("what", "figure", "target"),
-        *((f"{way} / bare prefill of the same {tokens} tokens", f"{best[way] / best['prefill']:.2f} x", "1.2 x") for way in ("assess", "assess, template cached")),
+        *(
+            (f"{way} / bare prefill of the same {tokens} tokens", f"{best[way] / best['prefill']:.2f} x", "1.2 x")
+            for way in ("assess", "assess, template cached")
+        ),
         ("peak memory of a reader, MB: " + ", ".join(peak), ", ".join(peak.values()), "600"),
         ("whole run / longest stage on one core", f"{figures.seconds / max(stages):.2f} x", "1.15 x"),
-        (f"whole run / all stages spread over {figures.cores} cores", f"{figures.seconds * figures.cores / sum(stages):.2f} x", "-"),
-        ("shares of decode and preprocess, towers, language model", ", ".join(f"{stage / sum(stages):.0%}" for stage in stages), "-"),
-        ("in bulk / plain loop over `model.assess`, videos a minute", f"{60 / bulk:.1f} / {60 / alone:.1f} = {alone / bulk:.2f} x", "above 1"),
+        (
+            f"whole run / all stages spread over {figures.cores} cores",
+            f"{figures.seconds * figures.cores / sum(stages):.2f} x",
+            "-",
+        ),
+        (
+            "shares of decode and preprocess, towers, language model",
+            ", ".join(f"{stage / sum(stages):.0%}" for stage in stages),
+            "-",
+        ),
+        (
+            "in bulk / plain loop over `model.assess`, videos a minute",
+            f"{60 / bulk:.1f} / {60 / alone:.1f} = {alone / bulk:.2f} x",
+            "above 1",
+        ),
         (
             f"{times.videos} videos of {times.video_seconds / times.videos:.1f} s in one run, {figures.failed} with an error: videos a minute",
             f"{60 * times.videos / figures.seconds:.1f}",
             "-",
         ),
-        ("memory of all processes at each tenth of the run, MB", " ".join(f"{megabytes:.0f}" for megabytes in tenths(figures.memory)), "flat"),
+        (
+            "memory of all processes at each tenth of the run, MB",
+            " ".join(f"{megabytes:.0f}" for megabytes in tenths(figures.memory)),
+            "flat",
+        ),
     )
 
 

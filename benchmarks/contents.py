@@ -1,9 +1,9 @@
 """What more contents bring, more copies of them, and views of their calmest part: `python benchmarks/contents.py LADDER
 [--feature-cache FOLDER]`.
 
-Support-vector regression on the features of the default checkpoint, fitted on a part of the training and validation contents
-(or on a part of the copies of 160 of them) and tested on 40 others (never on a calm view); mean over six draws. Prints SRCC
-with VMAF over all copies of the contents held out, and over those of two families.
+Support-vector regression on the features of the default checkpoint, fitted on a part of the training and validation
+contents (or on a part of the copies of 160 of them) and tested on 40 others (never on a calm view); mean over six
+draws. Prints SRCC with VMAF over all copies of the contents held out, and over those of two families.
 """
 
 from collections.abc import Iterator
@@ -24,12 +24,16 @@ def draws(contents: np.ndarray, calm: np.ndarray) -> Iterator[tuple[str, np.ndar
     random = np.random.default_rng(0)
     for _ in range(DRAWS):
         names = random.permutation(np.unique(contents))
-        held_out, fitted = np.isin(contents, names[:HELD_OUT]) & ~calm, names[HELD_OUT:HELD_OUT + FITTED]
+        held_out, fitted = np.isin(contents, names[:HELD_OUT]) & ~calm, names[HELD_OUT : HELD_OUT + FITTED]
         for number in range(HELD_OUT, FITTED + 1, 40):
             yield f"{number} contents", np.isin(contents, fitted[:number]) & ~calm, held_out
         yield f"{FITTED} contents and their calm views", np.isin(contents, fitted), held_out
         for share in (0.25, 0.5, 0.75):
-            yield f"{share:.0%} of the copies of {FITTED}", np.isin(contents, fitted) & ~calm & (random.random(len(contents)) < share), held_out
+            yield (
+                f"{share:.0%} of the copies of {FITTED}",
+                np.isin(contents, fitted) & ~calm & (random.random(len(contents)) < share),
+                held_out,
+            )
 
 
 def main() -> None:
@@ -42,7 +46,9 @@ def main() -> None:
         features = np.concatenate([standardized(block, fitted) for block in blocks.values()], axis=1)
         predicted = SVR(C=100, gamma=0.3, epsilon=3).fit(features[fitted], rated[fitted]).predict(features[held_out])
         figures.setdefault(label, []).append(srcc_by_family(predicted, rated[held_out], families[held_out], FAMILIES))
-    table = Table("fitted on", "all", *FAMILIES, title=f"SRCC with VMAF over {HELD_OUT} contents, mean of {DRAWS} draws")
+    table = Table(
+        "fitted on", "all", *FAMILIES, title=f"SRCC with VMAF over {HELD_OUT} contents, mean of {DRAWS} draws"
+    )
     for label, drawn in figures.items():
         table.add_row(label, *(f"{figure:.3f}" for figure in np.mean(drawn, axis=0)))
     Console(width=150).print(table)

@@ -1,22 +1,23 @@
 """Decode and preprocess 1080p video, against bare decoding of the same file and against what one would write by hand.
 
-`python benchmarks/decode.py [FILE ...] [--source CLIP] [--repeats N]`. Without FILE, ten seconds of 1080p in H.264, HEVC, VP9 and
-AV1 are made from the source clip, and ten minutes by repeating the H.264 packets. Every measurement is a process of its own;
-the ways take turns, and the best of the repeats counts:
+`python benchmarks/decode.py [FILE ...] [--source CLIP] [--repeats N]`. Without FILE, ten seconds of 1080p in H.264,
+HEVC, VP9 and AV1 are made from the source clip, and ten minutes by repeating the H.264 packets. Every measurement is a
+process of its own; the ways take turns, and the best of the repeats counts:
 
     bare             PyAV decodes every frame and throws it away
     paper            the video processor with its defaults: key frames, and 32 frames of 224 x 224 a second
-    default          the same with the settings of the default checkpoint: key frames of 640 x 360, and 24 frames of 64 x 64
+    default          the same with the settings of the default checkpoint: key frames of 640 x 360, and 24 frames of
+                     64 x 64
     decord           `paper` by the other backend
     by hand          decord's get_batch for each second, then torch: resize, scale, normalise, for both streams
     library          transformers' load_video with all frames, then the same
     bare, 1 thread   and
-    reader           `paper` as bulk scoring does it: decoded in a process of its own on one core, prepared in this one; its memory is
-                     that of the process that reads
+    reader           `paper` as bulk scoring does it: decoded in a process of its own on one core, prepared in this one;
+                     its memory is that of the process that reads
     reader, default  the same with the settings of the default checkpoint
 
-The targets: 1.3 x bare, and at most 600 MB whatever the length. On a busy machine the ratio of processor times is the one to look at:
-it bounds what two cores can reach.
+The targets: 1.3 x bare, and at most 600 MB whatever the length. On a busy machine the ratio of processor times is the
+one to look at: it bounds what two cores can reach.
 """
 
 import argparse
@@ -49,13 +50,13 @@ if way.startswith("bare"):
     import av
 else:
     import torch
-    from lmmvqa.reading_workers import ReadingWorker
+    from lmmvqa.scoring.reading_workers import ReadingWorker
     from transformers.video_utils import load_video
     from processing.video_processing_lmmvqa import LmmVqaVideoProcessor, _normalize
     from torchvision.transforms.v2 import functional as tvf
     settings = {}
     if way.endswith("default"):
-        from lmmvqa.default_checkpoint import RECIPE, TEMPORAL_TOWER
+        from lmmvqa.checkpoints.assembling import RECIPE, TEMPORAL_TOWER
         tower = json.loads((TEMPORAL_TOWER / "config.json").read_text())
         side = tower["image_size"]
         settings = {"temporal_num_frames": tower["num_frames"], "temporal_size": {"height": side, "width": side}}
@@ -122,7 +123,9 @@ def make_clips(source: Path, folder: Path) -> list[Path]:
 
 def measure(path: Path, way: str) -> tuple[float, float, float] | None:
     """Wall seconds, processor seconds and peak memory in MB; None where the way can't read the file."""
-    run = subprocess.run([sys.executable, "-c", MEASURE, str(path), way], cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    run = subprocess.run(
+        [sys.executable, "-c", MEASURE, str(path), way], cwd=REPOSITORY, capture_output=True, text=True, check=False
+    )
     return tuple(json.loads(run.stdout)) if run.returncode == 0 else None
 
 
@@ -150,7 +153,9 @@ def ratios(best: Mapping[str, tuple[float, float, float]], way: str) -> tuple[fl
     return best[way][0] / base[0], best[way][1] / base[1]
 
 
-def measure_codecs(source: Path, repeats: int, files: Sequence[Path] = ()) -> dict[str, dict[str, tuple[float, float, float]]]:
+def measure_codecs(
+    source: Path, repeats: int, files: Sequence[Path] = ()
+) -> dict[str, dict[str, tuple[float, float, float]]]:
     """Every way on every file, and the long one by ours alone, by the name of the file."""
     print(f"{'':34}{'wall, s':>8}{'ratio':>8}{'cores, s':>10}{'ratio':>8}{'peak, MB':>10}")
     with tempfile.TemporaryDirectory() as temporary:

@@ -1,10 +1,12 @@
-"""What the default checkpoint knows: `python benchmarks/default_checkpoint.py LADDER [--model FOLDER] [--feature-cache FOLDER]`.
+"""What the default checkpoint knows: `python benchmarks/default_checkpoint.py LADDER [--model FOLDER] [--feature-cache
+FOLDER]`.
 
-On the test contents of a ladder (fold 0), which nothing of the checkpoint has seen: SRCC with VMAF by family (the metric's 95 %
-intervals, over contents), level accuracy and coverage of the interval; beside it ridge regression and gradient boosting on the same
-features, averaged over seconds and places (fitted on the contents that the projectors learned from, the ridge chosen by
-cross-validation over these), NIQE and BRISQUE; the temporal tokens switched off; the second rating, where the ladder has one;
-whether the score falls with the rate; and by how much it moves when nothing visible changes.
+On the test contents of a ladder (fold 0), which nothing of the checkpoint has seen: SRCC with VMAF by family (the
+metric's 95 % intervals, over contents), level accuracy and coverage of the interval; beside it ridge regression and
+gradient boosting on the same features, averaged over seconds and places (fitted on the contents that the projectors
+learned from, the ridge chosen by cross-validation over these), NIQE and BRISQUE; the temporal tokens switched off; the
+second rating, where the ladder has one; whether the score falls with the rate; and by how much it moves when nothing
+visible changes.
 """
 
 import argparse
@@ -25,12 +27,13 @@ from sklearn.model_selection import GridSearchCV, GroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from lmmvqa.checkpoints.loading import load_checkpoint
+from lmmvqa.default_making.graded_copies import run_ffmpeg
+from lmmvqa.default_making.tower_training import ladder_rows
 from lmmvqa.evaluation.natural_scene import BASELINES, mean_over_key_frames
 from lmmvqa.evaluation.vqa_metric.vqa_metric import vqa_metrics
-from lmmvqa.ladder import run_ffmpeg
-from lmmvqa.scoring import load_checkpoint, score_videos
+from lmmvqa.scoring.scorer import score_videos
 from lmmvqa.training.feature_cache import FeatureCache
-from lmmvqa.training.tower_training import ladder_rows
 from modeling_lmmvqa.feature_batches import assessment_inputs
 
 CODECS = ("near_lossless", "x264_light", "x264_medium", "x264_strong", "x264_extreme")
@@ -56,7 +59,9 @@ def pooled(features: dict[str, torch.Tensor]) -> np.ndarray:
 
 
 def fit_regressors(x: np.ndarray, y: np.ndarray, contents: np.ndarray) -> dict[str, Any]:
-    ridge = GridSearchCV(make_pipeline(StandardScaler(), Ridge()), {"ridge__alpha": np.logspace(1, 6, 11)}, cv=GroupKFold(5))
+    ridge = GridSearchCV(
+        make_pipeline(StandardScaler(), Ridge()), {"ridge__alpha": np.logspace(1, 6, 11)}, cv=GroupKFold(5)
+    )
     boosting = HistGradientBoostingRegressor(max_iter=200, learning_rate=0.05, random_state=0)
     return {"ridge": ridge.fit(x, y, groups=contents), "boosting": boosting.fit(x, y)}
 
@@ -73,7 +78,9 @@ def assess(model, processor, features: list[dict[str, torch.Tensor]]) -> dict[st
     return {name: np.array(values) for name, values in found.items()}
 
 
-def without_motion(features: list[dict[str, torch.Tensor]], known: list[dict[str, torch.Tensor]]) -> list[dict[str, torch.Tensor]]:
+def without_motion(
+    features: list[dict[str, torch.Tensor]], known: list[dict[str, torch.Tensor]]
+) -> list[dict[str, torch.Tensor]]:
     """With the mean of the temporal features of the `known` videos in the place of each video's own."""
     middle = torch.stack([item["temporal_features"].mean(0) for item in known]).mean(0)
     return [{**item, "temporal_features": middle.expand_as(item["temporal_features"])} for item in features]
@@ -82,7 +89,9 @@ def without_motion(features: list[dict[str, torch.Tensor]], known: list[dict[str
 def natural_scene_scores(rows: list[dict[str, str]]) -> dict[str, np.ndarray]:
     """NIQE and BRISQUE of each copy, negated, so that higher is better."""
     return {
-        name.upper(): np.array([-mean_over_key_frames(row["video"], measure)[0] for row in track(rows, name, transient=True)])
+        name.upper(): np.array(
+            [-mean_over_key_frames(row["video"], measure)[0] for row in track(rows, name, transient=True)]
+        )
         for name, measure in BASELINES.items()
     }
 
@@ -93,7 +102,9 @@ def main() -> None:
     parser.add_argument("--model", help="default: the checkpoint that comes with LMM-VQA")
     parser.add_argument("--feature-cache", type=Path)
     parser.add_argument("--split", default="test")
-    parser.add_argument("--without-baselines", action="store_true", help="leave out NIQE and BRISQUE, which take minutes")
+    parser.add_argument(
+        "--without-baselines", action="store_true", help="leave out NIQE and BRISQUE, which take minutes"
+    )
     options = parser.parse_args()
     console = Console(width=150)
     rows = ladder_rows(options.ladder / "ratings.csv")
@@ -102,7 +113,9 @@ def main() -> None:
     cache = FeatureCache(options.feature_cache or tempfile.mkdtemp(), model, processor)
 
     features = encode(cache, test)
-    rated, contents, families, rungs = (np.array([row[name] for row in test]) for name in ("mos", "content", "family", "rung"))
+    rated, contents, families, rungs = (
+        np.array([row[name] for row in test]) for name in ("mos", "content", "family", "rung")
+    )
     rated = rated.astype(float)
     ours = assess(model, processor, features)
     known = encode(cache, train)
@@ -118,24 +131,57 @@ def main() -> None:
 
     low, high = np.quantile(y, (1 / 3, 2 / 3))
     levels = np.where(rated <= low, "poor", np.where(rated <= high, "fair", "good"))
-    table = Table("family", "copies", *(f"{name}" for name in methods), "95 %", "right level", "in the 90 % interval", title="SRCC with VMAF")
+    table = Table(
+        "family",
+        "copies",
+        *(f"{name}" for name in methods),
+        "95 %",
+        "right level",
+        "in the 90 % interval",
+        title="SRCC with VMAF",
+    )
     parts = {"all": np.ones(len(test), bool)} | {family: families == family for family in dict.fromkeys(families)}
     for name, part in parts.items():
         correlations = [f"{spearmanr(scores[part], rated[part]).statistic:.3f}" for scores in methods.values()]
         inside = (ours["low"] <= rated) & (rated <= ours["high"])
-        table.add_row(name, str(part.sum()), *correlations, interval(ours["score"][part], rated[part], contents[part]), f"{(ours['level'] == levels)[part].mean():.2f}", f"{inside[part].mean():.2f}")
+        table.add_row(
+            name,
+            str(part.sum()),
+            *correlations,
+            interval(ours["score"][part], rated[part], contents[part]),
+            f"{(ours['level'] == levels)[part].mean():.2f}",
+            f"{inside[part].mean():.2f}",
+        )
     console.print(table)
 
-    seconds = Table("family", "second rating", "copies", "SRCC", "of VMAF with it", title="Where VMAF is blind: SRCC with the second rating")
+    seconds = Table(
+        "family",
+        "second rating",
+        "copies",
+        "SRCC",
+        "of VMAF with it",
+        title="Where VMAF is blind: SRCC with the second rating",
+    )
     second = np.array([float(row["second_rating"] or "nan") for row in test])
     kinds = np.array([row["second_rating_kind"] for row in test])
     for family, kind in dict.fromkeys((f, k) for f, k in zip(families, kinds, strict=True) if k):
         part = (families == family) & (kinds == kind)
-        seconds.add_row(family, kind, str(part.sum()), f"{spearmanr(ours['score'][part], second[part]).statistic:.3f}", f"{spearmanr(rated[part], second[part]).statistic:.3f}")
+        seconds.add_row(
+            family,
+            kind,
+            str(part.sum()),
+            f"{spearmanr(ours['score'][part], second[part]).statistic:.3f}",
+            f"{spearmanr(rated[part], second[part]).statistic:.3f}",
+        )
     console.print(seconds)
 
     print_rungs(console, ours["score"], contents, rungs, rated)
-    print_stability(console, [row for row in test if row["rung"] in ("near_lossless", "x264_medium", "blur", "rescale_strong")], model, processor)
+    print_stability(
+        console,
+        [row for row in test if row["rung"] in ("near_lossless", "x264_medium", "blur", "rescale_strong")],
+        model,
+        processor,
+    )
 
 
 def interval(scores: np.ndarray, rated: np.ndarray, contents: np.ndarray) -> str:
@@ -144,14 +190,18 @@ def interval(scores: np.ndarray, rated: np.ndarray, contents: np.ndarray) -> str
     return f"{bounds[0]:.2f} to {bounds[1]:.2f}" if bounds else "-"
 
 
-def print_rungs(console: Console, scores: np.ndarray, contents: np.ndarray, rungs: np.ndarray, rated: np.ndarray) -> None:
+def print_rungs(
+    console: Console, scores: np.ndarray, contents: np.ndarray, rungs: np.ndarray, rated: np.ndarray
+) -> None:
     """Whether the score falls with the rate, and both ends of the scale."""
     falls = [
         (scores[a] - scores[b]) * (rated[a] - rated[b]) > 0
         for content in dict.fromkeys(contents)
         for a, b in neighbours(content, contents, rungs, rated)
     ]
-    console.print(f"The score falls with the rate in {np.mean(falls):.1%} of {len(falls)} neighbouring pairs of x264 at least {APART} VMAF apart.")
+    console.print(
+        f"The score falls with the rate in {np.mean(falls):.1%} of {len(falls)} neighbouring pairs of x264 at least {APART} VMAF apart."
+    )
     for rung in (CODECS[0], CODECS[-1]):
         part = rungs == rung
         console.print(f"Median score of {rung}: {np.median(scores[part]):.1f} (VMAF {np.median(rated[part]):.1f})")
@@ -179,7 +229,9 @@ def print_stability(console: Console, rows: list[dict], model, processor) -> Non
                 run_ffmpeg("-i", video, *arguments, "-pix_fmt", "yuv420p", str(copy))
             after = [score.score for score in score_videos(map(str, changed), model, processor)]
         moved = np.abs(np.array(after) - np.array(before))
-        console.print(f"{name}: the score of {len(videos)} copies moves by {np.median(moved):.2f} (median), {np.quantile(moved, 0.9):.2f} (nine in ten)")
+        console.print(
+            f"{name}: the score of {len(videos)} copies moves by {np.median(moved):.2f} (median), {np.quantile(moved, 0.9):.2f} (nine in ten)"
+        )
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
 """Does fine-tuning the default checkpoint on 100 rated clips help on contents that neither has seen?
 
-`python benchmarks/finetune.py [--clips 100] [--split test] LADDER/ratings.csv [key=value ...]` takes the contents of the split "test" (the
-default checkpoint never saw them), deals them into two halves, draws 100 clips of one, fine-tunes with the recipe `own_videos` on these and tests
-on all clips of the other half; then the other way round. It prints the SRCC with the ratings before and after, for both and their mean.
+`python benchmarks/finetune.py [--clips 100] [--split test] LADDER/ratings.csv [key=value ...]` takes the contents of
+the split "test" (the default checkpoint never saw them), deals them into two halves, draws 100 clips of one, fine-tunes
+with the recipe `own_videos` on these and tests on all clips of the other half; then the other way round. It prints the
+SRCC with the ratings before and after, for both and their mean.
 """
 
 import argparse
@@ -11,10 +12,10 @@ import hashlib
 import tempfile
 from pathlib import Path
 
+from lmmvqa.commands.training import parse_settings
 from lmmvqa.training.arguments import read_arguments
 from lmmvqa.training.run import build_trainer
 from lmmvqa.training.trainer import quality_metrics, rated_videos
-from lmmvqa.training_commands import parse_settings
 
 
 def draw(*key: str) -> str:
@@ -50,15 +51,23 @@ def main() -> None:
             folder.mkdir()
             write_set(folder, arguments.ratings.parent, held_in, held_out)
             cache = arguments.feature_cache or str(Path(name) / "features")
-            changed = {"data_dir": str(folder), "output_dir": str(folder / "run"), "feature_cache": cache, **parse_settings(arguments.settings)}
+            changed = {
+                "data_dir": str(folder),
+                "output_dir": str(folder / "run"),
+                "feature_cache": cache,
+                **parse_settings(arguments.settings),
+            }
             trainer = build_trainer(read_arguments("own_videos", changed))
             scores = []
             for state in ("before", "after"):
                 rows = rated_videos(trainer.tests["test"])
                 metrics = quality_metrics(trainer.assess(rows), rows)
                 scores.append(metrics["srcc"])
-                print(f"half {number}, {state}: SRCC {metrics['srcc']:.3f}, PLCC {metrics['plcc']:.3f}, level {metrics['level_accuracy']:.2f} "
-                      f"({len(held_in)} clips held in, {len(held_out)} held out)", flush=True)
+                print(
+                    f"half {number}, {state}: SRCC {metrics['srcc']:.3f}, PLCC {metrics['plcc']:.3f}, level {metrics['level_accuracy']:.2f} "
+                    f"({len(held_in)} clips held in, {len(held_out)} held out)",
+                    flush=True,
+                )
                 if state == "before":
                     trainer.train()
             changes.append(scores)

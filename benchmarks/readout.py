@@ -1,8 +1,8 @@
 """Score and level of one video by the read-out, against one bare prefill of the same tokens.
 
-`python benchmarks/readout.py [--model M] [--video FILE]` prints ratios of times measured in turn in one run, the best of the
-repeats: `assess` on features that are at hand, without and with the template's text cached, and one plain pass of the language
-model over prefix, questions and trie nodes.
+`python benchmarks/readout.py [--model M] [--video FILE]` prints ratios of times measured in turn in one run, the best
+of the repeats: `assess` on features that are at hand, without and with the template's text cached, and one plain pass
+of the language model over prefix, questions and trie nodes.
 """
 
 import argparse
@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from lmmvqa.scoring import load_checkpoint
+from lmmvqa.checkpoints.loading import load_checkpoint
 from modeling_lmmvqa.feature_batches import assessment_inputs, encode_video
 from modeling_lmmvqa.quality_readout import AnswerTrie, lay_out_branches
 
@@ -24,7 +24,9 @@ def measure_readout(model: Any, processor: Any, video: str, repeats: int) -> tup
     """The number of tokens, and the best time of each way in seconds."""
     features = encode_video(model.base_model, processor.video_processor(video, return_tensors="pt"))
     inputs = assessment_inputs(processor, [features])
-    answers = [[[t for t in row if t >= 0] for row in inputs[f"{task}_answer_ids"].tolist()] for task in ("score", "level")]
+    answers = [
+        [[t for t in row if t >= 0] for row in inputs[f"{task}_answer_ids"].tolist()] for task in ("score", "level")
+    ]
     questions = [inputs[f"{task}_question_ids"].tolist() for task in ("score", "level")]
     branches = lay_out_branches(questions, [AnswerTrie(rows) for rows in answers])
     template = model.cache_template(inputs["input_ids"][0])

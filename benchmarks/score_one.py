@@ -8,7 +8,7 @@ import resource
 import time
 from pathlib import Path
 
-from lmmvqa.scoring import load_checkpoint
+from lmmvqa.checkpoints.loading import load_checkpoint
 from modeling_lmmvqa.feature_batches import assessment_inputs, encode_video
 
 CLIP = Path(__file__).parent.parent / "tests" / "data" / "flower.mp4"
@@ -36,7 +36,9 @@ def main() -> None:
         parts = zip(("decode + preprocess", "towers", "language model"), marks, marks[1:], strict=False)
         shares = ", ".join(f"{name} {end - begin:.2f} s ({(end - begin) / total:.0%})" for name, begin, end in parts)
         print(f"{Path(video).name} ({info.width} x {info.height}, {info.duration_s:.1f} s): {total:.2f} s: {shares}")
-    print(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB (the first video ran twice, to warm up)")
+    print(
+        f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB (the first video ran twice, to warm up)"
+    )
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """What of a key frame keeps the distortion: `python benchmarks/spatial_path.py LADDER/ratings.csv [--tower FOLDER]`.
 
-Every way of showing one key frame of a copy to the spatial tower, and every choice of its stages, is judged by ridge regression
-on the rating, five-fold by content, over the families that a single frame shows. Prints SRCC with VMAF (the mean over the folds)
-and the time of the tower relative to the paper's way.
+Every way of showing one key frame of a copy to the spatial tower, and every choice of its stages, is judged by ridge
+regression on the rating, five-fold by content, over the families that a single frame shows. Prints SRCC with VMAF (the
+mean over the folds) and the time of the tower relative to the paper's way.
 """
 
 import argparse
@@ -21,10 +21,10 @@ from sklearn.preprocessing import StandardScaler
 from torch.nn import functional
 from transformers import AutoModel
 
-from lmmvqa.default_checkpoint import fetch
-from lmmvqa.training.rated_tiles import tells_its_rating
-from lmmvqa.training.spatial_tower import DISTORTION_RESNET, first_key_frame, load_distortion_resnet
-from lmmvqa.training.tower_training import ladder_rows
+from lmmvqa.checkpoints.parts import fetch
+from lmmvqa.default_making.rated_tiles import tells_its_rating
+from lmmvqa.default_making.spatial_tower import DISTORTION_RESNET, first_key_frame, load_distortion_resnet
+from lmmvqa.default_making.tower_training import ladder_rows
 
 FAMILIES = ("codec", "spatial", "pair")
 FRAGMENT, GRID = 32, 7
@@ -40,7 +40,9 @@ def fragments(frame: torch.Tensor) -> torch.Tensor:
     height, width = frame.shape[2:]
     rows = np.linspace(0, height - FRAGMENT, GRID).astype(int)
     columns = np.linspace(0, width - FRAGMENT, GRID).astype(int)
-    return torch.cat([torch.cat([frame[:, :, y : y + FRAGMENT, x : x + FRAGMENT] for x in columns], 3) for y in rows], 2)
+    return torch.cat(
+        [torch.cat([frame[:, :, y : y + FRAGMENT, x : x + FRAGMENT] for x in columns], 3) for y in rows], 2
+    )
 
 
 def crop(frame: torch.Tensor) -> torch.Tensor:
@@ -49,7 +51,12 @@ def crop(frame: torch.Tensor) -> torch.Tensor:
     return frame[:, :, top : top + 224, left : left + 224]
 
 
-VIEWS = {"whole, squeezed to 224 x 224": squeezed, "7 x 7 fragments of 32": fragments, "middle crop of 224 x 224": crop, "whole, 640 x 360": lambda frame: frame}
+VIEWS = {
+    "whole, squeezed to 224 x 224": squeezed,
+    "7 x 7 fragments of 32": fragments,
+    "middle crop of 224 x 224": crop,
+    "whole, 640 x 360": lambda frame: frame,
+}
 
 
 @torch.inference_mode()
@@ -73,7 +80,11 @@ def main() -> None:
     parser.add_argument("ratings", type=Path)
     parser.add_argument("--tower", help="another ResNet tower, as `lmmvqa train-tower` writes it")
     options = parser.parse_args()
-    tower = AutoModel.from_pretrained(options.tower).float().eval() if options.tower else load_distortion_resnet(fetch(DISTORTION_RESNET))
+    tower = (
+        AutoModel.from_pretrained(options.tower).float().eval()
+        if options.tower
+        else load_distortion_resnet(fetch(DISTORTION_RESNET))
+    )
     copies = [row for row in ladder_rows(options.ratings) if row["family"] in FAMILIES and tells_its_rating(row)]
     ratings, folds = (np.array([float(row[name]) for row in copies]) for name in ("mos", "fold"))
     found = {view: [] for view in VIEWS}
@@ -84,7 +95,14 @@ def main() -> None:
             start = time.perf_counter()
             found[name].append(moments(tower, view(frame)))
             seconds[name] += time.perf_counter() - start
-    table = Table("view", "last stage", "all stages", "all stages, means and deviations", "time", title=f"SRCC with VMAF over {len(copies)} copies")
+    table = Table(
+        "view",
+        "last stage",
+        "all stages",
+        "all stages, means and deviations",
+        "time",
+        title=f"SRCC with VMAF over {len(copies)} copies",
+    )
     reference = next(iter(seconds.values()))
     for name, rows in found.items():
         last = np.array([row[-1][0] for row in rows])

@@ -1,8 +1,8 @@
-"""What quality over time costs, against decoding and the towers of the same video, against windows scored anew, and against bare
-passes of the language model over the same tokens.
+"""What quality over time costs, against decoding and the towers of the same video, against windows scored anew, and
+against bare passes of the language model over the same tokens.
 
-`python benchmarks/timeline.py [--model M] [--seconds 60] [FILE]` makes a video of so many seconds from FILE, and prints the ratios of one
-run.
+`python benchmarks/timeline.py [--model M] [--seconds 60] [FILE]` makes a video of so many seconds from FILE, and prints
+the ratios of one run.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from typing import Any
 import imageio_ffmpeg
 import torch
 
-from lmmvqa.scoring import load_checkpoint
+from lmmvqa.checkpoints.loading import load_checkpoint
 from modeling_lmmvqa.feature_batches import assessment_inputs
 from modeling_lmmvqa.quality_readout import AnswerTrie, lay_out_branches
 from modeling_lmmvqa.quality_timeline import (
@@ -32,13 +32,28 @@ CLIP = Path(__file__).parent.parent / "tests" / "data" / "flower.mp4"
 
 def looped(clip: str, seconds: int, folder: Path) -> str:
     target = folder / "long.mp4"
-    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-stream_loop", "-1", "-i", clip, "-t", str(seconds), "-an", "-c", "copy", str(target)]
+    command = [
+        imageio_ffmpeg.get_ffmpeg_exe(),
+        "-v",
+        "error",
+        "-stream_loop",
+        "-1",
+        "-i",
+        clip,
+        "-t",
+        str(seconds),
+        "-an",
+        "-c",
+        "copy",
+        str(target),
+    ]
     subprocess.run(command, check=True)
     return str(target)
 
 
 def tokens_of_window(model: Any, processor: Any, video: EncodedVideo) -> int:
-    """What the language model reads of each window behind the template: visual tokens, the question, the nodes of its trie."""
+    """What the language model reads of each window behind the template: visual tokens, the question, the nodes of its
+    trie."""
     inputs = assessment_inputs(processor, [video.part(cut_windows(len(video.starts_s))[0])])
     template = model.cache_template(inputs["input_ids"][0])
     answers = [[token for token in row if token >= 0] for row in inputs["score_answer_ids"].tolist()]
@@ -79,7 +94,9 @@ def main() -> None:
     bare = bare_passes(model, asked, tokens)
     towers, read_out = marks[1] - marks[0], marks[2] - marks[1]
     anew = towers / len(encoded.starts_s) * sum(min(len(encoded.starts_s), WINDOW_S) for _ in windows)
-    print(f"{arguments.seconds} s of {Path(arguments.video).name}, {len(windows)} windows: decoding and towers {towers:.1f} s, language model {read_out:.1f} s")
+    print(
+        f"{arguments.seconds} s of {Path(arguments.video).name}, {len(windows)} windows: decoding and towers {towers:.1f} s, language model {read_out:.1f} s"
+    )
     print(f"language model against bare passes over {asked} x {tokens} tokens: {read_out / bare:.2f} x")
     print(f"timeline against decoding and towers: {(towers + read_out) / towers:.2f} x")
     print(f"timeline against windows encoded one by one (reckoned): {(towers + read_out) / (anew + read_out):.2f} x")

@@ -1,8 +1,8 @@
 """What a memory format, `torch.compile` and bfloat16 do to the towers, which are most of the time of a video.
 
-`python benchmarks/towers.py [--model M] [--video FILE] [--rounds N]` encodes one second of video by each way in turn, on one core
-as bulk scoring does, and prints the processor time of each tower, its ratio to the plain way (the best of the rounds), and how far
-features move, against the largest of them. It takes a few minutes; most of it is compiling.
+`python benchmarks/towers.py [--model M] [--video FILE] [--rounds N]` encodes one second of video by each way in turn,
+on one core as bulk scoring does, and prints the processor time of each tower, its ratio to the plain way (the best of
+the rounds), and how far features move, against the largest of them. It takes a few minutes; most of it is compiling.
 
     plain          as it is: float32, the spatial tower's maps with colours innermost
     colours apart  the spatial tower's maps as PyTorch has them by itself
@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from lmmvqa.scoring import load_checkpoint
+from lmmvqa.checkpoints.loading import load_checkpoint
 
 CLIP = Path(__file__).parent.parent / "tests" / "data" / "flower.mp4"
 
@@ -75,8 +75,13 @@ def main() -> None:
                 getattr(model, tower)(values[None])
                 times[way].append(time.process_time() - began)
         for way in models:
-            best, moved = min(times[way]), (features[way] - features["plain"]).abs().max() / features["plain"].abs().max()
-            print(f"{tower}, {way}: {1000 * best:.0f} ms a second of video, {best / min(times['plain']):.2f} of plain; features move by {moved:.0e}")
+            best, moved = (
+                min(times[way]),
+                (features[way] - features["plain"]).abs().max() / features["plain"].abs().max(),
+            )
+            print(
+                f"{tower}, {way}: {1000 * best:.0f} ms a second of video, {best / min(times['plain']):.2f} of plain; features move by {moved:.0e}"
+            )
 
 
 if __name__ == "__main__":

@@ -1,12 +1,15 @@
-"""What training costs: an epoch from cached features against one that encodes, and a projector step against the bare decoder.
+"""What training costs: an epoch from cached features against one that encodes, and a projector step against the bare
+decoder.
 
-`python benchmarks/training.py [VIDEO...] [--epochs-of 8] [--rounds 12]` trains the projectors of the default checkpoint on the
-videos (default: those of tests/data). It prints
+`python benchmarks/training.py [VIDEO...] [--epochs-of 8] [--rounds 12]` trains the projectors of the default checkpoint
+on the videos (default: those of tests/data). It prints
 
-- the time of an epoch that encodes over that of a cached one (to be at least 10), and the largest difference of their losses;
-- the time of a whole training step (batch from the cache, forward, backward, AdamW) over that of a bare forward and backward of
-  the decoder on the same tokens (at most 1.15): the same embeddings, the same positions of the head, gradients down to the embeddings.
-  Steps alternate, medians are compared;
+- the time of an epoch that encodes over that of a cached one (to be at least 10), and the largest difference of their
+losses;
+- the time of a whole training step (batch from the cache, forward, backward, AdamW) over that of a bare forward and
+backward of
+  the decoder on the same tokens (at most 1.15): the same embeddings, the same positions of the head, gradients down to
+  the embeddings. Steps alternate, medians are compared;
 - the peak memory of each, measured in a process of its own.
 """
 
@@ -44,8 +47,17 @@ def make_set(videos: list[Path], folder: Path, count: int) -> Path:
 def trainer_for(folder: Path, *, cached: bool, epochs: int = 1):
     """A trainer of the projectors, without dropout, so that losses can be compared."""
     arguments = LmmVqaTrainingArguments(
-        output_dir=str(folder / f"run_{cached}"), feature_cache=str(folder / "features"), data_dir=str(folder), tasks="score",
-        cache_features=cached, per_device_train_batch_size=BATCH, num_train_epochs=epochs, logging_steps=1, save_strategy="no", use_cpu=True, warmup_steps=0,
+        output_dir=str(folder / f"run_{cached}"),
+        feature_cache=str(folder / "features"),
+        data_dir=str(folder),
+        tasks="score",
+        cache_features=cached,
+        per_device_train_batch_size=BATCH,
+        num_train_epochs=epochs,
+        logging_steps=1,
+        save_strategy="no",
+        use_cpu=True,
+        warmup_steps=0,
     )
     trainer = build_trainer(arguments)
     for module in trainer.model.modules():
@@ -73,7 +85,9 @@ def epochs(trainer) -> tuple[float, float, list[float]]:
     clock = EpochClock()
     trainer.add_callback(clock)
     trainer.train()
-    return *(min(column) for column in zip(*clock.epochs, strict=True)), [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    return *(min(column) for column in zip(*clock.epochs, strict=True)), [
+        entry["loss"] for entry in trainer.state.log_history if "loss" in entry
+    ]
 
 
 class Steps:
@@ -98,7 +112,9 @@ class Steps:
 
     def bare(self) -> None:
         embeddings = self.embeddings.clone().requires_grad_()
-        hidden = self.model.model.language_model(inputs_embeds=embeddings, attention_mask=self.mask, use_cache=False).last_hidden_state
+        hidden = self.model.model.language_model(
+            inputs_embeds=embeddings, attention_mask=self.mask, use_cache=False
+        ).last_hidden_state
         logits = self.model.lm_head(hidden[:, -self.kept :])
         torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1).float(), self.labels[:, 1:].flatten()).backward()
 
@@ -144,16 +160,25 @@ def main() -> None:
         cached, cached_cpu, cached_losses = epochs(trainer_for(folder, cached=True, epochs=2))
         encoding, encoding_cpu, losses = epochs(trainer_for(folder, cached=False, epochs=2))
         difference = max(abs(a - b) for a, b in zip(cached_losses, losses, strict=True))
-        print(f"epoch of {arguments.epochs_of} videos: encoding {encoding:.1f} s, cached {cached:.2f} s: {encoding / cached:.1f} x "
-              f"(processor time {encoding_cpu:.1f} s, {cached_cpu:.2f} s: {encoding_cpu / cached_cpu:.1f} x)", flush=True)
-        print(f"largest difference of their losses: {difference:.5f} (losses of {min(losses):.2f} to {max(losses):.2f}; the cache is in half precision)", flush=True)
+        print(
+            f"epoch of {arguments.epochs_of} videos: encoding {encoding:.1f} s, cached {cached:.2f} s: {encoding / cached:.1f} x "
+            f"(processor time {encoding_cpu:.1f} s, {cached_cpu:.2f} s: {encoding_cpu / cached_cpu:.1f} x)",
+            flush=True,
+        )
+        print(
+            f"largest difference of their losses: {difference:.5f} (losses of {min(losses):.2f} to {max(losses):.2f}; the cache is in half precision)",
+            flush=True,
+        )
         steps = Steps(trainer_for(folder, cached=True))
         steps.whole(), steps.bare()
         tokens = int(steps.mask.sum())
         times = [(*seconds(steps.whole), *seconds(steps.bare)) for _ in range(arguments.rounds)]
         whole, whole_cpu, bare, bare_cpu = (statistics.median(column) for column in zip(*times, strict=True))
-        print(f"step of {BATCH} videos, {tokens} tokens: whole {1000 * whole:.0f} ms, bare decoder {1000 * bare:.0f} ms: {whole / bare:.2f} x "
-              f"(processor time {1000 * whole_cpu:.0f} ms, {1000 * bare_cpu:.0f} ms: {whole_cpu / bare_cpu:.2f} x)", flush=True)
+        print(
+            f"step of {BATCH} videos, {tokens} tokens: whole {1000 * whole:.0f} ms, bare decoder {1000 * bare:.0f} ms: {whole / bare:.2f} x "
+            f"(processor time {1000 * whole_cpu:.0f} ms, {1000 * bare_cpu:.0f} ms: {whole_cpu / bare_cpu:.2f} x)",
+            flush=True,
+        )
         peaks = {what: peak(what, folder) for what in ("cached", "encoding", "whole", "bare")}
         print("peak memory: " + ", ".join(f"{what} {size:.0f} MiB" for what, size in peaks.items()))
 

@@ -1,8 +1,8 @@
-"""What the projectors of the default checkpoint know before the decoder reads them: `python benchmarks/warm_up.py LADDER
-[--feature-cache FOLDER] [--epochs 0 1 10 30]`.
+"""What the projectors of the default checkpoint know before the decoder reads them: `python benchmarks/warm_up.py
+LADDER [--feature-cache FOLDER] [--epochs 0 1 10 30]`.
 
-Fresh projectors, warmed up on the training contents without a pass through the decoder. Prints how long that took, and by family the
-SRCC with VMAF on the validation contents of the score that their tokens say in level words.
+Fresh projectors, warmed up on the training contents without a pass through the decoder. Prints how long that took, and
+by family the SRCC with VMAF on the validation contents of the score that their tokens say in level words.
 """
 
 import argparse
@@ -20,11 +20,11 @@ from rich.console import Console
 from rich.table import Table
 from transformers import set_seed
 
-from lmmvqa.default_checkpoint import compose_default
+from lmmvqa.checkpoints.assembling import compose_default
+from lmmvqa.default_making.tower_training import ladder_rows
 from lmmvqa.training.collators import AnswerCollator
 from lmmvqa.training.encoding import fit_standardizers
 from lmmvqa.training.feature_cache import FeatureCache
-from lmmvqa.training.tower_training import ladder_rows
 from lmmvqa.training.training_data import TrainingData
 from lmmvqa.training.warm_up import warm_up, word_direction, word_scores
 from modeling_lmmvqa.feature_batches import stack_features
@@ -32,7 +32,9 @@ from modeling_lmmvqa.feature_batches import stack_features
 
 def rated_features(cache: FeatureCache, rows: list[dict[str, str]]) -> Dataset:
     """Rows of a ladder as `warm_up` learns from them."""
-    return Dataset.from_list([{"features": cache.key(row["video"]), "score": float(row["mos"]), "id": row["video"]} for row in rows])
+    return Dataset.from_list(
+        [{"features": cache.key(row["video"]), "score": float(row["mos"]), "id": row["video"]} for row in rows]
+    )
 
 
 def main() -> None:
@@ -43,7 +45,10 @@ def main() -> None:
     options = parser.parse_args()
     rows = ladder_rows(options.ladder / "ratings.csv")
     train, validation = ([row for row in rows if row["split"] == split] for split in ("train", "validation"))
-    rated, families = np.array([float(row["mos"]) for row in validation]), np.array([row["family"] for row in validation])
+    rated, families = (
+        np.array([float(row["mos"]) for row in validation]),
+        np.array([row["family"] for row in validation]),
+    )
     set_seed(0)
     fresh, processor = compose_default()
     cache = FeatureCache(options.feature_cache or tempfile.mkdtemp(), fresh, processor)
@@ -52,7 +57,9 @@ def main() -> None:
     encode(cache, train)
     known = rated_features(cache, train)
     fit_standardizers(fresh, collator, TrainingData(known, None, {}))
-    table = Table("epochs", "seconds", "all", *dict.fromkeys(families), title=f"SRCC with VMAF over {len(validation)} copies")
+    table = Table(
+        "epochs", "seconds", "all", *dict.fromkeys(families), title=f"SRCC with VMAF over {len(validation)} copies"
+    )
     for epochs in options.epochs:
         model = deepcopy(fresh)
         start = time.perf_counter()

@@ -16,8 +16,8 @@ def register() -> None:
     """Make `datasets.load_dataset` know the builders by name. Doing it twice does no harm.
 
     The library has no official way (facts: hugging_face_5.md, section 3), so this adds to its table of packaged
-    modules, and leaves out two steps that mean nothing here: a request to the Hub that counts downloads, and a search of
-    `data_dir` for files named after splits, which for LSVQ's 38,815 files takes half a minute at each load.
+    modules, and leaves out two steps that mean nothing here: a request to the Hub that counts downloads, and a search
+    of `data_dir` for files named after splits, which for LSVQ's 38,815 files takes half a minute at each load.
     """
     import datasets.load
     from datasets.packaged_modules import _PACKAGED_DATASETS_MODULES as packaged

@@ -38,10 +38,12 @@ def unreadable(paths: Iterable[str], workers: int) -> Iterator[tuple[str, str | 
 
 
 def histogram(survey: Survey) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Edges (11,) of ten equal bins between the lowest and the highest MOS, and the count (10,) of each level in them."""
+    """Edges (11,) of ten equal bins between the lowest and the highest MOS, and the count (10,) of each level in
+    them."""
     edges = np.histogram_bin_edges([video.mos for video in survey.videos], _BINS)
     return edges, {
-        level: np.histogram([video.mos for video in survey.videos if video.level == level], edges)[0] for level in LEVELS
+        level: np.histogram([video.mos for video in survey.videos if video.level == level], edges)[0]
+        for level in LEVELS
     }
 
 

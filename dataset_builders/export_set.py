@@ -44,8 +44,8 @@ def export_set(
         name: one of `RATED_SETS`.
         root: the folder of the downloaded set.
         out: a folder that is new or empty.
-        embed_videos: put the bytes of the videos into the files, once for each of the two tasks; otherwise rows hold the
-            absolute paths of the videos on this machine.
+        embed_videos: put the bytes of the videos into the files, once for each of the two tasks; otherwise rows hold
+            the absolute paths of the videos on this machine.
         num_proc: worker processes.
         options: fields of the builder's configuration, such as levels="authors".
 

@@ -35,7 +35,10 @@ _SHARD = 100
 @cache
 def code_fingerprint() -> str:
     """A hash of all code that decides what the rows are, so that no cache outlives a change of it."""
-    sources = [*sorted(Path(__file__).parent.glob("*.py")), *(Path(module.__file__) for module in (quality_prompts, video_names))]
+    sources = [
+        *sorted(Path(__file__).parent.glob("*.py")),
+        *(Path(module.__file__) for module in (quality_prompts, video_names)),
+    ]
     return hashlib.sha256(b"\0".join(source.read_bytes() for source in sources)).hexdigest()
 
 

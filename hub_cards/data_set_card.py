@@ -1,4 +1,5 @@
-"""The card of an exported data set: what the Hub and `load_dataset` read in its header, and what people read below it."""
+"""The card of an exported data set: what the Hub and `load_dataset` read in its header, and what people read below
+it."""
 
 from __future__ import annotations
 
@@ -63,6 +64,8 @@ def data_set_card(
         title=title,
         licence=_LICENCES[licence],
         splits=list(infos[default].splits),
-        counts={name: {split: part.num_examples for split, part in info.splits.items()} for name, info in infos.items()},
+        counts={
+            name: {split: part.num_examples for split, part in info.splits.items()} for name, info in infos.items()
+        },
         **words,
     )

@@ -68,13 +68,20 @@ def read_facts(file: Path) -> ModelFacts:
         if unknown := sorted(set(content) - known):
             raise CardError(f"{file}: unknown key {', '.join(unknown)}. Known are {', '.join(sorted(known))}.")
         parts = tuple(Part(**part) for part in content.pop("parts", ()))
-        return ModelFacts(parts=parts, **{key: tuple(value) if isinstance(value, list) else value for key, value in content.items()})
+        return ModelFacts(
+            parts=parts, **{key: tuple(value) if isinstance(value, list) else value for key, value in content.items()}
+        )
     except (yaml.YAMLError, TypeError) as error:
         raise CardError(f"{file} can't be read: {error}") from error
 
 
 def model_card(
-    repo_id: str, facts: ModelFacts, results: Sequence[Result] = (), *, base_model: str | None = None, config: Any = None
+    repo_id: str,
+    facts: ModelFacts,
+    results: Sequence[Result] = (),
+    *,
+    base_model: str | None = None,
+    config: Any = None,
 ) -> ModelCard:
     """Fill the template.
 
@@ -131,7 +138,13 @@ def model_card(
 
 
 def add_model_card(
-    folder: Path, repo_id: str, facts: Path, results: Mapping[str, Path], *, base_model: str | None = None, config: Any = None
+    folder: Path,
+    repo_id: str,
+    facts: Path,
+    results: Mapping[str, Path],
+    *,
+    base_model: str | None = None,
+    config: Any = None,
 ) -> None:
     """Put the card into a checkpoint's folder, with the facts and the results that it is made of.
 

@@ -64,7 +64,9 @@ def read_results(files: Iterable[Path]) -> list[Result]:
         try:
             for row in json.loads(file.read_text(encoding="utf-8")):
                 place = (row["set"], row["split"], row["part"])
-                values = {name: row.get(name) for name in METRICS} | {"level_accuracy": (row.get("level_accuracy") or {}).get("total")}
+                values = {name: row.get(name) for name in METRICS} | {
+                    "level_accuracy": (row.get("level_accuracy") or {}).get("total")
+                }
                 for name, value in values.items():
                     if value is not None:
                         low, high = row["intervals"].get(name) or (None, None)

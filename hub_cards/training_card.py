@@ -8,11 +8,22 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 TEMPLATE = Path(__file__).with_name("training_card.md")
-_METRICS = {"srcc": "Spearman correlation with the ratings", "plcc": "Pearson correlation with the ratings", "level_accuracy": "Share of right levels"}
+_METRICS = {
+    "srcc": "Spearman correlation with the ratings",
+    "plcc": "Pearson correlation with the ratings",
+    "level_accuracy": "Share of right levels",
+}
 
 
 def training_card(
-    *, repository: str, base: str, data: list[str], results: dict[str, dict[str, float]], adapter: bool, what: str, settings: dict[str, Any]
+    *,
+    repository: str,
+    base: str,
+    data: list[str],
+    results: dict[str, dict[str, float]],
+    adapter: bool,
+    what: str,
+    settings: dict[str, Any],
 ) -> ModelCard:
     """Fill the template.
 
@@ -20,7 +31,8 @@ def training_card(
         repository: Hub id of what is pushed.
         base: Hub id or name of the checkpoint that it was trained from.
         data: names of the data sets.
-        results: "srcc", "plcc" and "level_accuracy" of each split; those that are there go into the card's `model-index`.
+        results: "srcc", "plcc" and "level_accuracy" of each split; those that are there go into the card's
+            `model-index`.
         adapter: whether it needs its base to be loaded.
         what: what was trained, in words.
         settings: names and values for the last table.
@@ -28,8 +40,14 @@ def training_card(
     name = repository.rpartition("/")[2]
     evaluations = [
         EvalResult(
-            task_type="video-text-to-text", task_name="Video quality assessment", dataset_type=", ".join(data), dataset_name=", ".join(data),
-            dataset_split=split, metric_type=metric, metric_name=_METRICS[metric], metric_value=round(value, 4),
+            task_type="video-text-to-text",
+            task_name="Video quality assessment",
+            dataset_type=", ".join(data),
+            dataset_name=", ".join(data),
+            dataset_split=split,
+            metric_type=metric,
+            metric_name=_METRICS[metric],
+            metric_value=round(value, 4),
         )
         for split, result in results.items()
         for metric, value in result.items()
@@ -44,6 +62,14 @@ def training_card(
         eval_results=evaluations or None,
     )
     return ModelCard.from_template(
-        card_data, str(TEMPLATE), name=name, repository=repository, base=base, data=", ".join(data), results=results, adapter=adapter,
-        what=what, settings=settings,
+        card_data,
+        str(TEMPLATE),
+        name=name,
+        repository=repository,
+        base=base,
+        data=", ".join(data),
+        results=results,
+        adapter=adapter,
+        what=what,
+        settings=settings,
     )

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 
 if TYPE_CHECKING:
-    from lmmvqa.scoring import VideoScore
+    from lmmvqa.scoring.scorer import VideoScore
 
 # Results go to standard output; everything else goes here, so that a pipe gets results only.
 messages = Console(stderr=True)
@@ -26,9 +26,10 @@ def show_error(error: object) -> None:
 
 @contextmanager
 def clear_errors() -> Iterator[None]:
-    """Show an error that has a message for people as that message, and end with code 2; anything else is a fault of ours
-    and keeps its trace."""
-    # Progress bars of the libraries count things that mean nothing to a user. Two of them read this when they are imported.
+    """Show an error that has a message for people as that message, and end with code 2; anything else is a fault of
+    ours and keeps its trace."""
+    # Progress bars of the libraries count things that mean nothing to a user. Two of them read this when they are
+    # imported.
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     from transformers.utils import logging as library_logging
@@ -49,14 +50,19 @@ def print_timeline(result: VideoScore) -> None:
     windows = timeline["windows"]
     # A bar that is wider than the terminal would tell nothing; it then shows the lowest of several windows.
     size = -(-len(windows) // 60)
-    lowest = [min(window["score"] for window in windows[start : start + size]) for start in range(0, len(windows), size)]
+    lowest = [
+        min(window["score"] for window in windows[start : start + size]) for start in range(0, len(windows), size)
+    ]
     line = "".join("▁▂▃▄▅▆▇█"[min(7, int(score / 12.5))] for score in lowest)
     worst, best = timeline["worst"], timeline["best"]
     console = Console()
     console.print(escape(result.path), highlight=False, soft_wrap=True)
-    console.print(f"  {line}  every {timeline['step_s'] * size} s, windows of {timeline['window_s']} s", highlight=False)
     console.print(
-        f"  worst moment {clock(worst['start_s'])} ({worst['score']:.1f}), best {clock(best['start_s'])} ({best['score']:.1f})", highlight=False
+        f"  {line}  every {timeline['step_s'] * size} s, windows of {timeline['window_s']} s", highlight=False
+    )
+    console.print(
+        f"  worst moment {clock(worst['start_s'])} ({worst['score']:.1f}), best {clock(best['start_s'])} ({best['score']:.1f})",
+        highlight=False,
     )
 
 

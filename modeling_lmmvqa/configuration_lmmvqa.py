@@ -83,23 +83,29 @@ class LmmVqaConfig(PreTrainedConfig):
         spatial_projector_type: "vit" (one ViT layer and one linear layer, the paper), "mlp" or "perceiver" (ablations).
         num_spatial_tokens: spatial tokens of a key frame, a square number; fewer than the tower gives are pooled.
         spatial_pooling: what a pooled token keeps of its part of the frame: the "mean" of each channel, or the
-            "mean_and_deviation", which doubles the channels. An artefact that fills a tenth of a patch hardly moves a mean.
-        frame_statistics: whether each spatial feature also carries quantiles of its key frame's brightness, and how its detail falls from
-            scale to scale (`frame_statistics`); meant for a processor that leaves key frames between 0 and 1.
+            "mean_and_deviation", which doubles the channels. An artefact that fills a tenth of a patch hardly moves a
+            mean.
+        frame_statistics: whether each spatial feature also carries quantiles of its key frame's brightness, and how its
+            detail falls from scale to scale (`frame_statistics`); meant for a processor that leaves key frames between
+            0 and 1.
         num_temporal_tokens: temporal tokens of a chunk: 0 (the ablation), 1, 4, 16, 64 or 256 (Table VIII).
         frame_fusion: "concat" keeps the tokens of every second (eq. 8); "mean" averages the features over time first.
-        joint_streams: whether each projector also sees the other stream, averaged over its tokens: how much a stutter shows depends on
-            the picture, and how much a blur shows on the motion. In the paper each sees its own; without temporal tokens there is no other.
-        feature_limit: at how many deviations from their mean standardised features are cut; None does not cut them. A channel behind a
-            rectifier has a long tail, and a video far out in one would be judged by it alone.
-        projector_hidden_size: width inside the projectors; by default the tower's (vit, perceiver) or the decoder's (mlp).
+        joint_streams: whether each projector also sees the other stream, averaged over its tokens: how much a stutter
+            shows depends on the picture, and how much a blur shows on the motion. In the paper each sees its own;
+            without temporal tokens there is no other.
+        feature_limit: at how many deviations from their mean standardised features are cut; None does not cut them. A
+            channel behind a rectifier has a long tail, and a video far out in one would be judged by it alone.
+        projector_hidden_size: width inside the projectors; by default the tower's (vit, perceiver) or the decoder's
+            (mlp).
         projector_num_heads: attention heads of the "vit" and "perceiver" projectors.
         projector_dropout: dropout on the features that enter a projector and inside an MLP.
         levels: the level words, worst first.
         score_calibration: pairs (expected answer, score), both rising: the expectation of an uncertain answer shrinks
             towards the middle of the scale, and this piecewise linear map undoes it. None leaves it as it is.
-        interval_scale: by how much the 90 % interval and the standard deviation are wider than those of the answer's distribution.
-        level_temperature: what the log-probabilities of the levels are divided by, so that they are as sure as they are right.
+        interval_scale: by how much the 90 % interval and the standard deviation are wider than those of the answer's
+            distribution.
+        level_temperature: what the log-probabilities of the levels are divided by, so that they are as sure as they are
+            right.
 
     Raises:
         ValueError: a value out of range; the message shows it and what is allowed.
@@ -182,14 +188,22 @@ class LmmVqaConfig(PreTrainedConfig):
         if len(self.levels) < 2 or len(set(self.levels)) != len(self.levels) or not all(self.levels):
             raise ValueError(f"levels={self.levels} must be at least two different words, worst first.")
         if self.score_calibration is not None:
-            rising = all(before < after for column in zip(*self.score_calibration, strict=True) for before, after in pairwise(column))
+            rising = all(
+                before < after
+                for column in zip(*self.score_calibration, strict=True)
+                for before, after in pairwise(column)
+            )
             if len(self.score_calibration) < 2 or not rising:
-                raise ValueError(f"score_calibration={self.score_calibration} must be at least two pairs of rising numbers.")
+                raise ValueError(
+                    f"score_calibration={self.score_calibration} must be at least two pairs of rising numbers."
+                )
         for name in ("feature_limit", "interval_scale", "level_temperature"):
             if getattr(self, name) is not None and getattr(self, name) <= 0:
                 raise ValueError(f"{name}={getattr(self, name)} must be above 0.")
         if self.spatial_projector_type == "perceiver" and self.spatial_pooling != "mean":
-            raise ValueError("A perceiver reads every place of the tower's map, so nothing is pooled: leave spatial_pooling at 'mean'.")
+            raise ValueError(
+                "A perceiver reads every place of the tower's map, so nothing is pooled: leave spatial_pooling at 'mean'."
+            )
         if self.spatial_projector_type != "mlp" and self.spatial_hidden_size % self.projector_num_heads:
             raise ValueError(
                 f"projector_num_heads={self.projector_num_heads} does not divide the width {self.spatial_hidden_size} of "

@@ -15,8 +15,8 @@ def pad_left(sequences: Sequence[torch.Tensor], value: int) -> torch.Tensor:
 
 
 def stack_features(features: Sequence[Features]) -> dict[str, torch.Tensor]:
-    """Features of each video, `spatial_features` (chunks, tokens, channels) and perhaps `temporal_features`, as a batch padded to
-    the most chunks, with `chunk_counts`."""
+    """Features of each video, `spatial_features` (chunks, tokens, channels) and perhaps `temporal_features`, as a batch
+    padded to the most chunks, with `chunk_counts`."""
     streams = {name: pad_sequence([video[name] for video in features], batch_first=True) for name in features[0]}
     return {**streams, "chunk_counts": torch.tensor([len(video["spatial_features"]) for video in features])}
 

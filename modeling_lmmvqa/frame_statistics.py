@@ -16,12 +16,13 @@ NUM_FRAME_STATISTICS = len(BRIGHTNESS_QUANTILES) + (_SCALES - 1) * (2 + len(_DET
 
 
 def frame_statistics(key_frames: torch.Tensor) -> torch.Tensor:
-    """Quantiles of brightness, and how much more detail each of four scales has than the next coarser one, half its size.
+    """Quantiles of brightness, and how much more detail each of four scales has than the next coarser one, half its
+    size.
 
-    Detail is by how much a pixel differs from the mean of the three by three around it; its mean, deviation and quantiles over the
-    frame are compared as logarithms. Clipped and flattened brightness shows in the outer quantiles; a blur takes the finest detail
-    away by orders of magnitude, which means of a tower's channels, linear in it, hardly show. Only the ratio between scales tells it
-    from fog, night and other frames with little detail at any scale.
+    Detail is by how much a pixel differs from the mean of the three by three around it; its mean, deviation and
+    quantiles over the frame are compared as logarithms. Clipped and flattened brightness shows in the outer quantiles;
+    a blur takes the finest detail away by orders of magnitude, which means of a tower's channels, linear in it, hardly
+    show. Only the ratio between scales tells it from fog, night and other frames with little detail at any scale.
 
     Args:
         key_frames: (frames, 3, height, width), RGB from 0 to 1; at least 8 pixels a side.
@@ -43,6 +44,7 @@ def frame_statistics(key_frames: torch.Tensor) -> torch.Tensor:
 
 
 def _quantiles(values: torch.Tensor, shares: tuple[float, ...]) -> torch.Tensor:
-    """(frames, ...) -> (frames, shares); frame by frame, because `torch.quantile` refuses more than 16 million values."""
+    """(frames, ...) -> (frames, shares); frame by frame, because `torch.quantile` refuses more than 16 million
+    values."""
     ranks = values.new_tensor(shares)
     return torch.stack([torch.quantile(frame, ranks, interpolation="nearest") for frame in values.flatten(1)])

@@ -82,8 +82,8 @@ class LmmVqaPreTrainedModel(PreTrainedModel):
     input_modalities = ("video", "text")
     supports_gradient_checkpointing = True
     _no_split_modules = ["VitProjector", "MlpProjector", "PerceiverProjector"]  # noqa: RUF012
-    # Only the decoder is worth quantising; the library reads here what a quantiser must leave alone, and matches it from the
-    # start of a name.
+    # Only the decoder is worth quantising; the library reads here what a quantiser must leave alone, and matches it
+    # from the start of a name.
     _keep_in_fp32_modules = [".*vision_tower", ".*temporal_tower", ".*spatial_projector", ".*temporal_projector"]  # noqa: RUF012
     _supports_flash_attn = _supports_sdpa = _supports_flex_attn = True
     _supports_attention_backend = True
@@ -138,8 +138,8 @@ class LmmVqaModel(LmmVqaPreTrainedModel):
             key_frames: (frames, 3, height, width), normalised.
 
         Returns:
-            (frames, tokens, channels): `num_spatial_tokens` tokens, or every place of the tower's map for a Perceiver; with
-            `frame_statistics`, those of the whole frame are the last channels of each.
+            (frames, tokens, channels): `num_spatial_tokens` tokens, or every place of the tower's map for a Perceiver;
+            with `frame_statistics`, those of the whole frame are the last channels of each.
         """
         # Convolutions on a processor are an eighth faster with colours innermost (benchmarks/towers.py).
         frames = key_frames.to(self.vision_tower.dtype, memory_format=torch.channels_last)
@@ -153,7 +153,9 @@ class LmmVqaModel(LmmVqaPreTrainedModel):
         pooled = [_pool(layer, grid) for layer in maps]
         if self.config.spatial_pooling == "mean_and_deviation":
             squares = [_pool(layer.square(), grid) for layer in maps]
-            pooled += [(square - mean.square()).clamp(min=0).sqrt() for mean, square in zip(pooled, squares, strict=True)]
+            pooled += [
+                (square - mean.square()).clamp(min=0).sqrt() for mean, square in zip(pooled, squares, strict=True)
+            ]
         features = torch.cat(pooled, dim=1).flatten(2).transpose(1, 2)
         if self.config.frame_statistics:
             statistics = frame_statistics(key_frames).to(features.dtype)
@@ -212,8 +214,8 @@ class LmmVqaModel(LmmVqaPreTrainedModel):
         temporal_features: torch.Tensor | None = None,
         chunk_counts: torch.Tensor | None = None,
     ) -> list[torch.Tensor]:
-        """Visual tokens of each video, in the order of the placeholders (eq. 8): for each second its spatial tokens, then
-        its temporal tokens.
+        """Visual tokens of each video, in the order of the placeholders (eq. 8): for each second its spatial tokens,
+        then its temporal tokens.
 
         Args:
             spatial_features, temporal_features: as `encode_videos` returns them.
@@ -238,8 +240,8 @@ class LmmVqaModel(LmmVqaPreTrainedModel):
         """What each projector sees, by its name; arguments as in `project_features`.
 
         Returns:
-            "spatial_projector" and, if the model has a temporal tower, "temporal_projector": (chunks of all videos, or videos where
-            `frame_fusion` is "mean"; tokens; channels).
+            "spatial_projector" and, if the model has a temporal tower, "temporal_projector": (chunks of all videos, or
+            videos where `frame_fusion` is "mean"; tokens; channels).
         """
         present = self._present_chunks(spatial_features, chunk_counts)
         streams = {"spatial_projector": spatial_features}
@@ -247,7 +249,10 @@ class LmmVqaModel(LmmVqaPreTrainedModel):
             streams["temporal_projector"] = temporal_features
         if self.config.frame_fusion == "mean":
             weights = present / present.sum(1, keepdim=True)
-            streams = {name: torch.einsum("vc,vc...->v...", weights.to(stream.dtype), stream) for name, stream in streams.items()}
+            streams = {
+                name: torch.einsum("vc,vc...->v...", weights.to(stream.dtype), stream)
+                for name, stream in streams.items()
+            }
         else:
             streams = {name: stream[present] for name, stream in streams.items()}
         streams = {name: stream.to(getattr(self, name).linear.weight.dtype) for name, stream in streams.items()}
@@ -255,8 +260,12 @@ class LmmVqaModel(LmmVqaPreTrainedModel):
             spatial, temporal = streams.values()
             # Statistics of the frame stay the last channels.
             streams = {
-                "spatial_projector": torch.cat([temporal.mean(1, keepdim=True).expand(-1, spatial.shape[1], -1), spatial], dim=2),
-                "temporal_projector": torch.cat([temporal, spatial.mean(1, keepdim=True).expand(-1, temporal.shape[1], -1)], dim=2),
+                "spatial_projector": torch.cat(
+                    [temporal.mean(1, keepdim=True).expand(-1, spatial.shape[1], -1), spatial], dim=2
+                ),
+                "temporal_projector": torch.cat(
+                    [temporal, spatial.mean(1, keepdim=True).expand(-1, temporal.shape[1], -1)], dim=2
+                ),
             }
         return streams
 
@@ -455,10 +464,10 @@ class LmmVqaForConditionalGeneration(LmmVqaPreTrainedModel, GenerationMixin):
 
         Args:
             input_ids, attention_mask: (videos, length), the prefix up to the last visual token, padded on the left.
-            score_question_ids, level_question_ids: (length,), what follows the prefix, up to the answer. Without the question
-                for the level only the score is asked for, which is cheaper.
-            score_answer_ids, level_answer_ids: (answers, length), the allowed answers in the order of their values, filled
-                up with -1.
+            score_question_ids, level_question_ids: (length,), what follows the prefix, up to the answer. Without the
+                question for the level only the score is asked for, which is cheaper.
+            score_answer_ids, level_answer_ids: (answers, length), the allowed answers in the order of their values,
+                filled up with -1.
             mode: "distribution" reads the probability of every allowed answer, in one pass over the video and both
                 questions. "generate" is the paper's way: greedy text, parsed strictly.
             processor: needed by mode "generate", to parse.
@@ -466,7 +475,8 @@ class LmmVqaForConditionalGeneration(LmmVqaPreTrainedModel, GenerationMixin):
             video_inputs: the videos or their features, as `forward` takes them.
 
         Returns:
-            `QualityOutput`; in mode "generate" only `score` and `level` are set; without the question for the level, no level.
+            `QualityOutput`; in mode "generate" only `score` and `level` are set; without the question for the level, no
+            level.
 
         Raises:
             ValueError: the inputs don't fit the model or the cached template, or its attention can't be masked (flash
@@ -503,7 +513,8 @@ class LmmVqaForConditionalGeneration(LmmVqaPreTrainedModel, GenerationMixin):
         """Read the text in front of the video once, for all calls of `assess` with the same template and weights.
 
         Args:
-            input_ids: (length,), a prefix as `assess` takes it, without padding; what comes before its first visual token counts.
+            input_ids: (length,), a prefix as `assess` takes it, without padding; what comes before its first visual
+                token counts.
         """
         placeholders = (input_ids == self.config.video_token_id).nonzero()
         template = input_ids[: int(placeholders[0])] if len(placeholders) else input_ids
@@ -526,8 +537,12 @@ class LmmVqaForConditionalGeneration(LmmVqaPreTrainedModel, GenerationMixin):
             cached = len(template.token_ids)
             in_template = attention_mask.bool() & (attention_mask.cumsum(1) <= cached)
             if not torch.equal(input_ids[in_template], template.token_ids.to(input_ids.device).repeat(len(input_ids))):
-                raise ValueError("The prefix does not begin with the cached template: make the cache with the same processor.")
-            cache = DynamicCache([tuple(part.expand(len(input_ids), -1, -1, -1) for part in layer) for layer in template.layers])
+                raise ValueError(
+                    "The prefix does not begin with the cached template: make the cache with the same processor."
+                )
+            cache = DynamicCache(
+                [tuple(part.expand(len(input_ids), -1, -1, -1) for part in layer) for layer in template.layers]
+            )
         states = self.model(
             **lay_out_batch(input_ids, attention_mask, branches, dtype=self.lm_head.weight.dtype, cached=cached),
             mm_encoder_outputs=prefix["mm_encoder_outputs"],
@@ -558,7 +573,9 @@ class LmmVqaForConditionalGeneration(LmmVqaPreTrainedModel, GenerationMixin):
         self, prefix: dict[str, Any], questions: Sequence[Sequence[int]], processor: Any
     ) -> QualityOutput:
         if processor is None:
-            raise ValueError("mode='generate' needs the processor to parse the answers: assess(..., processor=processor).")
+            raise ValueError(
+                "mode='generate' needs the processor to parse the answers: assess(..., processor=processor)."
+            )
         texts = []
         for question in questions:
             suffix = torch.tensor(question, device=prefix["input_ids"].device).expand(len(prefix["input_ids"]), -1)

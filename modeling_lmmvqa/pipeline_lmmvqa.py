@@ -29,17 +29,19 @@ class LmmVqaPipeline(Pipeline):
     def __call__(self, videos: Any, **kwargs: Any) -> Any:
         """
         Args:
-            videos: one video (path, `file://` URL, bytes, binary file, mapping with "path" or "bytes", array with `fps`), a
-                list, a `datasets` column, or a generator.
-            kwargs: `batch_size` (videos that the language model sees at once, 1), `decoder` ("auto", "pyav" or "decord"), `fps` (of
-                arrays), `timeline` (also quality over time, False). With `timeline`: `window` and `step` in seconds (4 and 1), `key_frames`
-                (small JPEGs of the worst and the best second, False), `progress` (called as the work goes on with what is counted, "seconds"
-                and then "windows", how many are done, and of how many).
+            videos: one video (path, `file://` URL, bytes, binary file, mapping with "path" or "bytes", array with
+                `fps`), a list, a `datasets` column, or a generator.
+            kwargs: `batch_size` (videos that the language model sees at once, 1), `decoder` ("auto", "pyav" or
+                "decord"), `fps` (of arrays), `timeline` (also quality over time, False). With `timeline`: `window` and
+                `step` in seconds (4 and 1), `key_frames` (small JPEGs of the worst and the best second, False),
+                `progress` (called as the work goes on with what is counted, "seconds" and then "windows", how many are
+                done, and of how many).
 
         Returns:
-            A dictionary for one video, a list for a list or a column, an iterator for a generator. Keys: path, score, score_std,
-            interval (the central 90 %), level, level_probabilities, duration_s, error; with `timeline`, timeline (see
-            `assess_timeline`). A video that can't be read has an error that says why and what to do, and nothing else.
+            A dictionary for one video, a list for a list or a column, an iterator for a generator. Keys: path, score,
+            score_std, interval (the central 90 %), level, level_probabilities, duration_s, error; with `timeline`,
+            timeline (see `assess_timeline`). A video that can't be read has an error that says why and what to do, and
+            nothing else.
         """
         if _is_one_video(videos):
             return next(super().__call__(_generator([videos]), **kwargs))
@@ -62,7 +64,8 @@ class LmmVqaPipeline(Pipeline):
         return {}, {name: value for name, value in settings.items() if value is not None}, {}
 
     def preprocess(self, video: Any) -> dict[str, Any]:
-        """The video as it is: its seconds are read when the towers are ready for them, so memory does not grow with its length."""
+        """The video as it is: its seconds are read when the towers are ready for them, so memory does not grow with its
+        length."""
         return {"path": self.processor.video_processor.name_of(video), "video": video}
 
     def get_iterator(
@@ -74,7 +77,8 @@ class LmmVqaPipeline(Pipeline):
         forward_params: dict[str, Any],
         postprocess_params: dict[str, Any],
     ) -> Iterator[dict[str, Any]]:
-        # The library's own iterator pads tensors of a batch to one shape; videos are padded as features, behind the towers.
+        # The library's own iterator pads tensors of a batch to one shape; videos are padded as features, behind the
+        # towers.
         videos = iter(videos)
         while batch := [self.preprocess(video, **preprocess_params) for video in islice(videos, batch_size)]:
             for row in self.forward(batch, **forward_params):
@@ -109,7 +113,9 @@ class LmmVqaPipeline(Pipeline):
                 continue
             result = {"path": item["path"], **next(rows), "duration_s": round(video.info.duration_s, 3)}
             if timeline:
-                result["timeline"] = assess_timeline(self.model, self.processor, video, window=window, step=step, progress=progress)
+                result["timeline"] = assess_timeline(
+                    self.model, self.processor, video, window=window, step=step, progress=progress
+                )
             results.append(result)
         return results
 

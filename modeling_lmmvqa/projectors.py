@@ -16,9 +16,9 @@ class FeatureStandardizer(nn.Module):
 
     Args:
         channels: of the features.
-        few: the last of them, which are not a tower's. `fit` makes them so large that together they weigh as much as all before
-            them, because a handful among thousands would be learned from too late; and they are cut at two deviations, because
-            a frame darker or smoother than all of the training set would drown what the towers say.
+        few: the last of them, which are not a tower's. `fit` makes them so large that together they weigh as much as
+            all before them, because a handful among thousands would be learned from too late; and they are cut at two
+            deviations, because a frame darker or smoother than all of the training set would drown what the towers say.
         limit: at how many deviations the others are cut; None does not cut them.
     """
 

@@ -1,7 +1,7 @@
 """The quality read-out: from the logits of the language model to a score and a level, exactly.
 
-All answers that a question allows form a trie of tokens. The video, both questions, and every trie node where answers part,
-go through the language model in one pass, as one prefix and branches that do not see each other. That gives the
+All answers that a question allows form a trie of tokens. The video, both questions, and every trie node where answers
+part, go through the language model in one pass, as one prefix and branches that do not see each other. That gives the
 probability of every allowed answer, so the score is an expectation and nothing has to be sampled or parsed.
 """
 
@@ -24,11 +24,13 @@ class QualityOutput(ModelOutput):
 
     Args:
         score: (videos,), 0 to 100, higher is better: the expected score, calibrated as the model's config says.
-        score_std: (videos,), its standard deviation in points, calibrated likewise; None where the answer was generated.
+        score_std: (videos,), its standard deviation in points, calibrated likewise; None where the answer was
+            generated.
         score_interval: (videos, 2), central 90 % interval of the score; None where the answer was generated.
         level: the most probable level word of each video.
         level_probabilities: (videos, levels), worst level first; None where the answer was generated.
-        score_probabilities: (videos, 101), probability of each whole score as an answer, before calibration; None where the answer was generated.
+        score_probabilities: (videos, 101), probability of each whole score as an answer, before calibration; None where
+            the answer was generated.
     """
 
     score: torch.Tensor | None = None
@@ -39,8 +41,8 @@ class QualityOutput(ModelOutput):
     score_probabilities: torch.Tensor | None = None
 
     def as_dicts(self, levels: Sequence[str]) -> list[dict[str, Any]]:
-        """One dictionary a video, of plain numbers rounded to what is meant: score, score_std, interval (low, high), level and
-        level_probabilities by level word. For what was read out, not for what was generated."""
+        """One dictionary a video, of plain numbers rounded to what is meant: score, score_std, interval (low, high),
+        level and level_probabilities by level word. For what was read out, not for what was generated."""
         return [
             {
                 "score": round(score, 4),
@@ -81,10 +83,12 @@ class AnswerTrie:
             if length is None:
                 raise ValueError(f"The answer with the tokens {list(answer)} is given twice, or is part of another.")
             self.answers.append(answer if place in whole else answer[:length])
-        # The root is the question itself; every other node is what is said before the token of an answer. Parents come first.
+        # The root is the question itself; every other node is what is said before the token of an answer. Parents come
+        # first.
         begun = {answer[:length] for answer in self.answers for length in range(1, len(answer))}
         self.nodes: list[tuple[int, ...]] = [(), *sorted(begun, key=lambda prefix: (len(prefix), prefix))]
-        # (answers, longest answer): which node's logits hold each token of an answer, and which token; -1 behind its end.
+        # (answers, longest answer): which node's logits hold each token of an answer, and which token; -1 behind its
+        # end.
         index = {node: i for i, node in enumerate(self.nodes)}
         steps = [[(index[answer[:depth]], token) for depth, token in enumerate(answer)] for answer in self.answers]
         longest = max(map(len, steps))
@@ -104,8 +108,8 @@ class AnswerTrie:
         return steps.sum(2)
 
     def log_probabilities(self, node_logits: torch.Tensor) -> torch.Tensor:
-        """Log-probability of each answer, given that the answer is an allowed one: (batch, answers), as `log_likelihoods` takes
-        and returns them, but the probabilities of one row sum to 1."""
+        """Log-probability of each answer, given that the answer is an allowed one: (batch, answers), as
+        `log_likelihoods` takes and returns them, but the probabilities of one row sum to 1."""
         return self.log_likelihoods(node_logits).log_softmax(-1)
 
 
@@ -161,8 +165,8 @@ def lay_out_answers(
     answers: tuple[tuple[tuple[int, ...], ...], ...],
     whole: tuple[frozenset[int], ...] | None = None,
 ) -> tuple[list[AnswerTrie], Branches]:
-    """The tries of the allowed answers, with those at the places `whole` of each question not cut, and the branches of the questions:
-    when scoring the same for every video, so made once."""
+    """The tries of the allowed answers, with those at the places `whole` of each question not cut, and the branches of
+    the questions: when scoring the same for every video, so made once."""
     tries = [AnswerTrie(*question) for question in zip(answers, whole or [()] * len(answers), strict=True)]
     return tries, lay_out_branches(questions, tries)
 
@@ -178,16 +182,19 @@ def lay_out_batch(
         cached: so many first tokens of each prefix are in the language model's cache already.
 
     Returns:
-        input_ids and position_ids (videos, what is left to read), and attention_mask (videos, 1, what is left to read, all keys).
+        input_ids and position_ids (videos, what is left to read), and attention_mask (videos, 1, what is left to read,
+        all keys).
     """
     num_videos, device = len(input_ids), input_ids.device
     positions = (attention_mask.cumsum(1) - 1).clamp(min=0)
     depths = attention_mask.sum(1, keepdim=True) + branches.depths.to(device)
-    # The columns are keys: what is cached, the rest of the prefix, the branches. The rows are what is left to read. In a row
-    # that is padded, cached tokens are left where padding would be.
+    # The columns are keys: what is cached, the rest of the prefix, the branches. The rows are what is left to read. In
+    # a row that is padded, cached tokens are left where padding would be.
     present = (attention_mask.bool() & (positions >= cached))[:, cached:]
     length = input_ids.shape[1] - cached
-    visible = torch.zeros(length + len(branches.token_ids), length + len(branches.token_ids), dtype=torch.bool, device=device)
+    visible = torch.zeros(
+        length + len(branches.token_ids), length + len(branches.token_ids), dtype=torch.bool, device=device
+    )
     visible[:length, :length] = torch.ones(length, length, dtype=torch.bool, device=device).tril()
     visible[length:, :length] = True
     visible[length:, length:] = branches.visible.to(device)
@@ -216,7 +223,8 @@ def read_out(
         score_log_probabilities: (videos, 101), for the scores 0 to 100.
         level_log_probabilities: (videos, levels), worst level first; None where the level was not asked for.
         calibration: pairs (expected answer, score); the identity by default.
-        interval_scale: factor on the standard deviation, and on the distances between the score and the quantiles of the answer.
+        interval_scale: factor on the standard deviation, and on the distances between the score and the quantiles of
+            the answer.
         level_temperature: divides the log-probabilities of the levels, so that above 1 none is as sure.
     """
     # Double precision: a second moment in single precision loses the small deviations.
@@ -241,8 +249,13 @@ def read_out(
 
 
 def expected_answer(score: torch.Tensor, calibration: Sequence[Sequence[float]] | None) -> torch.Tensor:
-    """The expected answer that `calibration` turns into this score: what a calibrated model is to learn from a rating."""
-    return score if calibration is None else _interpolate(score.double(), [(after, before) for before, after in calibration])
+    """The expected answer that `calibration` turns into this score: what a calibrated model is to learn from a
+    rating."""
+    return (
+        score
+        if calibration is None
+        else _interpolate(score.double(), [(after, before) for before, after in calibration])
+    )
 
 
 def _interpolate(x: torch.Tensor, pairs: Sequence[Sequence[float]]) -> torch.Tensor:

@@ -16,7 +16,8 @@ WINDOWS_AT_ONCE = 16
 # Longer side of a key frame that is kept, in pixels.
 THUMBNAIL_SIZE = 480
 
-# Called with what is counted ("seconds" that the towers see, then "windows" that are assessed), how many are done, and of how many.
+# Called with what is counted ("seconds" that the towers see, then "windows" that are assessed), how many are done, and
+# of how many.
 Progress = Callable[[str, int, int], None]
 
 
@@ -48,8 +49,8 @@ class EncodedVideo:
 def encode_stream(
     model: Any, stream: Iterable[Any], *, keep_key_frames: bool = False, progress: Progress = no_progress
 ) -> EncodedVideo:
-    """Features of a whole video, second by second as `video_processor.stream` gives it: only features (and small JPEGs) are
-    kept, so memory does not grow with what a frame takes."""
+    """Features of a whole video, second by second as `video_processor.stream` gives it: only features (and small JPEGs)
+    are kept, so memory does not grow with what a frame takes."""
     features, starts_s, key_frames = [], [], []
     for chunk in stream:
         features.append(encode_video(model.base_model, chunk.as_batch()))
@@ -95,8 +96,8 @@ def assess_timeline(
         window, step: in seconds, whole.
 
     Returns:
-        window_s, step_s; `windows`: start_s, end_s, score (0 to 100) and score_std of each; `worst`, `best`: the same of one
-        second, and its key_frame (bytes of a JPEG) where key frames were kept.
+        window_s, step_s; `windows`: start_s, end_s, score (0 to 100) and score_std of each; `worst`, `best`: the same
+        of one second, and its key_frame (bytes of a JPEG) where key frames were kept.
     """
     windows = cut_windows(len(video.starts_s), window, step)
     scores = _scores(model, processor, video, windows, progress)

@@ -47,8 +47,8 @@ class LmmVqaTemporalModel(PreTrainedModel):
             temporal_values: frames of shape (chunks, num_frames, 3, height, width), normalised.
 
         Returns:
-            The slow map (chunks, 32 * slow_channels, num_frames / slow_stride, height / 32, width / 32) and the fast map
-            (chunks, 32 * fast_channels, num_frames, height / 32, width / 32).
+            The slow map (chunks, 32 * slow_channels, num_frames / slow_stride, height / 32, width / 32) and the fast
+            map (chunks, 32 * fast_channels, num_frames, height / 32, width / 32).
         """
         fast = temporal_values.transpose(1, 2)
         # linspace over the frames, both ends included, is how the public checkpoints were trained.

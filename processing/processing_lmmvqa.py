@@ -43,7 +43,8 @@ class LmmVqaProcessor(ProcessorMixin):
     """Video processor and tokenizer in one, with the prompts and the answer format.
 
     `processor(videos=[...])` prepares what `model.assess` takes; `processor(text=..., videos=...)` and
-    `processor.apply_chat_template(messages, tokenize=True, return_dict=True)` prepare what `forward` and `generate` take.
+    `processor.apply_chat_template(messages, tokenize=True, return_dict=True)` prepare what `forward` and `generate`
+    take.
 
     Args:
         video_processor: a `LmmVqaVideoProcessor`.
@@ -77,7 +78,9 @@ class LmmVqaProcessor(ProcessorMixin):
         self.levels = list(levels)
         super().__init__(video_processor, tokenizer, chat_template=chat_template)
 
-    def __call__(self, images: Any = None, text: Any = None, videos: Any = None, audio: Any = None, **kwargs: Any) -> BatchFeature:
+    def __call__(
+        self, images: Any = None, text: Any = None, videos: Any = None, audio: Any = None, **kwargs: Any
+    ) -> BatchFeature:
         """
         Args:
             text: one text or a list with one placeholder a video; without it, the inputs of `assess` are prepared.
@@ -85,8 +88,8 @@ class LmmVqaProcessor(ProcessorMixin):
             kwargs: settings of the tokenizer and the video processor; `return_tensors="pt"` as usual.
 
         Returns:
-            `input_ids` and `attention_mask` (videos, length), the tensors of the video processor, and without `text` the
-            questions and allowed answers of `assess`.
+            `input_ids` and `attention_mask` (videos, length), the tensors of the video processor, and without `text`
+            the questions and allowed answers of `assess`.
 
         Raises:
             VideoError: a video can't be read.
@@ -122,7 +125,8 @@ class LmmVqaProcessor(ProcessorMixin):
         return questions
 
     def split_prompt(self, messages: list[dict[str, Any]]) -> tuple[str, str]:
-        """The rendered chat, ready for the answer, cut behind the placeholder: what comes up to the video, and the question.
+        """The rendered chat, ready for the answer, cut behind the placeholder: what comes up to the video, and the
+        question.
 
         The cut is at a special token, so both parts give the same tokens apart as together.
 
@@ -160,9 +164,13 @@ class LmmVqaProcessor(ProcessorMixin):
     def replace_video_token(self, video_inputs: dict[str, Any], video_idx: int, **kwargs: Any) -> str:
         return self.video_placeholders(int(video_inputs["chunk_counts"][video_idx]))
 
-    def validate_inputs(self, images: Any = None, text: Any = None, videos: Any = None, audio: Any = None, **kwargs: Any) -> None:
+    def validate_inputs(
+        self, images: Any = None, text: Any = None, videos: Any = None, audio: Any = None, **kwargs: Any
+    ) -> None:
         # The library checks videos as arrays and paths; ours may also be bytes, files and mappings.
-        super().validate_inputs(images=images, text=None if videos is not None else text, videos=videos, audio=audio, **kwargs)
+        super().validate_inputs(
+            images=images, text=None if videos is not None else text, videos=videos, audio=audio, **kwargs
+        )
         if videos is not None:
             placeholders, count = sum(sample.count(self.video_token) for sample in text), len(as_video_list(videos))
             if placeholders != count:

@@ -70,10 +70,10 @@ class LmmVqaVideosKwargs(VideosKwargs, total=False):
 class LmmVqaVideoProcessor(BaseVideoProcessor):
     """Cuts a video into chunks of one second and prepares both streams in one pass of the decoder (paper, section III).
 
-    The defaults are the paper's: key frames at 224 x 224 with CLIP's statistics, 32 frames of each chunk at 224 x 224 with
-    SlowFast's. A key frame is resized to `size` whatever its shape; with `do_center_crop` it is resized to cover `size` and
-    the middle is kept, so that shapes and the scale of a fault survive. With `temporal_differences` a small temporal tower sees
-    motion alone and needs no capacity for what stands still.
+    The defaults are the paper's: key frames at 224 x 224 with CLIP's statistics, 32 frames of each chunk at 224 x 224
+    with SlowFast's. A key frame is resized to `size` whatever its shape; with `do_center_crop` it is resized to cover
+    `size` and the middle is kept, so that shapes and the scale of a fault survive. With `temporal_differences` a small
+    temporal tower sees motion alone and needs no capacity for what stands still.
     """
 
     valid_kwargs = LmmVqaVideosKwargs
@@ -100,8 +100,8 @@ class LmmVqaVideoProcessor(BaseVideoProcessor):
     def preprocess(self, videos: Any, **kwargs: Any) -> BatchFeature:
         """
         Args:
-            videos: one video or a list: a path, a `file://` URL, bytes, a binary file, a mapping with "path" or "bytes" (the
-                `datasets` Video feature), or an array (frames, height, width, 3) of uint8 with `fps`.
+            videos: one video or a list: a path, a `file://` URL, bytes, a binary file, a mapping with "path" or "bytes"
+                (the `datasets` Video feature), or an array (frames, height, width, 3) of uint8 with `fps`.
             kwargs: any setting of the processor, for this call; `fps` for arrays; `return_metadata=True` to get a
                 `VideoInfo` for each video as "video_metadata".
 
@@ -134,8 +134,8 @@ class LmmVqaVideoProcessor(BaseVideoProcessor):
         yield from self._chunks(video, self._settings(kwargs) | {"max_chunks": kwargs.get("max_chunks")})
 
     def reading_options(self) -> dict[str, Any]:
-        """What `open_video` must be told about the frames that this processor takes, for whoever reads them elsewhere and hands
-        the chunks to `prepare`."""
+        """What `open_video` must be told about the frames that this processor takes, for whoever reads them elsewhere
+        and hands the chunks to `prepare`."""
         return _reading_options(self._settings({}))
 
     def prepare(self, chunk: Chunk, info: VideoInfo) -> PreparedChunk:
@@ -167,7 +167,9 @@ class LmmVqaVideoProcessor(BaseVideoProcessor):
         # A file tells its own rate.
         fps = self._array_fps(settings, index) if hasattr(video, "ndim") else None
         options = _reading_options(settings)
-        with open_video(video, backend=settings["decoder"], fps=fps, max_chunks=settings["max_chunks"], **options) as reader:
+        with open_video(
+            video, backend=settings["decoder"], fps=fps, max_chunks=settings["max_chunks"], **options
+        ) as reader:
             for chunk in reader:
                 yield _prepared(chunk, reader.info, settings)
 
@@ -203,7 +205,9 @@ def _prepared(chunk: Chunk, info: VideoInfo, settings: Mapping[str, Any]) -> Pre
         temporal_values = _normalize(frames, settings["temporal_mean"], settings["temporal_std"])
         if settings["temporal_differences"]:
             temporal_values = differences(temporal_values)
-    mean, std = (settings["image_mean"], settings["image_std"]) if settings["do_normalize"] else ((0.0,) * 3, (1.0,) * 3)
+    mean, std = (
+        (settings["image_mean"], settings["image_std"]) if settings["do_normalize"] else ((0.0,) * 3, (1.0,) * 3)
+    )
     resized = _resize(key_frame, settings["size"], settings["do_center_crop"])
     return PreparedChunk(chunk.start_s, key_frame, _normalize(resized, mean, std), temporal_values, info)
 
@@ -226,7 +230,8 @@ def _normalize(frames: torch.Tensor, mean: Any, std: Any) -> torch.Tensor:
 
 
 def differences(frames: torch.Tensor) -> torch.Tensor:
-    """(..., frames, 3, height, width): each frame less the one before it; zeros for the first, and for one that is held."""
+    """(..., frames, 3, height, width): each frame less the one before it; zeros for the first, and for one that is
+    held."""
     return frames.diff(dim=-4, prepend=frames.narrow(-4, 0, 1))
 
 

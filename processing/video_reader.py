@@ -1,15 +1,15 @@
 """Read a video second by second: one key frame and a few small frames for each.
 
 A video is cut into non-overlapping chunks of one second. The decoder runs over the file once; frames that no chunk
-needs are decoded and dropped, or jumped over where the container leads to a key frame behind them; the others are scaled
-as they come, so that memory stays the same whatever the length of the video.
+needs are decoded and dropped, or jumped over where the container leads to a key frame behind them; the others are
+scaled as they come, so that memory stays the same whatever the length of the video.
 
 Colours: both decoders convert with swscale, by the matrix and the range that the file states (BT.601, limited range
 where it states none, as FFmpeg does whatever the size). On 32 real clips the key frames of PyAV and decord differ by at
 most 0.001 grey levels on average, and the small frames by 1.1 (1.4 in the worst chunk): decord scales RGB that swscale
 has rounded down, PyAV scales the planes. decord would lose the first frames of an MPEG program stream, so that it gets
-none; it gives up after a few frames of some VP9 files, can't decode AV1, and writes of its own on stderr about files that it
-can't open.
+none; it gives up after a few frames of some VP9 files, can't decode AV1, and writes of its own on stderr about files
+that it can't open.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ from .video_names import name_of
 
 logger = logging.getLogger(__name__)
 
-# Of the rules by which frames are chosen. Another number where they change, so that no features of other frames are taken for
-# those of a video.
+# Of the rules by which frames are chosen. Another number where they change, so that no features of other frames are
+# taken for those of a video.
 CHUNKING_VERSION = 2
 
 VideoSource = Union[str, os.PathLike, bytes, BinaryIO, Mapping[str, Any], np.ndarray, "torch.Tensor"]
@@ -117,8 +117,8 @@ class _Decoder(Protocol):
     tick: Fraction  # seconds
 
     def frames(self, needed: np.ndarray) -> Iterator[tuple[int, Any]]:
-        """Yield (position, frame), positions ascending. What cannot be decoded is skipped; so may be what lies between the
-        positions that are needed (ascending, too), but never the last frame before one of them."""
+        """Yield (position, frame), positions ascending. What cannot be decoded is skipped; so may be what lies between
+        the positions that are needed (ascending, too), but never the last frame before one of them."""
 
     def to_rgb(self, frame: Any, size: tuple[int, int] | None = None) -> np.ndarray:
         """Convert a frame to uint8 RGB (3, height, width), as displayed, scaled to `size` if given."""
@@ -515,7 +515,8 @@ class _PyAVDecoder:
                     return
 
     def _runs(self, needed: np.ndarray) -> list[tuple[_Key | None, int]]:
-        """Stretches to decode: the key frame to jump to (None for the beginning), and the last position that is needed."""
+        """Stretches to decode: the key frame to jump to (None for the beginning), and the last position that is
+        needed."""
         runs: list[tuple[_Key | None, int]] = [(None, -1)]
         starts = [key.position for key in self._keys]
         for position in needed.tolist():
@@ -581,7 +582,9 @@ class _PyAVDecoder:
     def _video_stream(self, container: Any) -> Any:
         for stream in container.streams.video:
             if stream.codec_context is None:
-                raise VideoError(f"{self.name} holds a video in a codec that FFmpeg does not know. Download or convert it again.")
+                raise VideoError(
+                    f"{self.name} holds a video in a codec that FFmpeg does not know. Download or convert it again."
+                )
             if not stream.disposition & self._av.stream.Disposition.attached_pic:
                 return stream
         raise VideoError(f"{self.name} has no video, only {_listed(container)}. Give a file with a video stream.")
@@ -657,7 +660,9 @@ class _DecordDecoder:
         self._file = file
         self.name = name
         if _first_bytes(file, len(_PROGRAM_STREAM)) == _PROGRAM_STREAM:
-            raise VideoError(f"{name} is an MPEG program stream, of which decord loses the first frames. Use PyAV, or convert it to H.264.")
+            raise VideoError(
+                f"{name} is an MPEG program stream, of which decord loses the first frames. Use PyAV, or convert it to H.264."
+            )
         try:
             reader = self._open()
             self.num_frames = len(reader)
@@ -684,7 +689,9 @@ class _DecordDecoder:
             except (self._decord.DECORDError, StopIteration):  # after an error decord cannot go on
                 logger.warning(
                     "%s: decord gives %d of %d frames. The file is damaged, or of a kind that decord gives up on: PyAV may read more.",
-                    self.name, position, self.num_frames,
+                    self.name,
+                    position,
+                    self.num_frames,
                 )
                 return
             yield position, frame

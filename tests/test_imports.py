@@ -1,50 +1,96 @@
-"""Imports point one way, and what travels to the Hub as remote code imports only its siblings."""
+"""Imports point one way, without a circle, and what travels to the Hub as remote code imports only its siblings."""
 
 import ast
 import subprocess
 import sys
+from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
-from conftest import SITE
+from inputs import SITE
 
-OURS = {"lmmvqa", "dataset_builders", "hub_cards", "processing", "modeling_lmmvqa"}
-MAY_IMPORT = {
-    "lmmvqa": OURS,
-    "dataset_builders": {"dataset_builders", "processing", "modeling_lmmvqa"},
-    "hub_cards": {"hub_cards", "processing", "modeling_lmmvqa"},
-    "processing": set(),
-    "modeling_lmmvqa": set(),
-}
-FILES = [file for package in OURS for file in sorted((SITE / package).rglob("*.py"))]
+# Every room of the house, from the ground up: a room imports from itself and from rooms that stand before it.
+ROOMS = (
+    "processing",
+    "modeling_lmmvqa",
+    "hub_cards",
+    "dataset_builders",
+    "lmmvqa",
+    "lmmvqa.checkpoints",
+    "lmmvqa.scoring",
+    "lmmvqa.training",
+    "lmmvqa.default_making",
+    "lmmvqa.evaluation",
+    "lmmvqa.demo",
+    "lmmvqa.release",
+    "lmmvqa.commands",
+)
+REMOTE_CODE = ("processing", "modeling_lmmvqa")
+FILES = [file for package in ROOMS if "." not in package for file in sorted((SITE / package).rglob("*.py"))]
+MODULES = {".".join(file.relative_to(SITE).with_suffix("").parts).removesuffix(".__init__"): file for file in FILES}
 
 
-def imported(file: Path) -> list[tuple[int, str]]:
-    """(level, module) of every import in a file, wherever it stands."""
-    found = []
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+def imports(file: Path) -> Iterator[tuple[int, str]]:
+    """(level, module) of every import in a file, wherever it stands, but for those that only type checkers read."""
+    waiting: list[ast.AST] = [ast.parse(file.read_text(encoding="utf-8"))]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            continue
         if isinstance(node, ast.Import):
-            found += [(0, alias.name) for alias in node.names]
+            yield from ((0, alias.name) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            found.append((node.level, node.module or ""))
-    return found
+            module = node.module or ""
+            yield node.level, module
+            # `from package import module` reads both.
+            yield from ((node.level, f"{module}.{alias.name}".lstrip(".")) for alias in node.names)
+        waiting.extend(ast.iter_child_nodes(node))
 
 
-@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(SITE)))
-def test_arrows(file):
-    package = file.relative_to(SITE).parts[0]
-    for level, module in imported(file):
-        top = module.split(".")[0]
-        if level == 0 and top in OURS:
-            assert top in MAY_IMPORT[package], f"{package} must not import {module}"
-        if level and package in ("processing", "modeling_lmmvqa"):
-            assert level == 1 and module and "." not in module, f"remote code can't follow {'.' * level}{module}"
+def imported_modules(name: str) -> set[str]:
+    """Modules of ours that a module of ours imports."""
+    file = MODULES[name]
+    package = name.split(".") if file.name == "__init__.py" else name.split(".")[:-1]
+    found = set()
+    for level, module in imports(file):
+        above = package[: len(package) - level + 1] if level else []
+        found.add(".".join([*above, *([module] if module else [])]))
+    return (found & MODULES.keys()) - {name}
+
+
+def room_of(module: str) -> str:
+    return max((room for room in ROOMS if f"{module}.".startswith(f"{room}.")), key=len)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_arrows(name):
+    for module in imported_modules(name):
+        assert ROOMS.index(room_of(module)) <= ROOMS.index(room_of(name)), f"{name} must not import {module}"
+    if room_of(name) in REMOTE_CODE:
+        for node in ast.walk(ast.parse(MODULES[name].read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.level:
+                followed = node.level == 1 and node.module and "." not in node.module
+                assert followed, f"remote code can't follow {'.' * node.level}{node.module or ''}"
+
+
+def test_no_circle():
+    graph = {name: imported_modules(name) for name in MODULES}
+    # A package is imported before each of its modules; that alone is no circle.
+    for name, modules in graph.items():
+        modules -= {module for module in modules if name.startswith(f"{module}.")}
+    TopologicalSorter(graph).prepare()
+
+
+def test_every_folder_is_a_known_room():
+    folders = {".".join(file.parent.relative_to(SITE).parts) for file in FILES}
+    assert {folder for folder in folders if folder.count(".") < 2} <= set(ROOMS)
 
 
 def test_help_needs_no_torch():
     code = (
         "import sys; sys.argv = ['lmmvqa', '--help']\n"
-        "from lmmvqa.cli import app\n"
+        "from lmmvqa.commands.main import app\n"
         "try: app()\n"
         "except SystemExit as stop: assert stop.code == 0\n"
         "assert not {'torch', 'transformers', 'datasets'} & set(sys.modules)"

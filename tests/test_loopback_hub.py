@@ -27,7 +27,8 @@ for kind in ("model", "dataset", "space"):
     path = hf_hub_download("user/thing", "sub/weights.safetensors", repo_type=kind)
     assert Path(path).read_bytes() == (folder / "sub" / "weights.safetensors").read_bytes()
     assert (Path(snapshot_download("user/thing", repo_type=kind)) / "README.md").read_text() == "# A card"
-    assert api.file_exists("user/thing", "README.md", repo_type=kind) and not api.file_exists("user/thing", "x", repo_type=kind)
+    assert api.file_exists("user/thing", "README.md", repo_type=kind) and not api.file_exists("user/thing", "x",
+    repo_type=kind)
 api.delete_file("README.md", "user/thing")
 assert "README.md" not in api.list_repo_files("user/thing")
 for call, error in ((lambda: hf_hub_download("user/thing", "no"), EntryNotFoundError),
@@ -40,7 +41,10 @@ for call, error in ((lambda: hf_hub_download("user/thing", "no"), EntryNotFoundE
 
 def run(code, hub, folder, *arguments, **environment):
     return subprocess.run(
-        [sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True, check=False,
+        [sys.executable, "-c", code, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
         env={**os.environ, **hub.environment(folder / "home"), **environment},
     )
 

@@ -11,7 +11,7 @@ APP = Path(__file__).with_name("app.py")
 
 def examples() -> list[Path]:
     """Videos to try the page on: one whose quality falls and comes back, then the clips of the reference scores."""
-    from lmmvqa.default_checkpoint import REFERENCE
+    from lmmvqa.checkpoints.assembling import REFERENCE
 
     return [*sorted(APP.with_name("examples").glob("*.mp4")), *sorted(REFERENCE.glob("*.mp4"))]
 
@@ -37,7 +37,7 @@ def serve(model: str | None = None, device: str | None = None, host: str = "127.
         raise RuntimeError('The demo needs Gradio. Install it: pip install "lmmvqa[demo]"') from error
     from transformers import pipeline
 
-    from lmmvqa.scoring import load_checkpoint
+    from lmmvqa.checkpoints.loading import load_checkpoint
 
     network, processor = load_checkpoint(model, device)
     pipe = pipeline("video-quality-assessment", model=network, processor=processor, device=network.device)

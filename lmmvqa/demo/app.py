@@ -28,24 +28,26 @@ CSS = """
 .vqa .score { font-size: 2.6rem; font-weight: 700; line-height: 1; font-variant-numeric: tabular-nums; }
 .vqa .of { color: var(--body-text-color-subdued); }
 .vqa .level { padding: .1rem .7rem; border-radius: 99px; color: #fff; font-weight: 600; }
-.vqa .scale { position: relative; height: .7rem; margin: .9rem 0 .3rem; border-radius: 99px; background: var(--border-color-primary); }
-.vqa .scale .range { position: absolute; inset-block: 0; border-radius: 99px; opacity: .55; }
-.vqa .scale .mark { position: absolute; inset-block: -.25rem; width: .25rem; margin-left: -.125rem; border-radius: 2px; background: var(--body-text-color); }
-.vqa .ends { display: flex; justify-content: space-between; font-size: .85rem; color: var(--body-text-color-subdued); }
-.vqa h3 { margin: 1.1rem 0 .3rem; font-size: 1rem; }
-.vqa .bars { display: flex; align-items: flex-end; gap: 2px; height: 96px; padding: 0; margin: 0; border-block: 1px solid var(--border-color-primary); border-top-style: dashed; }
-.vqa .bars button { flex: 1 1 0; min-width: 3px; height: 100%; margin: 0 !important; padding: 0; border: 0; box-shadow: none; background: none; cursor: pointer; display: flex; align-items: flex-end; }
-.vqa .bars button span { width: 100%; border-radius: 3px 3px 0 0; min-height: 3px; }
-.vqa .bars button:hover span { filter: brightness(1.25); }
-.vqa button:focus-visible { outline: 3px solid var(--body-text-color); outline-offset: 2px; border-radius: 4px; }
-.vqa .moments { display: flex; flex-wrap: wrap; align-items: flex-start; gap: .6rem; margin-top: .9rem; }
-.vqa .moments button { flex: 1 1 120px; font-weight: 500; font-size: .95rem; max-width: 320px; padding: 0; border: 1px solid var(--border-color-primary); border-radius: 8px; overflow: hidden;
+.vqa .scale { position: relative; height: .7rem; margin: .9rem 0 .3rem; border-radius: 99px; background:
+var(--border-color-primary); } .vqa .scale .range { position: absolute; inset-block: 0; border-radius: 99px; opacity:
+.55; } .vqa .scale .mark { position: absolute; inset-block: -.25rem; width: .25rem; margin-left: -.125rem;
+border-radius: 2px; background: var(--body-text-color); } .vqa .ends { display: flex; justify-content: space-between;
+font-size: .85rem; color: var(--body-text-color-subdued); } .vqa h3 { margin: 1.1rem 0 .3rem; font-size: 1rem; }
+.vqa .bars { display: flex; align-items: flex-end; gap: 2px; height: 96px; padding: 0; margin: 0; border-block: 1px
+solid var(--border-color-primary); border-top-style: dashed; } .vqa .bars button { flex: 1 1 0; min-width: 3px; height:
+100%; margin: 0 !important; padding: 0; border: 0; box-shadow: none; background: none; cursor: pointer; display: flex;
+align-items: flex-end; } .vqa .bars button span { width: 100%; border-radius: 3px 3px 0 0; min-height: 3px; } .vqa .bars
+button:hover span { filter: brightness(1.25); } .vqa button:focus-visible { outline: 3px solid var(--body-text-color);
+outline-offset: 2px; border-radius: 4px; } .vqa .moments { display: flex; flex-wrap: wrap; align-items: flex-start; gap:
+.6rem; margin-top: .9rem; } .vqa .moments button { flex: 1 1 120px; font-weight: 500; font-size: .95rem; max-width:
+320px; padding: 0; border: 1px solid var(--border-color-primary); border-radius: 8px; overflow: hidden;
   background: var(--background-fill-secondary); color: inherit; text-align: left; cursor: pointer; }
-.vqa .moments img { width: 100%; aspect-ratio: 16 / 9; object-fit: contain; background: #000; display: block; margin: 0; }
-.vqa .moments span { display: block; padding: .4rem .6rem; }
-.vqa .save { display: inline-block; margin-top: 1rem; padding: .45rem .9rem; border: 1px solid var(--border-color-primary); border-radius: 8px; color: inherit; text-decoration: none; }
-.vqa .fault { padding: .8rem 1rem; border-left: 4px solid #b3261e; background: var(--background-fill-secondary); overflow-wrap: anywhere; }
-.vqa .verdict { padding: .6rem 1rem; border-radius: 8px; background: var(--background-fill-secondary); font-size: 1.05rem; }
+.vqa .moments img { width: 100%; aspect-ratio: 16 / 9; object-fit: contain; background: #000; display: block; margin: 0;
+} .vqa .moments span { display: block; padding: .4rem .6rem; }
+.vqa .save { display: inline-block; margin-top: 1rem; padding: .45rem .9rem; border: 1px solid
+var(--border-color-primary); border-radius: 8px; color: inherit; text-decoration: none; } .vqa .fault { padding: .8rem
+1rem; border-left: 4px solid #b3261e; background: var(--background-fill-secondary); overflow-wrap: anywhere; } .vqa
+.verdict { padding: .6rem 1rem; border-radius: 8px; background: var(--background-fill-secondary); font-size: 1.05rem; }
 """
 
 # One listener for all that leads to a moment of a video: its panel's player goes there.
@@ -59,7 +61,8 @@ JS = """
 """
 
 INTRODUCTION = """# How good does a video look?
-Drop a video. It gets a score from **0 (worst) to 100 (best)**, and a timeline of its quality: a click on it goes to that moment."""
+Drop a video. It gets a score from **0 (worst) to 100 (best)**, and a timeline of its quality: a click on it goes to
+that moment."""
 
 # What the page says while the pipeline counts on.
 STAGES = {"seconds": "Watching: second {} of {}", "windows": "Judging: moment {} of {}"}
@@ -98,13 +101,24 @@ def build(pipe: Any, examples: Sequence[Path] = ()) -> gr.Blocks:
                     with gr.Row():
                         for example in examples:
                             button = gr.Button(_title(example), size="sm", min_width=70)
-                            button.click(lambda example=example: str(example), outputs=player, show_progress="hidden", api_visibility="private")
+                            button.click(
+                                lambda example=example: str(example),
+                                outputs=player,
+                                show_progress="hidden",
+                                api_visibility="private",
+                            )
                     row = gr.State()
                     rows.append(row)
                     result = gr.HTML(elem_id=f"result-{number}", min_height=60)
-                player.change(assess, player, [row, result], concurrency_id="model", concurrency_limit=1, api_visibility="private")
+                player.change(
+                    assess, player, [row, result], concurrency_id="model", concurrency_limit=1, api_visibility="private"
+                )
         two.change(
-            lambda on: (gr.Column(visible=on), gr.HTML(visible=on)), two, [columns[1], verdict], show_progress="hidden", api_visibility="private"
+            lambda on: (gr.Column(visible=on), gr.HTML(visible=on)),
+            two,
+            [columns[1], verdict],
+            show_progress="hidden",
+            api_visibility="private",
         )
         for row in rows:
             row.change(compare, rows, verdict, show_progress="hidden", api_visibility="private")
@@ -138,7 +152,11 @@ def compare(first: dict[str, Any] | None, second: dict[str, Any] | None) -> str:
         better, other = (first, second) if first["score"] > second["score"] else (second, first)
         place = "first" if better is first else "second"
         clear = better["interval"][0] > other["interval"][1]
-        doubt = "This is clear: their likely ranges don't overlap." if clear else "Their likely ranges overlap, so it may be otherwise."
+        doubt = (
+            "This is clear: their likely ranges don't overlap."
+            if clear
+            else "Their likely ranges overlap, so it may be otherwise."
+        )
         text = f"The {place} video looks better, {better['score']:.0f} against {other['score']:.0f}. {doubt}"
     return f'<div class="vqa"><p class="verdict" role="status">{text}</p></div>'
 
@@ -154,7 +172,9 @@ def _timeline(timeline: dict[str, Any]) -> str:
             f'<button type="button" data-seek="{lowest["start_s"]}" title="{label}" aria-label="{label}">'
             f'<span style="height:{lowest["score"]:.0f}%;background:{_colour(lowest["score"])}"></span></button>'
         )
-    moments = "".join(_moment(name, timeline[key]) for name, key in (("Worst moment", "worst"), ("Best moment", "best")))
+    moments = "".join(
+        _moment(name, timeline[key]) for name, key in (("Worst moment", "worst"), ("Best moment", "best"))
+    )
     return f"""<h3>Quality over time</h3>
 <div class="bars" role="group" aria-label="Quality over time; each bar goes to its moment">{"".join(bars)}</div>
 <div class="ends"><span>{_clock(windows[0]["start_s"])}</span><span>each bar: {timeline["window_s"]} s</span><span>{_clock(windows[-1]["end_s"])}</span></div>
@@ -172,14 +192,24 @@ def _moment(name: str, second: dict[str, Any]) -> str:
 def _save(row: dict[str, Any]) -> str:
     """A link that holds what it saves, so that nothing is kept on the server."""
     timeline = row["timeline"]
-    seconds = {key: {name: value for name, value in timeline[key].items() if name != "key_frame"} for key in ("worst", "best")}
+    seconds = {
+        key: {name: value for name, value in timeline[key].items() if name != "key_frame"} for key in ("worst", "best")
+    }
     content = json.dumps(row | {"timeline": timeline | seconds}, indent=2).encode()
     name = escape(Path(row["path"]).stem, quote=True)
     return f'<a class="save" download="{name}.json" href="data:application/json;base64,{base64.b64encode(content).decode()}">Save as JSON</a>'
 
 
 def _certainty(probability: float) -> str:
-    return "almost certain" if probability >= 0.9 else "likely" if probability >= 0.7 else "more likely than not" if probability >= 0.5 else "a guess"
+    return (
+        "almost certain"
+        if probability >= 0.9
+        else "likely"
+        if probability >= 0.7
+        else "more likely than not"
+        if probability >= 0.5
+        else "a guess"
+    )
 
 
 def _colour(score: float) -> str:

@@ -13,8 +13,8 @@ A grid is a YAML file:
       data:
         25 %: {settings: {data_fraction: 0.25}}
 
-`config` holds fields of the model's configuration that differ from the default checkpoint's, `settings` those of the training,
-`model` another checkpoint to start from (another decoder, say). Rows that mean the same run once.
+`config` holds fields of the model's configuration that differ from the default checkpoint's, `settings` those of the
+training, `model` another checkpoint to start from (another decoder, say). Rows that mean the same run once.
 """
 
 from __future__ import annotations
@@ -69,7 +69,9 @@ class Grid:
     rows: list[GridRow]
 
 
-def read_grid(path: Path, data: str | None = None, settings: dict[str, Any] | None = None, tables: Sequence[str] | None = None) -> Grid:
+def read_grid(
+    path: Path, data: str | None = None, settings: dict[str, Any] | None = None, tables: Sequence[str] | None = None
+) -> Grid:
     """
     Args:
         data: in place of the file's.
@@ -83,8 +85,15 @@ def read_grid(path: Path, data: str | None = None, settings: dict[str, Any] | No
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist: name a YAML file, such as lmmvqa/evaluation/ablations.yaml.")
     grid = yaml.safe_load(path.read_text(encoding="utf-8"))
-    if not isinstance(grid, dict) or not isinstance(grid.get("tables"), dict) or "data" not in grid or "recipe" not in grid:
-        raise ValueError(f"{path} is no grid: it needs recipe, data and tables (a table is {{row name: {{config: ..., settings: ...}}}}).")
+    if (
+        not isinstance(grid, dict)
+        or not isinstance(grid.get("tables"), dict)
+        or "data" not in grid
+        or "recipe" not in grid
+    ):
+        raise ValueError(
+            f"{path} is no grid: it needs recipe, data and tables (a table is {{row name: {{config: ..., settings: ...}}}})."
+        )
     if unknown := sorted(set(grid) - _KEYS):
         raise ValueError(f"{path}: unknown key {unknown[0]!r}; known are {', '.join(sorted(_KEYS))}.")
     protocol = grid.get("protocol", "in-sample")
@@ -98,16 +107,22 @@ def read_grid(path: Path, data: str | None = None, settings: dict[str, Any] | No
             continue
         for name, entry in (entries or {}).items():
             if unknown := sorted(set(entry or {}) - _ROW_KEYS):
-                raise ValueError(f"{path}: unknown key {unknown[0]!r} in {table}, {name}; known are {', '.join(sorted(_ROW_KEYS))}.")
+                raise ValueError(
+                    f"{path}: unknown key {unknown[0]!r} in {table}, {name}; known are {', '.join(sorted(_ROW_KEYS))}."
+                )
             entry = entry or {}
             row_settings = {**(grid.get("settings") or {}), **(settings or {}), **entry.get("settings", {})}
             rows.append(GridRow(str(table), str(name), entry.get("config", {}), row_settings, entry.get("model")))
     if not rows:
         raise ValueError(f"{path}: tables holds no rows.")
-    return Grid(str(grid["recipe"]), SetSpec.parse(data or grid["data"]), protocol, grid.get("levels", "tertiles"), rows)
+    return Grid(
+        str(grid["recipe"]), SetSpec.parse(data or grid["data"]), protocol, grid.get("levels", "tertiles"), rows
+    )
 
 
-def run_grid(grid: Grid, output: Path, resamples: int = 1000, feature_cache: Path | None = None) -> list[dict[str, Any]]:
+def run_grid(
+    grid: Grid, output: Path, resamples: int = 1000, feature_cache: Path | None = None
+) -> list[dict[str, Any]]:
     """Train and evaluate every row that has no figures yet; figures of all, `table` and `name` first.
 
     Args:
@@ -119,7 +134,9 @@ def run_grid(grid: Grid, output: Path, resamples: int = 1000, feature_cache: Pat
     features = feature_cache or output / "features"
     rated = read_set(grid.data, levels=grid.levels)
     tested = select(rated, grid.protocol)
-    protocols.open_run(output, {"grid": grid.recipe, "data": [grid.data.folder], "protocol": grid.protocol, "levels": grid.levels})
+    protocols.open_run(
+        output, {"grid": grid.recipe, "data": [grid.data.folder], "protocol": grid.protocol, "levels": grid.levels}
+    )
     done: dict[int, dict[str, Any]] = {}
     # A row without temporal tokens takes over features of those with them, which therefore come first.
     for place, row in sorted(enumerate(grid.rows), key=lambda item: _is_still(item[1])):
@@ -131,20 +148,33 @@ def run_grid(grid: Grid, output: Path, resamples: int = 1000, feature_cache: Pat
         figures = protocols.tables(settings, predictions, resamples=resamples)
         if row.settings.get("tasks") == "score":
             # It answers the other question too, but was never taught to.
-            figures = [{name: value for name, value in part.items() if name not in ("level_accuracy", "confusion")} for part in figures]
+            figures = [
+                {name: value for name, value in part.items() if name not in ("level_accuracy", "confusion")}
+                for part in figures
+            ]
         protocols.save_metrics(folder, figures)
         done[place] = {"table": row.table, "name": row.name, "run": row.run, "figures": figures}
         results = [done[key] for key in sorted(done)]
         # Kept after every row, so that a report can be made of a grid that is under way.
-        (output / "ablations.json").write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        (output / "ablations.json").write_text(
+            json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
+        )
     return results
 
 
-def _run_row(grid: Grid, row: GridRow, folder: Path, features: Path, rated: Sequence[RatedRow], tested: Sequence[RatedRow]) -> None:
-    from lmmvqa.scoring import load_checkpoint
+def _run_row(
+    grid: Grid, row: GridRow, folder: Path, features: Path, rated: Sequence[RatedRow], tested: Sequence[RatedRow]
+) -> None:
+    from lmmvqa.checkpoints.loading import load_checkpoint
     from lmmvqa.training.run import run_training
 
-    settings = {"name": f"{row.table}: {row.name}", "protocol": grid.protocol, "config": row.config, "settings": row.settings, "model": row.model}
+    settings = {
+        "name": f"{row.table}: {row.name}",
+        "protocol": grid.protocol,
+        "config": row.config,
+        "settings": row.settings,
+        "model": row.model,
+    }
     protocols.open_run(folder, settings)
     base = row.model or str(_fresh_base(row.config, folder / "base").absolute())
     finished = folder / "trained" / "finished"
@@ -164,7 +194,9 @@ def _run_row(grid: Grid, row: GridRow, folder: Path, features: Path, rated: Sequ
         }
         run_training(grid.recipe, overrides, test=False)
         finished.touch()
-    protocols.predict(lambda: LmmVqa(*load_checkpoint(str(folder / "trained")), features=features), tested, folder, row.name)
+    protocols.predict(
+        lambda: LmmVqa(*load_checkpoint(str(folder / "trained")), features=features), tested, folder, row.name
+    )
     # Frozen parts that `compose_default` gives again; what was trained is kept.
     if row.model is None:
         shutil.rmtree(folder / "base", ignore_errors=True)
@@ -184,21 +216,24 @@ def _fresh_base(config: dict[str, Any], folder: Path) -> Path:
 
 
 def _adopt_features(base: Path, config: dict[str, Any], features: Path, rated: Sequence[RatedRow]) -> None:
-    """Without temporal tokens, the spatial features are those of the same row with them: they need not be encoded again."""
+    """Without temporal tokens, the spatial features are those of the same row with them: they need not be encoded
+    again."""
     if not any(features.glob("*.safetensors")):
         return
-    from lmmvqa.scoring import load_checkpoint
+    from lmmvqa.checkpoints.loading import load_checkpoint
     from lmmvqa.training.feature_cache import FeatureCache
 
     moving = _compose({name: value for name, value in config.items() if name != "num_temporal_tokens"})
-    found = FeatureCache(features, *load_checkpoint(str(base))).adopt(FeatureCache(features, *moving), [row.source for row in rated])
+    found = FeatureCache(features, *load_checkpoint(str(base))).adopt(
+        FeatureCache(features, *moving), [row.source for row in rated]
+    )
     logger.info("Spatial features of %d of %d videos are there already.", found, len(rated))
 
 
 def _compose(config: dict[str, Any]) -> tuple[Any, Any]:
     from transformers import set_seed
 
-    from lmmvqa.default_checkpoint import RECIPE, compose_default
+    from lmmvqa.checkpoints.assembling import RECIPE, compose_default
 
     recipe = json.loads(RECIPE.read_text(encoding="utf-8"))
     # Before the projectors are drawn.

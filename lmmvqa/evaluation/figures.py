@@ -39,12 +39,25 @@ def scatter(rows: Sequence[Row], metrics: Row, unit: str) -> Figure:
     for number, kind in enumerate(kinds):
         members = [row for row in rows if str(row.get("family") or "") == kind]
         x, y = [row["predicted"] for row in members], [row["mos"] for row in members]
-        axis.scatter(x, y, s=16, alpha=0.65, color=COLOURS[number % len(COLOURS)], marker=MARKERS[number % len(MARKERS)], linewidths=0, label=kind or None)
+        axis.scatter(
+            x,
+            y,
+            s=16,
+            alpha=0.65,
+            color=COLOURS[number % len(COLOURS)],
+            marker=MARKERS[number % len(MARKERS)],
+            linewidths=0,
+            label=kind or None,
+        )
     if metrics.get("logistic"):
         low, high = (bound([row["predicted"] for row in rows]) for bound in (min, max))
         x = np.linspace(low, high, 200)
         axis.plot(x, logistic(x, metrics["logistic"]), color="black", linewidth=1.5, label="logistic fit")
-    axis.set(xlabel="prediction", ylabel=unit, title=f"SRCC {_said(metrics.get('srcc'))}, PLCC after the fit {_said(metrics.get('plcc_fitted'))}, n = {metrics['n']}")
+    axis.set(
+        xlabel="prediction",
+        ylabel=unit,
+        title=f"SRCC {_said(metrics.get('srcc'))}, PLCC after the fit {_said(metrics.get('plcc_fitted'))}, n = {metrics['n']}",
+    )
     if axis.get_legend_handles_labels()[0]:
         axis.legend(fontsize=8, framealpha=0.8)
     return figure
@@ -54,7 +67,9 @@ def residuals(rows: Sequence[Row], metrics: Row, unit: str) -> Figure | None:
     """Rating less fitted prediction, by content (where copies share one) or else by rated level, and by duration."""
     if not metrics.get("logistic"):
         return None
-    left = np.array([row["mos"] for row in rows]) - logistic(np.array([row["predicted"] for row in rows]), metrics["logistic"])
+    left = np.array([row["mos"] for row in rows]) - logistic(
+        np.array([row["predicted"] for row in rows]), metrics["logistic"]
+    )
     durations = np.array([row.get("duration_s") or np.nan for row in rows])
     by_content = len({row.get("content") for row in rows}) > 1
     groups: dict[str, list[float]] = {}
@@ -63,8 +78,16 @@ def residuals(rows: Sequence[Row], metrics: Row, unit: str) -> Figure | None:
     names = sorted(groups, key=lambda name: np.median(groups[name]))
     names = names if len(names) <= 30 else names[:15] + names[-15:]
     figure, (first, second) = _figure(10, max(3.5, 0.22 * len(names) + 1.2), columns=2)
-    first.boxplot([groups[name] for name in names], orientation="horizontal", flierprops={"markersize": 3}, medianprops={"color": COLOURS[1]}, widths=0.6)
-    first.set_yticks(range(1, len(names) + 1), [name if len(name) < 28 else f"{name[:26]}.." for name in names], fontsize=7)
+    first.boxplot(
+        [groups[name] for name in names],
+        orientation="horizontal",
+        flierprops={"markersize": 3},
+        medianprops={"color": COLOURS[1]},
+        widths=0.6,
+    )
+    first.set_yticks(
+        range(1, len(names) + 1), [name if len(name) < 28 else f"{name[:26]}.." for name in names], fontsize=7
+    )
     first.axvline(0, color="black", linewidth=0.8)
     first.set(xlabel=f"residual ({unit})", title="by content" if by_content else "by rated level")
     known = np.isfinite(durations)
@@ -83,7 +106,14 @@ def confusion(matrix: Sequence[Sequence[int]], accuracy: Row) -> Figure:
     share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     axis.imshow(share, cmap="Blues", vmin=0, vmax=1)
     for (row, column), count in np.ndenumerate(counts):
-        axis.text(column, row, f"{count}\n{share[row, column]:.0%}", ha="center", va="center", color="white" if share[row, column] > 0.55 else "black")
+        axis.text(
+            column,
+            row,
+            f"{count}\n{share[row, column]:.0%}",
+            ha="center",
+            va="center",
+            color="white" if share[row, column] > 0.55 else "black",
+        )
     axis.set_xticks(range(len(LEVELS)), LEVELS)
     axis.set_yticks(range(len(LEVELS)), LEVELS)
     axis.grid(False)
@@ -91,12 +121,14 @@ def confusion(matrix: Sequence[Sequence[int]], accuracy: Row) -> Figure:
     return figure
 
 
-def calibration(rows: Sequence[Row], pairs: Sequence[Sequence[float]] | None = None, interval_scale: float = 1.0) -> Figure | None:
+def calibration(
+    rows: Sequence[Row], pairs: Sequence[Sequence[float]] | None = None, interval_scale: float = 1.0
+) -> Figure | None:
     """How many ratings the central intervals of the read-out hold, against what they state.
 
     Args:
-        pairs, interval_scale: the model's `score_calibration` and `interval_scale`, which stand between the distribution of
-            the answer and the stated interval.
+        pairs, interval_scale: the model's `score_calibration` and `interval_scale`, which stand between the
+            distribution of the answer and the stated interval.
     """
     known = [row for row in rows if row.get("score_probabilities")]
     if not known:
@@ -107,7 +139,9 @@ def calibration(rows: Sequence[Row], pairs: Sequence[Sequence[float]] | None = N
     edges = np.arange(len(known[0]["score_probabilities"]) + 1) - 0.5
     inside = []
     for row in known:
-        quantiles = np.interp(targets, np.concatenate([[0], np.cumsum(row["score_probabilities"])]), edges).clip(0, edges[-1] - 0.5)
+        quantiles = np.interp(targets, np.concatenate([[0], np.cumsum(row["score_probabilities"])]), edges).clip(
+            0, edges[-1] - 0.5
+        )
         if pairs is not None:
             quantiles = np.interp(quantiles, *np.transpose(pairs))
         quantiles = row["predicted"] + interval_scale * (quantiles - row["predicted"])
@@ -120,18 +154,35 @@ def calibration(rows: Sequence[Row], pairs: Sequence[Sequence[float]] | None = N
     intervals = [row for row in known if row.get("interval")]
     if intervals:
         share = np.mean([row["interval"][0] <= row["score"] <= row["interval"][1] for row in intervals])
-        axis.plot(0.9, share, color=COLOURS[1], marker="D", linestyle="none", label=f"the stated 90 % interval holds {share:.0%}")
-    axis.set(xlabel="stated probability", ylabel="share of ratings inside", xlim=(0, 1), ylim=(0, 1), title=f"n = {len(known)}")
+        axis.plot(
+            0.9,
+            share,
+            color=COLOURS[1],
+            marker="D",
+            linestyle="none",
+            label=f"the stated 90 % interval holds {share:.0%}",
+        )
+    axis.set(
+        xlabel="stated probability",
+        ylabel="share of ratings inside",
+        xlim=(0, 1),
+        ylim=(0, 1),
+        title=f"n = {len(known)}",
+    )
     axis.legend(fontsize=8, loc="upper left")
     return figure
 
 
 def training_curves(runs: Mapping[str, Sequence[Row]]) -> Figure | None:
-    """Loss of the score against steps of each run, from the log of its `trainer_state.json`, and the SRCC on the validation videos
-    where that was measured."""
+    """Loss of the score against steps of each run, from the log of its `trainer_state.json`, and the SRCC on the
+    validation videos where that was measured."""
     panels = (("loss of the score", "loss_score"), ("SRCC, validation", "eval_srcc"))
     curves = {
-        label: {name: curve for name, log in runs.items() if (curve := [(row["step"], row[key]) for row in log if key in row])}
+        label: {
+            name: curve
+            for name, log in runs.items()
+            if (curve := [(row["step"], row[key]) for row in log if key in row])
+        }
         for label, key in panels
     }
     curves = {label: found for label, found in curves.items() if found}
@@ -142,7 +193,14 @@ def training_curves(runs: Mapping[str, Sequence[Row]]) -> Figure | None:
         for name, curve in found.items():
             number = list(runs).index(name)
             marker = "o" if len(curve) < 20 else None
-            axis.plot(*zip(*curve, strict=True), color=COLOURS[number % 6], linestyle=("-", "--", ":")[number // 6 % 3], marker=marker, markersize=3, label=name)
+            axis.plot(
+                *zip(*curve, strict=True),
+                color=COLOURS[number % 6],
+                linestyle=("-", "--", ":")[number // 6 % 3],
+                marker=marker,
+                markersize=3,
+                label=name,
+            )
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.set(xlabel="step", ylabel=label)
         axis.legend(fontsize=8)
@@ -170,7 +228,16 @@ def ablation_bars(tables: Mapping[str, Sequence[tuple[str, float, Sequence[float
             ticks.append((place, name))
             place += 1
     axis.plot([], [], color="black", linewidth=1.2, label="95 % interval")
-    axis.plot([], [], marker="|", markersize=10, markeredgewidth=2.5, color="grey", linestyle="none", label="the paper, on LSVQ-test")
+    axis.plot(
+        [],
+        [],
+        marker="|",
+        markersize=10,
+        markeredgewidth=2.5,
+        color="grey",
+        linestyle="none",
+        label="the paper, on LSVQ-test",
+    )
     axis.set_yticks(*zip(*ticks, strict=True))
     axis.axvline(0, color="black", linewidth=0.8)
     axis.set_ylim(place - 0.3, -0.7)
@@ -181,7 +248,8 @@ def ablation_bars(tables: Mapping[str, Sequence[tuple[str, float, Sequence[float
 
 
 def score_and_motion(videos: Sequence[tuple[str, Motion, float, float, float]]) -> Figure:
-    """The paper's Figure 6: the motion of some videos, and their scores with and without temporal tokens beside the rating.
+    """The paper's Figure 6: the motion of some videos, and their scores with and without temporal tokens beside the
+    rating.
 
     Args:
         videos: (name, motion, score with, score without, rating), all on 0 to 100.
@@ -196,7 +264,11 @@ def score_and_motion(videos: Sequence[tuple[str, Motion, float, float, float]]) 
         left.set_ylim(bottom=0)
         left.set_ylabel("flow (% of width / s)", fontsize=8)
         left.set_title(name, fontsize=9, loc="left")
-        bars = (("rating", rating, "grey"), ("without", without, COLOURS[1]), ("with temporal tokens", with_tokens, COLOURS[0]))
+        bars = (
+            ("rating", rating, "grey"),
+            ("without", without, COLOURS[1]),
+            ("with temporal tokens", with_tokens, COLOURS[0]),
+        )
         right.barh([bar[0] for bar in bars], [bar[1] for bar in bars], color=[bar[2] for bar in bars])
         for place, bar in enumerate(bars):
             right.text(bar[1] + 1, place, f"{bar[1]:.0f}", va="center", fontsize=8)

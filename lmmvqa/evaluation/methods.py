@@ -1,8 +1,9 @@
-"""What is evaluated: our model by both read-outs, other language models asked without training, baselines, files of predictions.
+"""What is evaluated: our model by both read-outs, other language models asked without training, baselines, files of
+predictions.
 
-A method takes rated rows and gives, for each in order, a mapping of what it predicts: `predicted` (higher is better, on its own
-scale), perhaps `predicted_std`, `interval`, `predicted_level`, `level_probabilities`, `score_probabilities`, `answers`,
-`duration_s`; or `error`, and then `unparsable` where an answer was given but says no score.
+A method takes rated rows and gives, for each in order, a mapping of what it predicts: `predicted` (higher is better, on
+its own scale), perhaps `predicted_std`, `interval`, `predicted_level`, `level_probabilities`, `score_probabilities`,
+`answers`, `duration_s`; or `error`, and then `unparsable` where an answer was given but says no score.
 """
 
 from __future__ import annotations
@@ -47,10 +48,18 @@ def _guarded(row: RatedRow, error: Exception) -> Prediction:
 
 
 class LmmVqa:
-    """Our model: `distribution` (score and level from the probabilities of all answers) or `generate` (the paper: text, parsed
-    strictly). The questions are the fixed ones. With a folder of `features`, videos are encoded into that `FeatureCache` once."""
+    """Our model: `distribution` (score and level from the probabilities of all answers) or `generate` (the paper: text,
+    parsed strictly). The questions are the fixed ones. With a folder of `features`, videos are encoded into that
+    `FeatureCache` once."""
 
-    def __init__(self, model: Any, processor: Any, read_out: str = "distribution", batch_size: int = 8, features: Path | None = None):
+    def __init__(
+        self,
+        model: Any,
+        processor: Any,
+        read_out: str = "distribution",
+        batch_size: int = 8,
+        features: Path | None = None,
+    ):
         if read_out not in ("distribution", "generate"):
             raise ValueError(f"--readout {read_out} is not one of our model: choose distribution or generate.")
         self.model, self.processor, self.read_out = model, processor, read_out
@@ -94,7 +103,9 @@ class LmmVqa:
     def _assess(self, features: list[Any]) -> list[Prediction]:
         from modeling_lmmvqa.feature_batches import assessment_inputs
 
-        inputs = {name: tensor.to(self.model.device) for name, tensor in assessment_inputs(self.processor, features).items()}
+        inputs = {
+            name: tensor.to(self.model.device) for name, tensor in assessment_inputs(self.processor, features).items()
+        }
         try:
             quality = self.model.assess(**inputs, mode=self.read_out, processor=self.processor)
         except AnswerError as error:
@@ -116,8 +127,8 @@ class LmmVqa:
 class ZeroShot:
     """Any video or image language model that `AutoModelForImageTextToText` loads, asked without training.
 
-    `generate`: our two fixed questions; the answer may be a sentence, but must state one number from 0 to 100, and one level
-    word. `level-words`: Q-Align's read-out, the expectation over the probabilities of five words.
+    `generate`: our two fixed questions; the answer may be a sentence, but must state one number from 0 to 100, and one
+    level word. `level-words`: Q-Align's read-out, the expectation over the probabilities of five words.
 
     Args:
         name: Hub id or folder.
@@ -137,9 +148,13 @@ class ZeroShot:
             self.processor = AutoProcessor.from_pretrained(name)
         # The readers under the library raise errors of many kinds.
         except Exception as error:
-            raise ValueError(f"{name} can't be loaded as a video or image language model ({error}): check its name.") from error
+            raise ValueError(
+                f"{name} can't be loaded as a video or image language model ({error}): check its name."
+            ) from error
         if getattr(self.processor, "chat_template", None) is None:
-            raise ValueError(f"The processor of {name} has no chat template, so it can't be asked: save one with it (processor.chat_template).")
+            raise ValueError(
+                f"The processor of {name} has no chat template, so it can't be asked: save one with it (processor.chat_template)."
+            )
         self.read_out, self.frames = read_out, frames
         self.takes_videos = getattr(self.processor, "video_processor", None) is not None
         self._words = self._word_tokens() if read_out == "level-words" else {}
@@ -156,7 +171,11 @@ class ZeroShot:
     def _ask_text(self, frames: Any) -> Prediction:
         answers = [self._generate(frames, fixed_question(task)) for task in ("score", "level")]
         try:
-            return {"predicted": stated_score(answers[0]), "predicted_level": stated_level(answers[1]), "answers": answers}
+            return {
+                "predicted": stated_score(answers[0]),
+                "predicted_level": stated_level(answers[1]),
+                "answers": answers,
+            }
         except AnswerError as error:
             return {"error": str(error), "unparsable": True, "answers": answers}
 
@@ -167,7 +186,9 @@ class ZeroShot:
         with torch.no_grad():
             logits = self.model(**inputs).logits[0, -1].float()
         probabilities = dict(zip(self._words, logits[list(self._words.values())].softmax(0).tolist(), strict=True))
-        levels = {level: sum(p for word, p in probabilities.items() if LEVEL_OF_WORD[word] == level) for level in LEVELS}
+        levels = {
+            level: sum(p for word, p in probabilities.items() if LEVEL_OF_WORD[word] == level) for level in LEVELS
+        }
         return {
             "predicted": sum(p * QUALITY_WORDS[word] for word, p in probabilities.items()),
             "predicted_level": max(levels, key=levels.get),
@@ -211,7 +232,9 @@ class ZeroShot:
             rest = [token for token in ids[shared:] if tokenizer.decode([token]).strip()]
             words[word] = rest[0]
         if len(set(words.values())) < len(words):
-            raise ValueError(f"The tokenizer begins two of the words {', '.join(words)} with one token: use --readout generate.")
+            raise ValueError(
+                f"The tokenizer begins two of the words {', '.join(words)} with one token: use --readout generate."
+            )
         return words
 
 
@@ -221,7 +244,11 @@ def stated_score(answer: str) -> float:
     Raises:
         AnswerError: it states none, several, or one off the scale.
     """
-    text = re.sub(r"(?i)(/|out of|of a possible|on a scale (of|from) \d+ (to|-)) *100|(from|between) 0 (to|and) 100|%", " ", answer)
+    text = re.sub(
+        r"(?i)(/|out of|of a possible|on a scale (of|from) \d+ (to|-)) *100|(from|between) 0 (to|and) 100|%",
+        " ",
+        answer,
+    )
     numbers = {float(number) for number in re.findall(r"(?<![\w.-])\d+(?:\.\d+)?(?!\w)", text)}
     if len(numbers) == 1 and (number := numbers.pop()) <= MAX_SCORE:
         return number
@@ -260,8 +287,8 @@ class Baseline:
 
 
 class PredictionsFile:
-    """A CSV file of any method: columns `video` (the set's id, the path, or its name with or without suffix) and `prediction`,
-    perhaps `level`.
+    """A CSV file of any method: columns `video` (the set's id, the path, or its name with or without suffix) and
+    `prediction`, perhaps `level`.
 
     Raises:
         ValueError: the file has no such columns, or a prediction is no number.
@@ -272,7 +299,9 @@ class PredictionsFile:
         with path.open(newline="", encoding="utf-8-sig") as file:
             table = csv.DictReader(file)
             if missing := {"video", "prediction"} - set(table.fieldnames or ()):
-                raise ValueError(f"{path} has no column {' and '.join(sorted(missing))}: give the columns video and prediction, perhaps level.")
+                raise ValueError(
+                    f"{path} has no column {' and '.join(sorted(missing))}: give the columns video and prediction, perhaps level."
+                )
             self.rows: dict[str, Prediction] = {}
             for number, row in enumerate(table, start=2):
                 try:
@@ -287,7 +316,9 @@ class PredictionsFile:
         for row in rows:
             path = Path(row.video["path"])
             names = (row.id, str(path), path.name, path.stem)
-            yield next((self.rows[name] for name in names if name in self.rows), {"error": f"{row.id}: no row in {self.path}."})
+            yield next(
+                (self.rows[name] for name in names if name in self.rows), {"error": f"{row.id}: no row in {self.path}."}
+            )
 
 
 def watched(predictions: Iterable[Prediction], count: int, title: str) -> Iterator[Prediction]:

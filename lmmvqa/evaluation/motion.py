@@ -1,4 +1,5 @@
-"""The paper's Figure 6: how much a video moves, second by second, beside what the model says with and without temporal tokens."""
+"""The paper's Figure 6: how much a video moves, second by second, beside what the model says with and without temporal
+tokens."""
 
 from __future__ import annotations
 
@@ -10,16 +11,16 @@ import numpy as np
 
 from processing.video_reader import open_video
 
-# Flow is measured on small frames: it costs seconds a pair at full size, and the mean over a frame needs no detail. But it is
-# measured on all of them up to this rate: a stutter or a lost frame is not seen on every fifth.
+# Flow is measured on small frames: it costs seconds a pair at full size, and the mean over a frame needs no detail. But
+# it is measured on all of them up to this rate: a stutter or a lost frame is not seen on every fifth.
 FLOW_WIDTH = 160
 MOST_FRAMES_PER_SECOND = 30
 
 
 @dataclass(frozen=True)
 class Motion:
-    """Motion of one video: `times_s` (pairs,) and `speed` (pairs,), the mean length of the flow over the frame, from one frame to
-    the next, in percent of the frame's width a second."""
+    """Motion of one video: `times_s` (pairs,) and `speed` (pairs,), the mean length of the flow over the frame, from
+    one frame to the next, in percent of the frame's width a second."""
 
     times_s: np.ndarray
     speed: np.ndarray

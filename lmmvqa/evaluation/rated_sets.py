@@ -55,7 +55,8 @@ class RatedRow:
 
 @dataclass(frozen=True)
 class SetSpec:
-    """A set as the command line names it: `NAME=FOLDER` for one of our builders, `FOLDER` for an exported one (or a Hub id)."""
+    """A set as the command line names it: `NAME=FOLDER` for one of our builders, `FOLDER` for an exported one (or a Hub
+    id)."""
 
     name: str
     builder: str | None
@@ -71,7 +72,9 @@ class SetSpec:
         if not found:
             return cls(Path(text).name, None, text)
         if builder not in RATED_SETS:
-            raise ValueError(f"{builder!r} is not a rated set: choose one of {', '.join(RATED_SETS)}, or name an exported folder alone.")
+            raise ValueError(
+                f"{builder!r} is not a rated set: choose one of {', '.join(RATED_SETS)}, or name an exported folder alone."
+            )
         if not Path(folder).exists():
             raise ValueError(f"{folder} does not exist: give the folder of {builder} as its owners release it.")
         return cls(builder, builder, str(Path(folder).absolute()))
@@ -105,7 +108,9 @@ def read_set(spec: SetSpec, *, levels: str = "tertiles", scale: tuple[float, flo
         # An exported set may hold its videos; they must not be decoded here.
         data = data.cast_column("video", datasets.Video(decode=False))
     else:
-        options = {"levels": levels} | ({"scale": scale} if scale is not None and spec.builder == "rated_videos" else {})
+        options = {"levels": levels} | (
+            {"scale": scale} if scale is not None and spec.builder == "rated_videos" else {}
+        )
         data = datasets.load_dataset(spec.builder, "score", data_dir=spec.folder, question="fixed", **options)
     more = _more_columns(Path(spec.folder)) if spec.builder == "rated_videos" else {}
     rows = []
@@ -131,7 +136,10 @@ def read_set(spec: SetSpec, *, levels: str = "tertiles", scale: tuple[float, flo
 
 def _more_columns(folder: Path) -> dict[str, dict[str, str]]:
     """Columns of `ratings.*` that the builder leaves alone, by the id of the video."""
-    file = next((file for file in sorted(folder.glob("ratings.*")) if file.suffix in (".csv", ".tsv", ".jsonl", ".parquet")), None)
+    file = next(
+        (file for file in sorted(folder.glob("ratings.*")) if file.suffix in (".csv", ".tsv", ".jsonl", ".parquet")),
+        None,
+    )
     if file is None:
         return {}
     table = read_table(file).rename(columns=lambda name: str(name).strip().lower())
@@ -143,8 +151,8 @@ def _more_columns(folder: Path) -> dict[str, dict[str, str]]:
 def select(rows: Sequence[RatedRow], protocol: Protocol) -> list[RatedRow]:
     """The rows of one set that a protocol tests.
 
-    in-sample: the splits whose name begins with "test". ood: all. 5fold: all, each in its fold. levels: as in-sample, or all
-    where the set has no test split.
+    in-sample: the splits whose name begins with "test". ood: all. 5fold: all, each in its fold. levels: as in-sample,
+    or all where the set has no test split.
 
     Raises:
         ValueError: the set has no such rows; the message says what it has.

@@ -113,11 +113,15 @@ def read_folder(folder: Path) -> Run | Ablations | Training | Benchmark:
         return Benchmark(json.loads((folder / SCORES).read_text(encoding="utf-8")))
     if (folder / ABLATIONS).is_file():
         rows = json.loads((folder / ABLATIONS).read_text(encoding="utf-8"))
-        settings = {row["run"]: json.loads((folder / row["run"] / "run.json").read_text(encoding="utf-8")) for row in rows}
+        settings = {
+            row["run"]: json.loads((folder / row["run"] / "run.json").read_text(encoding="utf-8")) for row in rows
+        }
         return Ablations(folder, rows, settings)
     settings, rows = read_run(folder)
     if not (folder / METRICS).is_file():
-        raise FileNotFoundError(f"{folder / METRICS} does not exist: `lmmvqa evaluate` was stopped early, run it again.")
+        raise FileNotFoundError(
+            f"{folder / METRICS} does not exist: `lmmvqa evaluate` was stopped early, run it again."
+        )
     read_out = folder / READ_OUT
     settled = json.loads(read_out.read_text(encoding="utf-8")) if read_out.is_file() else {}
     return Run(folder, settings, rows, json.loads((folder / METRICS).read_text(encoding="utf-8")), settled)
@@ -138,7 +142,9 @@ def _read_finished(folders: Sequence[Path]) -> list[Run | Ablations | Training |
     return read
 
 
-def write_report(folders: Sequence[Path], output: Path, *, pictures: Path | None = None, unit: str = "MOS", motion: bool = True) -> list[Path]:
+def write_report(
+    folders: Sequence[Path], output: Path, *, pictures: Path | None = None, unit: str = "MOS", motion: bool = True
+) -> list[Path]:
     """Write the page and, beside it, its tables as Markdown.
 
     Args:
@@ -172,7 +178,9 @@ def write_report(folders: Sequence[Path], output: Path, *, pictures: Path | None
         drawn += [picture for item in ablations for picture in _motion_pictures(item)]
 
     output.parent.mkdir(parents=True, exist_ok=True)
-    template = Environment(loader=FileSystemLoader(HERE), autoescape=True, trim_blocks=True, lstrip_blocks=True).get_template("report.html.jinja")
+    template = Environment(
+        loader=FileSystemLoader(HERE), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    ).get_template("report.html.jinja")
     images = {picture.name: picture.png() for picture in drawn}
     page = template.render(
         tables=tables,
@@ -203,26 +211,50 @@ def _column(row: Mapping[str, Any], protocol: str) -> str:
 
 
 def _paper_table(protocol: str, runs: Sequence[Run], published: Mapping[str, Any]) -> GridTable:
-    """Methods as rows, sets as columns, SRCC / PLCC after the fit: ours first, then the published ones with their source."""
+    """Methods as rows, sets as columns, SRCC / PLCC after the fit: ours first, then the published ones with their
+    source."""
     runs = [run for run in runs if run.settings["protocol"] == protocol]
     ours = [(run.name, {_column(row, protocol): row for row in _whole(run)}) for run in runs]
     theirs = published.get(protocol, [])
     key = "total" if protocol == "levels" else "figures"
-    columns = list(dict.fromkeys([*(column for _, row in ours for column in row), *(column for row in theirs for column in row[key])]))
+    columns = list(
+        dict.fromkeys(
+            [*(column for _, row in ours for column in row), *(column for row in theirs for column in row[key])]
+        )
+    )
     if protocol == "levels":
         head, body = ["method", "set", *LEVELS, "total", "n"], []
         for name, rows in ours:
             for column, row in rows.items():
                 accuracy = row.get("level_accuracy") or {}
-                body.append([name, published["sets"].get(column, column), *(three_decimals(accuracy.get(level)) for level in (*LEVELS, "total")), str(row["n"])])
-        body += [[f"{row['method']} ({row['source']})", published["sets"].get(c, c), "-", "-", "-", three_decimals(v), "-"] for row in theirs for c, v in row["total"].items()]
+                body.append(
+                    [
+                        name,
+                        published["sets"].get(column, column),
+                        *(three_decimals(accuracy.get(level)) for level in (*LEVELS, "total")),
+                        str(row["n"]),
+                    ]
+                )
+        body += [
+            [f"{row['method']} ({row['source']})", published["sets"].get(c, c), "-", "-", "-", three_decimals(v), "-"]
+            for row in theirs
+            for c, v in row["total"].items()
+        ]
         return GridTable(PROTOCOL_TITLES[protocol], head, body)
     body = [[name, *(_pair(rows.get(column)) for column in columns), "measured"] for name, rows in ours]
     for row in theirs:
-        cells = [" / ".join(map(three_decimals, row["figures"][column])) if column in row["figures"] else "-" for column in columns]
+        cells = [
+            " / ".join(map(three_decimals, row["figures"][column])) if column in row["figures"] else "-"
+            for column in columns
+        ]
         body.append([row["method"], *cells, row["source"]])
     note = "SRCC / PLCC; ours: PLCC after the four-parameter logistic fit. Published figures are on the sets that their column names and on no other."
-    return GridTable(PROTOCOL_TITLES[protocol], ["method", *(published["sets"].get(column, column) for column in columns), "source"], body, note)
+    return GridTable(
+        PROTOCOL_TITLES[protocol],
+        ["method", *(published["sets"].get(column, column) for column in columns), "source"],
+        body,
+        note,
+    )
 
 
 def _pair(row: Mapping[str, Any] | None) -> str:
@@ -230,15 +262,42 @@ def _pair(row: Mapping[str, Any] | None) -> str:
 
 
 def _detail_table(run: Run) -> GridTable:
-    head = ["set", "split", "part", "n", "SRCC", "95 %", "KRCC", "PLCC raw", "PLCC fitted", "RMSE fitted", *LEVELS, "total", "in 90 %", "failed", "unparsable"]
+    head = [
+        "set",
+        "split",
+        "part",
+        "n",
+        "SRCC",
+        "95 %",
+        "KRCC",
+        "PLCC raw",
+        "PLCC fitted",
+        "RMSE fitted",
+        *LEVELS,
+        "total",
+        "in 90 %",
+        "failed",
+        "unparsable",
+    ]
     body, notes = [], []
     for row in run.metrics:
         accuracy = row.get("level_accuracy") or {}
         figures_ = [three_decimals(row.get(name)) for name in ("krcc", "plcc", "plcc_fitted", "rmse_fitted")]
         levels = [three_decimals(accuracy.get(level)) for level in (*LEVELS, "total")]
         body.append(
-            [row["set"], row["split"], row["part"] or "all", str(row["n"]), three_decimals(row.get("srcc")), interval_or_deviation(row, "srcc"), *figures_, *levels,
-             three_decimals(row.get("interval_holds")), str(row["failed"]), str(row["unparsable"])]
+            [
+                row["set"],
+                row["split"],
+                row["part"] or "all",
+                str(row["n"]),
+                three_decimals(row.get("srcc")),
+                interval_or_deviation(row, "srcc"),
+                *figures_,
+                *levels,
+                three_decimals(row.get("interval_holds")),
+                str(row["failed"]),
+                str(row["unparsable"]),
+            ]
         )
         notes += [f"{row['set']} {row['split']} {row['part'] or ''}: {note}" for note in row["notes"]]
     read_out = f", read-out: {run.settings['readout']}" if run.settings.get("readout") else ""
@@ -254,8 +313,19 @@ def _ablation_table(item: Ablations, published: Mapping[str, Any]) -> GridTable:
         for part in row["figures"]:
             if part["part"] is None:
                 level = (part.get("level_accuracy") or {}).get("total")
-                body.append([row["table"], row["name"], f"{part['set']} {part['split']}", str(part["n"]), three_decimals(part.get("srcc")), interval_or_deviation(part, "srcc"),
-                             three_decimals(part.get("plcc_fitted")), three_decimals(level), known])
+                body.append(
+                    [
+                        row["table"],
+                        row["name"],
+                        f"{part['set']} {part['split']}",
+                        str(part["n"]),
+                        three_decimals(part.get("srcc")),
+                        interval_or_deviation(part, "srcc"),
+                        three_decimals(part.get("plcc_fitted")),
+                        three_decimals(level),
+                        known,
+                    ]
+                )
     note = "SRCC / PLCC; the paper compares temporal tokens with Llama-2, all else with Llama-3."
     return GridTable("Ablations (the paper's Tables VII and VIII)", head, body, note)
 
@@ -264,9 +334,18 @@ def _benchmark_table(items: Sequence[Benchmark], published: Mapping[str, Any]) -
     body = []
     for item in items:
         means = [entry["mean"] for entry in item.scores["aspects"].values()]
-        body.append([item.scores["model"], *(_mark(mean) for mean in (*means, item.scores["mean"])), item.scores["judge"], "measured"])
+        body.append(
+            [
+                item.scores["model"],
+                *(_mark(mean) for mean in (*means, item.scores["mean"])),
+                item.scores["judge"],
+                "measured",
+            ]
+        )
     for row in published["vcgbench"]:
-        body.append([row["method"], *(_mark(mark) for mark in (*row["marks"], fmean(row["marks"]))), "-", row["source"]])
+        body.append(
+            [row["method"], *(_mark(mark) for mark in (*row["marks"], fmean(row["marks"]))), "-", row["source"]]
+        )
     note = "Marks from 0 to 5. Those of different judges don't compare."
     return GridTable("Video understanding: VCGBench", ["method", *ASPECTS, "mean", "judge", "source"], body, note)
 
@@ -291,7 +370,9 @@ def _run_pictures(run: Run, unit: str) -> list[Picture]:
             ("calibration", figures.calibration(rows, **run.read_out), f"Calibration of the stated interval: {where}."),
         ]
         if figures_.get("confusion"):
-            found.append(("levels", figures.confusion(figures_["confusion"], figures_["level_accuracy"]), f"Levels: {where}."))
+            found.append(
+                ("levels", figures.confusion(figures_["confusion"], figures_["level_accuracy"]), f"Levels: {where}.")
+            )
         drawn += [Picture(f"{kind}_{key}", figure, caption) for kind, figure, caption in found if figure is not None]
     return drawn
 
@@ -305,10 +386,20 @@ def _training_pictures(item: Run | Ablations | Training) -> list[Picture]:
             if file not in named.values():
                 named[f"{row['table']}: {row['name']}"] = file
     else:
-        found = [file for file in sorted(item.folder.glob(f"**/{TRAINING}")) if not file.parent.name.startswith("checkpoint-")]
+        found = [
+            file
+            for file in sorted(item.folder.glob(f"**/{TRAINING}"))
+            if not file.parent.name.startswith("checkpoint-")
+        ]
         named = {" ".join(file.relative_to(item.folder).parts[:-1]) or item.folder.name: file for file in found}
-    figure = figures.training_curves({name: json.loads(file.read_text(encoding="utf-8"))["log_history"] for name, file in named.items()})
-    return [] if figure is None else [Picture(f"training_{_slug(item.folder.name)}", figure, f"Training: {item.folder.name}.")]
+    figure = figures.training_curves(
+        {name: json.loads(file.read_text(encoding="utf-8"))["log_history"] for name, file in named.items()}
+    )
+    return (
+        []
+        if figure is None
+        else [Picture(f"training_{_slug(item.folder.name)}", figure, f"Training: {item.folder.name}.")]
+    )
 
 
 def _ablation_picture(item: Ablations, published: Mapping[str, Any]) -> Picture:
@@ -317,19 +408,32 @@ def _ablation_picture(item: Ablations, published: Mapping[str, Any]) -> Picture:
         whole = next(part for part in row["figures"] if part["part"] is None)
         if whole.get("srcc") is not None:
             paper = published["ablations"].get(row["table"], {}).get(row["name"])
-            tables.setdefault(row["table"], []).append((row["name"], whole["srcc"], (whole.get("intervals") or {}).get("srcc"), paper and paper[0]))
-    return Picture(f"ablations_{_slug(item.folder.name)}", figures.ablation_bars(tables), "Ablations, SRCC; the paper's figures are on another set.")
+            tables.setdefault(row["table"], []).append(
+                (row["name"], whole["srcc"], (whole.get("intervals") or {}).get("srcc"), paper and paper[0])
+            )
+    return Picture(
+        f"ablations_{_slug(item.folder.name)}",
+        figures.ablation_bars(tables),
+        "Ablations, SRCC; the paper's figures are on another set.",
+    )
 
 
 def _motion_pictures(item: Ablations) -> list[Picture]:
     """Of the videos that a row without temporal tokens and one with them judge most differently."""
-    without = next((row for row in item.rows if item.settings[row["run"]]["config"].get("num_temporal_tokens") == 0), None)
+    without = next(
+        (row for row in item.rows if item.settings[row["run"]]["config"].get("num_temporal_tokens") == 0), None
+    )
     if without is None:
         return []
-    with_tokens = next((row for row in item.rows if row["table"] == without["table"] and row["run"] != without["run"]), None)
+    with_tokens = next(
+        (row for row in item.rows if row["table"] == without["table"] and row["run"] != without["run"]), None
+    )
     if with_tokens is None:
         return []
-    scores = [{row["key"]: row for row in read_run(item.folder / row["run"])[1] if row.get("predicted") is not None} for row in (with_tokens, without)]
+    scores = [
+        {row["key"]: row for row in read_run(item.folder / row["run"])[1] if row.get("predicted") is not None}
+        for row in (with_tokens, without)
+    ]
     shared = [key for key in scores[0] if key in scores[1] and Path(scores[0][key]["video"]).is_file()]
     temporal = [key for key in shared if scores[0][key].get("family") == "temporal"] or shared
     temporal.sort(key=lambda key: -abs(scores[0][key]["predicted"] - scores[1][key]["predicted"]))
@@ -339,7 +443,9 @@ def _motion_pictures(item: Ablations) -> list[Picture]:
     videos = []
     for key in list(chosen.values())[:MOVING_VIDEOS]:
         row = scores[0][key]
-        videos.append((row["id"], motion_curve(row["video"]), row["predicted"], scores[1][key]["predicted"], row["score"]))
+        videos.append(
+            (row["id"], motion_curve(row["video"]), row["predicted"], scores[1][key]["predicted"], row["score"])
+        )
     if not videos:
         return []
     caption = "Score with and without temporal tokens, and motion: mean length of the TV-L1 optical flow (the paper's Figure 6)."

@@ -1,9 +1,11 @@
-"""VCGBench (the paper's Table IX): Video-ChatGPT's five aspects of video understanding, answered by our model, marked by a judge.
+"""VCGBench (the paper's Table IX): Video-ChatGPT's five aspects of video understanding, answered by our model, marked
+by a judge.
 
-The official question files are `generic_qa.json` (correctness, detail, context), `temporal_qa.json` and `consistency_qa.json`
-(two questions with one answer); entries hold `Q` (or `Q1` and `Q2`), `A` and `video_name`. The judge is any endpoint that speaks
-OpenAI's chat completions. Its instructions here are our own words for the benchmark's criteria, and every mark is kept with the
-judge's name and instructions: marks of different judges or instructions don't compare.
+The official question files are `generic_qa.json` (correctness, detail, context), `temporal_qa.json` and
+`consistency_qa.json` (two questions with one answer); entries hold `Q` (or `Q1` and `Q2`), `A` and `video_name`. The
+judge is any endpoint that speaks OpenAI's chat completions. Its instructions here are our own words for the benchmark's
+criteria, and every mark is kept with the judge's name and instructions: marks of different judges or instructions don't
+compare.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from statistics import fmean
 from typing import Any
 
 from dataset_builders.label_files import files_below, without_video_suffix
-from lmmvqa.result_files import ResultFile
+from lmmvqa.scoring.result_files import ResultFile
 from processing.quality_prompts import conversation
 from processing.video_names import is_video
 
@@ -33,10 +35,16 @@ GENERIC, TEMPORAL, CONSISTENCY = "generic_qa.json", "temporal_qa.json", "consist
 # What the judge weighs, and the file whose answers it reads.
 ASPECTS: dict[str, tuple[str, str]] = {
     "correctness": (GENERIC, "Is what the answer says true, with nothing misread or made up?"),
-    "detail": (GENERIC, "Does the answer cover the major points of the reference, and is it specific rather than general?"),
+    "detail": (
+        GENERIC,
+        "Does the answer cover the major points of the reference, and is it specific rather than general?",
+    ),
     "context": (GENERIC, "Does the answer fit the overall theme and context of the video as the reference gives them?"),
     "temporal": (TEMPORAL, "Does the answer have the order of events right, and when things happen?"),
-    "consistency": (CONSISTENCY, "Do both answers agree with each other and with the reference, though the question is put in two ways?"),
+    "consistency": (
+        CONSISTENCY,
+        "Do both answers agree with each other and with the reference, though the question is put in two ways?",
+    ),
 }
 MAX_MARK = 5
 MAX_ANSWER_TOKENS = 256
@@ -79,7 +87,9 @@ class Judge:
             JudgeError: the endpoint does not answer, or refuses.
             ValueError: what it says holds no mark.
         """
-        asked = "\n".join(f"Question: {text}\nAnswer: {answer}" for text, answer in zip(question.questions, answers, strict=True))
+        asked = "\n".join(
+            f"Question: {text}\nAnswer: {answer}" for text, answer in zip(question.questions, answers, strict=True)
+        )
         body = {
             "model": self.model,
             "temperature": 0,
@@ -92,22 +102,30 @@ class Judge:
         return read_mark(said), said
 
     def _post(self, body: dict[str, Any]) -> dict[str, Any]:
-        headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {self.api_key}"} if self.api_key else {})
+        headers = {"Content-Type": "application/json"} | (
+            {"Authorization": f"Bearer {self.api_key}"} if self.api_key else {}
+        )
         address = f"{self.url.rstrip('/')}/chat/completions"
         for attempt in range(_RETRIES):
             try:
-                with urllib.request.urlopen(urllib.request.Request(address, json.dumps(body).encode(), headers), timeout=self.timeout_s) as answer:
+                with urllib.request.urlopen(
+                    urllib.request.Request(address, json.dumps(body).encode(), headers), timeout=self.timeout_s
+                ) as answer:
                     return json.load(answer)
             except urllib.error.HTTPError as error:
                 if error.code not in (408, 429, 500, 502, 503, 504):
-                    raise JudgeError(f"The judge at {address} refuses with {error.code} ({error.reason}): check --judge, --judge-model and the key.") from error
+                    raise JudgeError(
+                        f"The judge at {address} refuses with {error.code} ({error.reason}): check --judge, --judge-model and the key."
+                    ) from error
                 reason = f"{error.code} {error.reason}"
                 wait = float(error.headers.get("Retry-After") or 2**attempt)
             except OSError as error:
                 reason, wait = str(error), 2.0**attempt
             if attempt < _RETRIES - 1:
                 time.sleep(wait)
-        raise JudgeError(f"The judge at {address} does not answer ({reason}): start it and run the command again, it goes on where it was.")
+        raise JudgeError(
+            f"The judge at {address} does not answer ({reason}): start it and run the command again, it goes on where it was."
+        )
 
 
 def judge_instruction(aspect: str) -> str:
@@ -141,19 +159,26 @@ def read_questions(folder: Path) -> list[Question]:
         fields = ("Q1", "Q2") if name == CONSISTENCY else ("Q",)
         for number, entry in enumerate(json.loads(path.read_text(encoding="utf-8"))):
             if missing := {*fields, "A", "video_name"} - set(entry):
-                raise ValueError(f"{path}: entry {number} has no {', '.join(sorted(missing))}: is this the benchmark's own file?")
+                raise ValueError(
+                    f"{path}: entry {number} has no {', '.join(sorted(missing))}: is this the benchmark's own file?"
+                )
             texts = tuple(str(entry[field]) for field in fields)
             questions.append(Question(f"{name}/{number}", name, str(entry["video_name"]), texts, str(entry["A"])))
     if not questions:
-        raise FileNotFoundError(f"{folder} holds none of {GENERIC}, {TEMPORAL} and {CONSISTENCY}: give the folder of the benchmark's question files.")
+        raise FileNotFoundError(
+            f"{folder} holds none of {GENERIC}, {TEMPORAL} and {CONSISTENCY}: give the folder of the benchmark's question files."
+        )
     return questions
 
 
-def run_vcgbench(questions: list[Question], videos: Path, model: str | None, judge: Judge, output: Path, device: str | None = None) -> dict[str, Any]:
+def run_vcgbench(
+    questions: list[Question], videos: Path, model: str | None, judge: Judge, output: Path, device: str | None = None
+) -> dict[str, Any]:
     """Answer, have the answers marked, and average; each step goes on where it was stopped.
 
     Returns:
-        {aspect: mean mark}, "mean" over the aspects, with counts, the judge, and its instructions; also in `scores.json`.
+        {aspect: mean mark}, "mean" over the aspects, with counts, the judge, and its instructions; also in
+        `scores.json`.
     """
     output.mkdir(parents=True, exist_ok=True)
     with ResultFile(output / "answers.jsonl", key="key") as answers:
@@ -180,7 +205,13 @@ def run_vcgbench(questions: list[Question], videos: Path, model: str | None, jud
                 answers_hash = hashlib.sha256(json.dumps(answer["answers"]).encode()).hexdigest()[:12]
                 marks.append({"key": key, "aspect": aspect, "judge": judge.model, "answers": answers_hash, **row})
         rows = list(marks.rows())
-    scores: dict[str, Any] = {"judge": judge.model, "judge_url": judge.url, "instructions": instructions, "model": model or "default", "aspects": {}}
+    scores: dict[str, Any] = {
+        "judge": judge.model,
+        "judge_url": judge.url,
+        "instructions": instructions,
+        "model": model or "default",
+        "aspects": {},
+    }
     for aspect in ASPECTS:
         known = [row["mark"] for row in rows if row["aspect"] == aspect and row["mark"] is not None]
         unread = sum(row["aspect"] == aspect and row["mark"] is None for row in rows)
@@ -193,16 +224,20 @@ def run_vcgbench(questions: list[Question], videos: Path, model: str | None, jud
 
 
 def _answers(questions: list[Question], folder: Path, name: str | None, device: str | None) -> Iterator[dict[str, Any]]:
-    from lmmvqa.scoring import load_checkpoint
+    from lmmvqa.checkpoints.loading import load_checkpoint
 
-    files = {without_video_suffix(file).rpartition("/")[2]: folder / file for file in filter(is_video, files_below(folder))}
+    files = {
+        without_video_suffix(file).rpartition("/")[2]: folder / file for file in filter(is_video, files_below(folder))
+    }
     model, processor = load_checkpoint(name, device)
     for question in questions:
         row: dict[str, Any] = {"key": question.key, "video": question.video, "answers": None, "error": None}
         try:
             if question.video not in files:
                 raise FileNotFoundError(f"No video {question.video} below {folder}.")
-            row["answers"] = [_answer(model, processor, str(files[question.video]), text) for text in question.questions]
+            row["answers"] = [
+                _answer(model, processor, str(files[question.video]), text) for text in question.questions
+            ]
         # One bad video must not end a run.
         except Exception as error:
             logger.warning("%s: %s", question.key, error)

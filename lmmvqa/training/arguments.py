@@ -15,8 +15,8 @@ import yaml
 from transformers import TrainingArguments
 
 from dataset_builders import GENERAL_SETS, RATED_SETS
+from lmmvqa.checkpoints.loading import FRESH_DEFAULT
 
-FRESH_DEFAULT = "default"
 RECIPES = Path(__file__).parent / "recipes"
 TRAINS = ("projectors", "projectors+lora", "lora", "projectors+decoder")
 TASKS = ("score", "level", "score_and_level")
@@ -39,31 +39,34 @@ class LmmVqaTrainingArguments(TrainingArguments):
     Args:
         model: folder or Hub id of a checkpoint; without it the default checkpoint as it comes. "default" stands for the
             parts of the default checkpoint with fresh projectors.
-        trains: "projectors" (the paper), "projectors+lora" (and low-rank updates of the decoder), "lora" (these alone; the
-            projectors are saved with them) or "projectors+decoder" (everything but the towers: the stage for general video of the
-            paper's section IV-D).
+        trains: "projectors" (the paper), "projectors+lora" (and low-rank updates of the decoder), "lora" (these alone;
+            the projectors are saved with them) or "projectors+decoder" (everything but the towers: the stage for
+            general video of the paper's section IV-D).
         dataset: one of our builders, an exported folder or a Hub id; or a list of several to mix, each a mapping with
             `dataset`, `data_dir` and options.
         data_dir: the folder that the builder reads.
         data_options: keywords for the builder, such as {fold: 0, levels: authors, scale: [1, 5]}.
         tasks: "score", "level" or "score_and_level" (the paper's wo/ and w/ multi-task) of the rated sets.
-        loss: "answer" is the cross-entropy on the one right answer (the paper), which any conversation has. "read_out" is that on the
-            probabilities of all allowed answers, where those near the rating are nearly right: rated videos only, both
-            tasks in one pass, and far fewer steps. "read_out_and_format" takes their likelihoods among everything that the
-            decoder may say, so that what it generates is an allowed answer, too; it ranks best after "read_out". "words" is the same with the score that
-            the visual tokens say in level words (`lmmvqa.training.warm_up`) in the place of the rating, for trains=lora after a warm-up:
-            the decoder learns to read its tokens, and not the contents by heart.
-        data_fraction: share of the training videos that is used, in (0, 1]; drawn by a hash of each id, so that a smaller
-            share lies within a larger one.
+        loss: "answer" is the cross-entropy on the one right answer (the paper), which any conversation has. "read_out"
+            is that on the probabilities of all allowed answers, where those near the rating are nearly right: rated
+            videos only, both tasks in one pass, and far fewer steps. "read_out_and_format" takes their likelihoods
+            among everything that the decoder may say, so that what it generates is an allowed answer, too; it ranks
+            best after "read_out". "words" is the same with the score that the visual tokens say in level words
+            (`lmmvqa.training.warm_up`) in the place of the rating, for trains=lora after a warm-up: the decoder learns
+            to read its tokens, and not the contents by heart.
+        data_fraction: share of the training videos that is used, in (0, 1]; drawn by a hash of each id, so that a
+            smaller share lies within a larger one.
         validation_fraction: share of the training videos kept for validation where a set has no validation split.
         folds: train and test on each of these folds and give the mean, such as [0, 1, 2, 3, 4].
         lora_rank, lora_alpha, lora_dropout: of "projectors+lora" and "lora", on every linear layer of the decoder.
-        muon: step by Muon (Jordan et al., 2024) instead of by `optim`. It trains matrices alone, and goes equally far in all directions of
-            each. Meant for few clips; it was not compared with AdamW at equal settings. Not for "projectors+decoder".
-        standardize_features: measure mean and deviation of the towers' features on the training set before the first step;
-            by default only for fresh parts of the default checkpoint.
-        warm_up_epochs: epochs in which the projectors learn from the ratings alone, without the decoder, before the first step (a
-            minute for thousands of videos; see `lmmvqa.training.warm_up`). For projectors that start fresh.
+        muon: step by Muon (Jordan et al., 2024) instead of by `optim`. It trains matrices alone, and goes equally far
+            in all directions of each. Meant for few clips; it was not compared with AdamW at equal settings. Not for
+            "projectors+decoder".
+        standardize_features: measure mean and deviation of the towers' features on the training set before the first
+            step; by default only for fresh parts of the default checkpoint.
+        warm_up_epochs: epochs in which the projectors learn from the ratings alone, without the decoder, before the
+            first step (a minute for thousands of videos; see `lmmvqa.training.warm_up`). For projectors that start
+            fresh.
         cache_features: encode every video once and train on what the towers gave, instead of encoding in every epoch.
         feature_cache: folder for that; by default `features` inside `output_dir`.
         encoding_workers: videos decoded at once while the cache is filled.
@@ -113,19 +116,31 @@ class LmmVqaTrainingArguments(TrainingArguments):
         _one_of("tasks", self.tasks, TASKS)
         _one_of("loss", self.loss, LOSSES)
         if self.loss != "answer" and self.tasks == "level":
-            raise ValueError(f"loss={self.loss} learns the score, with or without the level: set tasks to score or score_and_level.")
+            raise ValueError(
+                f"loss={self.loss} learns the score, with or without the level: set tasks to score or score_and_level."
+            )
         if self.loss == "words" and self.trains != "lora":
-            raise ValueError(f"loss=words teaches the decoder what the projectors say, which must not change meanwhile: set trains to lora, not {self.trains}.")
+            raise ValueError(
+                f"loss=words teaches the decoder what the projectors say, which must not change meanwhile: set trains to lora, not {self.trains}."
+            )
         if self.muon and self.trains == "projectors+decoder":
-            raise ValueError("muon=true is for projectors and low-rank updates: set trains to projectors, projectors+lora or lora.")
+            raise ValueError(
+                "muon=true is for projectors and low-rank updates: set trains to projectors, projectors+lora or lora."
+            )
         if not 0 < self.data_fraction <= 1:
             raise ValueError(f"data_fraction={self.data_fraction} must be above 0 and at most 1, such as 0.25.")
         if not 0 <= self.validation_fraction < 1:
-            raise ValueError(f"validation_fraction={self.validation_fraction} must be at least 0 and below 1, such as 0.1.")
+            raise ValueError(
+                f"validation_fraction={self.validation_fraction} must be at least 0 and below 1, such as 0.1."
+            )
         if self.lora_rank < 1 or self.encoding_workers < 1:
-            raise ValueError(f"lora_rank={self.lora_rank} and encoding_workers={self.encoding_workers} must be at least 1.")
+            raise ValueError(
+                f"lora_rank={self.lora_rank} and encoding_workers={self.encoding_workers} must be at least 1."
+            )
         if self.warm_up_epochs < 0 or (self.warm_up_epochs and not self.cache_features):
-            raise ValueError(f"warm_up_epochs={self.warm_up_epochs} must be at least 0, and above 0 it needs cache_features=true.")
+            raise ValueError(
+                f"warm_up_epochs={self.warm_up_epochs} must be at least 0, and above 0 it needs cache_features=true."
+            )
         if self.folds is not None and not (self.folds and all(isinstance(fold, int) for fold in self.folds)):
             raise ValueError(f"folds={self.folds} must be a list of folds, such as [0, 1, 2, 3, 4].")
         if self.folds and "fold" in self.data_options:
@@ -138,14 +153,18 @@ class LmmVqaTrainingArguments(TrainingArguments):
         Raises:
             ValueError: an entry of `dataset` is no data set.
         """
-        entries = self.dataset if isinstance(self.dataset, list) else [{"dataset": self.dataset, "data_dir": self.data_dir}]
+        entries = (
+            self.dataset if isinstance(self.dataset, list) else [{"dataset": self.dataset, "data_dir": self.data_dir}]
+        )
         if not entries:
             raise ValueError("dataset is an empty list: name at least one data set.")
         sources = []
         for entry in entries:
             entry = {"dataset": entry} if isinstance(entry, str) else entry
             if not isinstance(entry, Mapping) or not isinstance(entry.get("dataset"), str):
-                raise ValueError(f"dataset: {entry!r} is no data set: write {{dataset: konvid_1k, data_dir: KoNViD-1k}}.")
+                raise ValueError(
+                    f"dataset: {entry!r} is no data set: write {{dataset: konvid_1k, data_dir: KoNViD-1k}}."
+                )
             options = {key: value for key, value in entry.items() if key not in ("dataset", "data_dir")}
             sources.append(DataSource(entry["dataset"], entry.get("data_dir"), {**self.data_options, **options}))
         return sources
@@ -177,7 +196,9 @@ class LmmVqaTrainingArguments(TrainingArguments):
         # A missing token, a wrong one and a lost connection are errors of three unrelated kinds.
         except Exception as error:
             reason = str(error).strip().splitlines()[0]
-            raise ValueError(f"push_to_hub=true, but the Hub does not know you ({reason}): log in with `hf auth login`.") from error
+            raise ValueError(
+                f"push_to_hub=true, but the Hub does not know you ({reason}): log in with `hf auth login`."
+            ) from error
 
 
 def read_arguments(config: str | os.PathLike, overrides: Mapping[str, Any] | None = None) -> LmmVqaTrainingArguments:
@@ -252,7 +273,9 @@ def _check_source(source: DataSource) -> None:
     builders = RATED_SETS + GENERAL_SETS
     if source.dataset in builders:
         if source.data_dir is None or not Path(source.data_dir).expanduser().exists():
-            raise FileNotFoundError(f"data_dir={source.data_dir} does not exist: name the folder of the data set {source.dataset!r}.")
+            raise FileNotFoundError(
+                f"data_dir={source.data_dir} does not exist: name the folder of the data set {source.dataset!r}."
+            )
     elif not Path(source.dataset).is_dir() and source.dataset.count("/") != 1:
         raise ValueError(
             f"dataset={source.dataset} is no folder and none of our builders ({_meant(source.dataset, builders)}): name one of "
@@ -268,6 +291,10 @@ def _check_model(model: str | None) -> None:
         if model.count("/") != 1 or folder.is_absolute() or model.startswith("."):
             raise FileNotFoundError(f"model={model} does not exist: name a folder of `lmmvqa compose` or a Hub id.")
     elif (folder / "adapter_config.json").is_file():
-        raise ValueError(f"model={model} holds what `lmmvqa train` trained, without its base: lmmvqa merge {model} FOLDER, then model=FOLDER.")
+        raise ValueError(
+            f"model={model} holds what `lmmvqa train` trained, without its base: lmmvqa merge {model} FOLDER, then model=FOLDER."
+        )
     elif not (folder / "config.json").is_file():
-        raise FileNotFoundError(f"model={model} holds no config.json: name a folder of `lmmvqa compose` or `lmmvqa merge`.")
+        raise FileNotFoundError(
+            f"model={model} holds no config.json: name a folder of `lmmvqa compose` or `lmmvqa merge`."
+        )

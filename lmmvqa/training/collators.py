@@ -13,8 +13,8 @@ from modeling_lmmvqa.feature_batches import pad_left, stack_features
 from modeling_lmmvqa.quality_readout import AnswerTrie, expected_answer, lay_out_answers, lay_out_batch
 from processing.quality_prompts import MAX_SCORE, TASKS, drawn_question, format_score, score_answers
 
-# Standard deviation, in points, of the answers that are right about a rating: no one rates to the point, and a neighbour of the
-# rating is nearly as right.
+# Standard deviation, in points, of the answers that are right about a rating: no one rates to the point, and a
+# neighbour of the rating is nearly as right.
 SCORE_SPREAD = 4.0
 
 
@@ -26,8 +26,8 @@ class AnswerCollator:
     only: with a large vocabulary and a short answer this saves a fifth of a step.
 
     Args:
-        cache: where the features of a row's video are, named in its column `features`; without it the batch holds the videos
-            of the column `video`, for the towers to encode.
+        cache: where the features of a row's video are, named in its column `features`; without it the batch holds the
+            videos of the column `video`, for the towers to encode.
         processor: a `LmmVqaProcessor`.
         calibration: of the model's config. Scores are learned as the answers that it turns into the ratings.
     """
@@ -39,7 +39,10 @@ class AnswerCollator:
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor | int]:
         videos = self.video_inputs(rows)
         sequences, labels = zip(
-            *(self._tokens(self._conversation(row), chunks) for row, chunks in zip(rows, videos["chunk_counts"].tolist(), strict=True)),
+            *(
+                self._tokens(self._conversation(row), chunks)
+                for row, chunks in zip(rows, videos["chunk_counts"].tolist(), strict=True)
+            ),
             strict=True,
         )
         # From one position before the first answer: its first token is predicted there.
@@ -88,7 +91,9 @@ class AnswerCollator:
                 continue
             chat = processor.apply_chat_template(messages[:turn], tokenize=False, add_generation_prompt=True)
             if not chat.startswith(done) or chat.count(processor.video_token) != 1:
-                raise ValueError(f"This conversation can't be trained on, because it has not exactly one video or its template rewrites it: {messages}")
+                raise ValueError(
+                    f"This conversation can't be trained on, because it has not exactly one video or its template rewrites it: {messages}"
+                )
             question = chat[len(done) :].replace(processor.video_token, placeholders)
             question_ids = processor.tokenizer(question, add_special_tokens=False)["input_ids"]
             answer = "".join(block["text"] for block in message["content"]).strip()
@@ -109,7 +114,8 @@ class AllowedAnswers:
     nodes: list[slice]
 
     def log_likelihoods(self, logits: torch.Tensor) -> list[torch.Tensor]:
-        """(rows, nodes of all tries, vocabulary) -> (rows, answers) for each question, among everything that may be said."""
+        """(rows, nodes of all tries, vocabulary) -> (rows, answers) for each question, among everything that may be
+        said."""
         return [trie.log_likelihoods(logits[:, nodes]) for trie, nodes in zip(self.tries, self.nodes, strict=True)]
 
     def log_probabilities(self, logits: torch.Tensor) -> list[torch.Tensor]:
@@ -119,15 +125,16 @@ class AllowedAnswers:
 
 @dataclass
 class ReadOutCollator(AnswerCollator):
-    """Rows of rated videos, each once, to a batch for `forward` in which all allowed answers are asked for, as in `assess`.
+    """Rows of rated videos, each once, to a batch for `forward` in which all allowed answers are asked for, as in
+    `assess`.
 
-    One pass teaches the score and the level, and not the one right number but every allowed answer: those near the rating are
-    nearly right. The questions of a batch are drawn by its first video.
+    One pass teaches the score and the level, and not the one right number but every allowed answer: those near the
+    rating are nearly right. The questions of a batch are drawn by its first video.
 
     Args:
         levels: the level words, worst first; none where the level is not asked for.
-        ends: levels, and the scores that are right, are said to their end, for likelihoods. Other answers are cut where they can be told
-            from the rest, and a decoder that learned from these alone would not know where to stop.
+        ends: levels, and the scores that are right, are said to their end, for likelihoods. Other answers are cut where
+            they can be told from the rest, and a decoder that learned from these alone would not know where to stop.
     """
 
     levels: tuple[str, ...] = ()
@@ -140,9 +147,13 @@ class ReadOutCollator(AnswerCollator):
         answers = expected_answer(torch.tensor([row["score"] for row in rows]), self.calibration)
         key = f"{rows[0]['source']}/{rows[0]['id']}/{rows[-1]['id']}"
         tries, branches = lay_out_answers(
-            tuple(tuple(processor.question_ids(drawn_question(task, key, levels=processor.levels))) for task in allowed),
+            tuple(
+                tuple(processor.question_ids(drawn_question(task, key, levels=processor.levels))) for task in allowed
+            ),
             tuple(tuple(tuple(processor.answer_ids(answer)) for answer in words) for words in allowed.values()),
-            (frozenset(answers.round().int().tolist()), frozenset(range(len(self.levels))))[: len(allowed)] if self.ends else None,
+            (frozenset(answers.round().int().tolist()), frozenset(range(len(self.levels))))[: len(allowed)]
+            if self.ends
+            else None,
         )
         prefixes = [torch.tensor(processor.assessment_prefix_ids(count)) for count in videos["chunk_counts"].tolist()]
         input_ids = pad_left(prefixes, processor.tokenizer.pad_token_id)
@@ -151,7 +162,8 @@ class ReadOutCollator(AnswerCollator):
         return {
             **lay_out_batch(input_ids, attention_mask, branches, dtype=torch.float32),
             **videos,
-            "logits_to_keep": input_ids.shape[1] + torch.tensor([position for nodes in branches.nodes for position in nodes]),
+            "logits_to_keep": input_ids.shape[1]
+            + torch.tensor([position for nodes in branches.nodes for position in nodes]),
             "answers": AllowedAnswers(tries, [slice(start, end) for start, end in zip([0, *ends], ends, strict=False)]),
             "score_targets": spread_over_answers(answers),
             "level_targets": torch.tensor([self.levels.index(row["level"]) if self.levels else -1 for row in rows]),

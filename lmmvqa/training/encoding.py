@@ -66,7 +66,9 @@ def encode(data: TrainingData, cache: FeatureCache, workers: int) -> tuple[Train
         logger.warning("Left out: %s", error if path in error else f"{path}: {error}")
 
     def encoded(rows: Dataset) -> Dataset:
-        return rows.select([index for index, key in enumerate(rows["features"]) if key not in errors]).remove_columns("video")
+        return rows.select([index for index, key in enumerate(rows["features"]) if key not in errors]).remove_columns(
+            "video"
+        )
 
     data = data.map(encoded)
     if not len(data.train):
@@ -83,7 +85,8 @@ def _shared(items: list[Any], work: Callable[[list[Any]], list[Any]]) -> list[An
 
 
 def fit_standardizers(model: Any, collator: AnswerCollator, data: TrainingData) -> None:
-    """Measure the statistics of what the projectors see on the training set (on at most 2,000 of its videos, evenly spread)."""
+    """Measure the statistics of what the projectors see on the training set (on at most 2,000 of its videos, evenly
+    spread)."""
     rows = data.train
     column = "features" if collator.cache is not None else "id"
     firsts = list({name: index for index, name in reversed(list(enumerate(rows[column])))}.values())

@@ -39,8 +39,8 @@ PROBED = 64
 
 
 class FeatureCache:
-    """A folder of safetensors files, one a video: `spatial_features` (chunks, tokens, channels) and, with a temporal tower,
-    `temporal_features` (chunks, tokens, channels), in half precision; read through a memory map.
+    """A folder of safetensors files, one a video: `spatial_features` (chunks, tokens, channels) and, with a temporal
+    tower, `temporal_features` (chunks, tokens, channels), in half precision; read through a memory map.
 
     A video is a path, or a mapping with "path" and "bytes" as a row of a data set has it.
     """
@@ -53,8 +53,8 @@ class FeatureCache:
         self._fingerprint = _fingerprint(self.model, processor)
 
     def keys(self, videos: Iterable[Any], workers: int = 1) -> list[str]:
-        """The name of each video's entry: a hash of what it holds and of all that its features depend on. Files are hashed
-        `workers` at once, each once."""
+        """The name of each video's entry: a hash of what it holds and of all that its features depend on. Files are
+        hashed `workers` at once, each once."""
         with ThreadPoolExecutor(workers) as pool:
             jobs: dict[str, Future] = {}
             keys = []
@@ -104,7 +104,8 @@ class FeatureCache:
                 waiting.extend(islice(jobs, 1))
 
     def adopt(self, other: FeatureCache, videos: Iterable[Any]) -> int:
-        """Take the spatial features of entries of `other`, for a model without temporal tokens beside one that has them.
+        """Take the spatial features of entries of `other`, for a model without temporal tokens beside one that has
+        them.
 
         Returns:
             How many entries are new.
@@ -112,8 +113,12 @@ class FeatureCache:
         Raises:
             ValueError: spatial features of the two are not the same, or this model has temporal tokens.
         """
-        if self.model.config.num_temporal_tokens or _spatial_fingerprint(self.model, self.processor) != _spatial_fingerprint(other.model, other.processor):
-            raise ValueError("These models encode key frames differently, or both streams are asked for: encode the videos.")
+        if self.model.config.num_temporal_tokens or _spatial_fingerprint(
+            self.model, self.processor
+        ) != _spatial_fingerprint(other.model, other.processor):
+            raise ValueError(
+                "These models encode key frames differently, or both streams are asked for: encode the videos."
+            )
         videos = list(videos)
         found = 0
         for own, theirs in zip(self.keys(videos), other.keys(videos), strict=True):
@@ -147,7 +152,12 @@ class FeatureCache:
             values += config.num_temporal_tokens * config.temporal_config.feature_size
         needed = round(2 * values * count * fmean(map(self._num_chunks, sample)))
         free = shutil.disk_usage(self.folder).free
-        logger.info("The features of %d videos that are not encoded yet will take about %s in %s.", count, _size(needed), self.folder)
+        logger.info(
+            "The features of %d videos that are not encoded yet will take about %s in %s.",
+            count,
+            _size(needed),
+            self.folder,
+        )
         if needed > free:
             raise OSError(
                 f"The features of {count} videos need about {_size(needed)}, but {self.folder} has {_size(free)} left: name "
@@ -203,12 +213,16 @@ def _size(count: int) -> str:
 
 def _fingerprint(model: PreTrainedModel, processor: Any) -> str:
     """A hash of all that the features of a video depend on."""
-    return _hash(model, processor.video_processor.to_dict(), ("vision_tower", "temporal_tower"), model.config.num_temporal_tokens)
+    return _hash(
+        model, processor.video_processor.to_dict(), ("vision_tower", "temporal_tower"), model.config.num_temporal_tokens
+    )
 
 
 def _spatial_fingerprint(model: PreTrainedModel, processor: Any) -> str:
     """A hash of all that the spatial features depend on."""
-    settings = {name: value for name, value in processor.video_processor.to_dict().items() if not name.startswith("temporal_")}
+    settings = {
+        name: value for name, value in processor.video_processor.to_dict().items() if not name.startswith("temporal_")
+    }
     return _hash(model, settings, ("vision_tower",), 0)
 
 
@@ -218,7 +232,11 @@ def _hash(model: PreTrainedModel, settings: dict[str, Any], towers: tuple[str, .
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
     config = model.config
     shape = (config.vision_feature_layer, temporal_tokens, config.spatial_projector_type == "perceiver")
-    digest.update(json.dumps([*shape, config.num_spatial_tokens, config.spatial_pooling, config.num_frame_statistics, CHUNKING_VERSION]).encode())
+    digest.update(
+        json.dumps(
+            [*shape, config.num_spatial_tokens, config.spatial_pooling, config.num_frame_statistics, CHUNKING_VERSION]
+        ).encode()
+    )
     for tower in towers:
         for name, tensor in sorted(getattr(model, tower, torch.nn.Module()).state_dict().items()):
             digest.update(name.encode())

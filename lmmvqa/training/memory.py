@@ -12,8 +12,9 @@ from modeling_lmmvqa import LmmVqaConfig, LmmVqaForConditionalGeneration
 
 STRATEGIES = ("ddp", "fsdp", "zero3")
 _MASTER, _COMPUTE = 4, 2
-# Bytes that one decoder layer keeps for its backward pass, for each token and channel, in 16 bit and with an attention that does
-# not store its matrix (Korthikanti et al., "Reducing activation recomputation", eq. 2 without the attention term).
+# Bytes that one decoder layer keeps for its backward pass, for each token and channel, in 16 bit and with an attention
+# that does not store its matrix (Korthikanti et al., "Reducing activation recomputation", eq. 2 without the attention
+# term).
 _LAYER_ACTIVATIONS = 34
 
 
@@ -54,8 +55,8 @@ def estimate_memory(
     Args:
         config: of the model; its decoder and towers are taken as bfloat16, what trains as float32.
         trains: as in the settings.
-        strategy: "ddp", "fsdp" (everything float32 shards, computed in bfloat16) or "zero3" (bfloat16 shards, float32 copies of what
-            trains).
+        strategy: "ddp", "fsdp" (everything float32 shards, computed in bfloat16) or "zero3" (bfloat16 shards, float32
+            copies of what trains).
         batch_size: videos on one GPU; each of `seconds` chunks.
     """
     if strategy not in STRATEGIES:
@@ -66,14 +67,20 @@ def estimate_memory(
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     frozen = sum(p.numel() for p in model.parameters()) - trained
     text = config.text_config
-    layer = max(sum(p.numel() for p in module.parameters()) for module in model.modules() if type(module).__name__.endswith("DecoderLayer"))
+    layer = max(
+        sum(p.numel() for p in module.parameters())
+        for module in model.modules()
+        if type(module).__name__.endswith("DecoderLayer")
+    )
     shards = 1 if strategy == "ddp" else gpus
     if strategy == "zero3":
         weights = (_COMPUTE * (trained + frozen) + _MASTER * trained) // shards
     else:
         weights = (_MASTER * trained + (_COMPUTE if strategy == "ddp" else _MASTER) * frozen) // shards
     # Two layers at once: one computes while the next is fetched. The embeddings and the head are not split further.
-    gathered = _MASTER * trained if strategy == "ddp" else _COMPUTE * (2 * layer + 2 * text.vocab_size * text.hidden_size)
+    gathered = (
+        _MASTER * trained if strategy == "ddp" else _COMPUTE * (2 * layer + 2 * text.vocab_size * text.hidden_size)
+    )
     chunks = 1 if config.frame_fusion == "mean" else seconds
     tokens = batch_size * (config.tokens_per_chunk * chunks + 64)
     per_layer = tokens * text.hidden_size

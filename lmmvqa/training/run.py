@@ -18,10 +18,9 @@ from datasets import Dataset
 from transformers import AutoConfig, AutoProcessor, set_seed
 
 import lmmvqa.registration  # noqa: F401 - makes the Auto classes know ours
-from lmmvqa.default_checkpoint import compose_default, default_checkpoint
-from lmmvqa.scoring import load_checkpoint
+from lmmvqa.checkpoints.loading import FRESH_DEFAULT, load_base
 from lmmvqa.training.adapters import make_trainable
-from lmmvqa.training.arguments import FRESH_DEFAULT, LmmVqaTrainingArguments, make_arguments, read_settings
+from lmmvqa.training.arguments import LmmVqaTrainingArguments, make_arguments, read_settings
 from lmmvqa.training.collators import AnswerCollator, ReadOutCollator
 from lmmvqa.training.encoding import encode, fit_standardizers
 from lmmvqa.training.feature_cache import FeatureCache
@@ -34,14 +33,26 @@ logger = logging.getLogger(__name__)
 
 SETTINGS_FILE = "settings.yaml"
 # Settings that may differ when a run goes on: they change what is said and kept, not what is learned.
-_MAY_CHANGE = ("logging", "report_to", "push_to_hub", "hub_", "save_", "disable_tqdm", "run_name", "encoding_workers", "dataloader_num_workers")
+_MAY_CHANGE = (
+    "logging",
+    "report_to",
+    "push_to_hub",
+    "hub_",
+    "save_",
+    "disable_tqdm",
+    "run_name",
+    "encoding_workers",
+    "dataloader_num_workers",
+)
 
 
-def run_training(config: str | os.PathLike, overrides: Mapping[str, Any] | None = None, *, test: bool = True) -> dict[str, float]:
+def run_training(
+    config: str | os.PathLike, overrides: Mapping[str, Any] | None = None, *, test: bool = True
+) -> dict[str, float]:
     """Encode what is not in the cache, train, save, and evaluate on every test split.
 
-    Stopped and started again, it goes on from the last checkpoint in `output_dir`. With `folds` it does so for each fold, in
-    `output_dir/fold_N`, and gives the mean over them.
+    Stopped and started again, it goes on from the last checkpoint in `output_dir`. With `folds` it does so for each
+    fold, in `output_dir/fold_N`, and gives the mean over them.
 
     Args:
         config: a YAML file, or the name of one of our recipes.
@@ -122,12 +133,21 @@ def build_trainer(arguments: LmmVqaTrainingArguments) -> LmmVqaTrainer:
     if arguments.warm_up_epochs and last_checkpoint(arguments.output_dir) is None:
         warm_up_errors = warm_up(model, collator, rated.train, arguments.warm_up_epochs, arguments.seed)
     model = make_trainable(
-        model, arguments.trains, rank=arguments.lora_rank, alpha=arguments.lora_alpha, dropout=arguments.lora_dropout,
-        matrices_only=arguments.muon, seed=arguments.seed,
+        model,
+        arguments.trains,
+        rank=arguments.lora_rank,
+        alpha=arguments.lora_alpha,
+        dropout=arguments.lora_dropout,
+        matrices_only=arguments.muon,
+        seed=arguments.seed,
     )
     if arguments.loss != "answer":
         data = rated
-        collator = ReadOutCollator(**shared, levels=tuple(processor.levels) if "level" in arguments.tasks else (), ends=arguments.loss != "read_out")
+        collator = ReadOutCollator(
+            **shared,
+            levels=tuple(processor.levels) if "level" in arguments.tasks else (),
+            ends=arguments.loss != "read_out",
+        )
     return LmmVqaTrainer(
         model=model,
         args=arguments,
@@ -149,16 +169,9 @@ def _rated(rows: Dataset) -> Dataset:
 def _muon(model: Any, arguments: LmmVqaTrainingArguments) -> torch.optim.Muon:
     matrices = [parameter for parameter in model.parameters() if parameter.requires_grad]
     # With steps as long as those of AdamW, learning rates mean the same.
-    return torch.optim.Muon(matrices, lr=arguments.learning_rate, weight_decay=arguments.weight_decay, adjust_lr_fn="match_rms_adamw")
-
-
-def load_base(name: str | None, device: str | None = None) -> tuple[Any, Any]:
-    """Model and processor that a setting `model` means."""
-    if name == FRESH_DEFAULT:
-        model, processor = compose_default()
-        model.config.name_or_path = model.name_or_path = FRESH_DEFAULT
-        return model.to(device or "cpu"), processor
-    return load_checkpoint(name or str(default_checkpoint()), device)
+    return torch.optim.Muon(
+        matrices, lr=arguments.learning_rate, weight_decay=arguments.weight_decay, adjust_lr_fn="match_rms_adamw"
+    )
 
 
 def open_cache(arguments: LmmVqaTrainingArguments, model: Any, processor: Any) -> FeatureCache:
@@ -169,7 +182,9 @@ def open_cache(arguments: LmmVqaTrainingArguments, model: Any, processor: Any) -
 def _our_config(name: str) -> LmmVqaConfig:
     config = AutoConfig.from_pretrained(name)
     if not isinstance(config, LmmVqaConfig):
-        raise ValueError(f"model={name} is a {config.model_type!r} model and not an LMM-VQA checkpoint: make one with lmmvqa compose.")
+        raise ValueError(
+            f"model={name} is a {config.model_type!r} model and not an LMM-VQA checkpoint: make one with lmmvqa compose."
+        )
     return config
 
 
@@ -188,13 +203,17 @@ def check_same_run(settings: dict[str, Any], output_dir: Path) -> None:
             if before.get(key) != settings.get(key) and not key.startswith(_MAY_CHANGE)
         ]
         if changed:
-            raise ValueError(f"{output_dir} holds a run with other settings: {', '.join(changed)}. Name another output folder, or remove that one.")
+            raise ValueError(
+                f"{output_dir} holds a run with other settings: {', '.join(changed)}. Name another output folder, or remove that one."
+            )
     if PartialState().is_main_process:
         output_dir.mkdir(parents=True, exist_ok=True)
         file.write_text(yaml.safe_dump(settings), encoding="utf-8")
 
 
-def _run_folds(settings: dict[str, Any], arguments: LmmVqaTrainingArguments, origin: str, test: bool) -> dict[str, float]:
+def _run_folds(
+    settings: dict[str, Any], arguments: LmmVqaTrainingArguments, origin: str, test: bool
+) -> dict[str, float]:
     """Each fold as a run of its own, from the same base and the same cache."""
     results = []
     for fold in arguments.folds:

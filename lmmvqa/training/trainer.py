@@ -1,4 +1,5 @@
-"""The trainer: cross-entropy on the answer (paper, section III) or on the read-out, on features that are encoded once."""
+"""The trainer: cross-entropy on the answer (paper, section III) or on the read-out, on features that are encoded
+once."""
 
 from __future__ import annotations
 
@@ -26,7 +27,8 @@ class LmmVqaTrainer(Trainer):
     """`Trainer` that reports losses by task, stops when it diverges, and evaluates with the quality read-out.
 
     Evaluation adds `eval_srcc` and `eval_plcc` with the ratings and `eval_level_accuracy` to the loss, so
-    `metric_for_best_model: srcc` chooses by what the model is for. `lmmvqa.training.run.build_trainer` makes one from arguments.
+    `metric_for_best_model: srcc` chooses by what the model is for. `lmmvqa.training.run.build_trainer` makes one from
+    arguments.
 
     Args:
         tests: test splits by name, for evaluation after training.
@@ -34,7 +36,11 @@ class LmmVqaTrainer(Trainer):
     """
 
     def __init__(
-        self, *args: Any, tests: Mapping[str, Dataset] | None = None, warm_up_errors: Sequence[float] = (), **kwargs: Any
+        self,
+        *args: Any,
+        tests: Mapping[str, Dataset] | None = None,
+        warm_up_errors: Sequence[float] = (),
+        **kwargs: Any,
     ):
         super().__init__(*args, **kwargs)
         self.tests = dict(tests or {})
@@ -48,7 +54,8 @@ class LmmVqaTrainer(Trainer):
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """Cross-entropy: over all tokens of the answers in the global batch, or with what the read-out should be, over all videos."""
+        """Cross-entropy: over all tokens of the answers in the global batch, or with what the read-out should be, over
+        all videos."""
         if "score_targets" in inputs:
             return self._read_out_loss(model, inputs, return_outputs)
         inputs = dict(inputs)
@@ -56,13 +63,17 @@ class LmmVqaTrainer(Trainer):
         loss, outputs = super().compute_loss(model, inputs, return_outputs=True, num_items_in_batch=num_items_in_batch)
         if model.training:
             losses, kept = token_losses(outputs.logits, inputs["labels"])
-            self.throughput.count(len(tasks), inputs["attention_mask"].sum(), losses[kept], tasks[:, None].expand_as(kept)[kept])
+            self.throughput.count(
+                len(tasks), inputs["attention_mask"].sum(), losses[kept], tasks[:, None].expand_as(kept)[kept]
+            )
         return (loss, outputs) if return_outputs else loss
 
     def _read_out_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool) -> Any:
         """Cross-entropy of the probabilities of all allowed answers with their targets, the tasks added."""
         inputs = dict(inputs)
-        answers, score_targets, level_targets = (inputs.pop(name) for name in ("answers", "score_targets", "level_targets"))
+        answers, score_targets, level_targets = (
+            inputs.pop(name) for name in ("answers", "score_targets", "level_targets")
+        )
         outputs = model(**inputs)
         if self.args.loss == "words":
             score_targets = self._word_targets(outputs.video_hidden_states)
@@ -129,7 +140,9 @@ class LmmVqaTrainer(Trainer):
         return gather_object(predictions)[: len(rows)] if self.accelerator.num_processes > 1 else predictions
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        broken = [name for name, weight in model.named_parameters() if weight.requires_grad and not weight.isfinite().all()]
+        broken = [
+            name for name, weight in model.named_parameters() if weight.requires_grad and not weight.isfinite().all()
+        ]
         if broken:
             raise DivergedError(
                 f"Training diverged: {broken[0]} is not finite after step {self.state.global_step}, so no checkpoint is written. Last "
@@ -143,7 +156,16 @@ class LmmVqaTrainer(Trainer):
             return
         arguments, adapter = self.args, self.args.trains != "projectors+decoder"
         config = self.accelerator.unwrap_model(self.model).config
-        shown = ("trains", "tasks", "data_fraction", "num_train_epochs", "learning_rate", "weight_decay", "warmup_steps", "seed")
+        shown = (
+            "trains",
+            "tasks",
+            "data_fraction",
+            "num_train_epochs",
+            "learning_rate",
+            "weight_decay",
+            "warmup_steps",
+            "seed",
+        )
         training_card(
             repository=self.hub_model_id or arguments.output_dir,
             base=arguments.model or config.name_or_path,
@@ -151,7 +173,12 @@ class LmmVqaTrainer(Trainer):
             results=self._last_results(),
             adapter=adapter,
             what=f"with its {arguments.trains.replace('projectors+', 'projectors and ').replace('lora', 'low-rank updates of its decoder')} trained",
-            settings={name: getattr(arguments, name) for name in shown} | {"global batch": arguments.train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size},
+            settings={name: getattr(arguments, name) for name in shown}
+            | {
+                "global batch": arguments.train_batch_size
+                * arguments.gradient_accumulation_steps
+                * arguments.world_size
+            },
         ).save(Path(arguments.output_dir) / "README.md")
 
     def _last_results(self) -> dict[str, dict[str, float]]:

@@ -34,8 +34,8 @@ FEATURES = datasets.Features(
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Rows of `FEATURES`; `validation` is None and `tests` (by name, such as "test" or "konvid_1k_test") empty where the
-    sources have none. `validation` is None too where nothing is validated: nothing is encoded in vain."""
+    """Rows of `FEATURES`; `validation` is None and `tests` (by name, such as "test" or "konvid_1k_test") empty where
+    the sources have none. `validation` is None too where nothing is validated: nothing is encoded in vain."""
 
     train: datasets.Dataset
     validation: datasets.Dataset | None
@@ -74,7 +74,9 @@ def load_training_data(arguments: LmmVqaTrainingArguments) -> TrainingData:
             held = _drawn(kept, "validation", arguments.validation_fraction)
             validation.append(kept.select(held))
             kept = kept.select(sorted(set(range(len(kept))) - set(held)))
-        train.append(kept.select(_drawn(kept, "data", arguments.data_fraction)) if arguments.data_fraction < 1 else kept)
+        train.append(
+            kept.select(_drawn(kept, "data", arguments.data_fraction)) if arguments.data_fraction < 1 else kept
+        )
         tests |= {split if len(sources) == 1 else f"{name}_{split}": part for split, part in rows.items()}
     data = TrainingData(
         train=datasets.concatenate_datasets(train),
@@ -105,7 +107,9 @@ def _load(source: DataSource, tasks: str) -> datasets.DatasetDict:
     # A missing configuration, an option that a builder doesn't have and a broken file are errors of unrelated kinds.
     except Exception as error:
         cause = error.__cause__ or error
-        raise ValueError(f"The data set {source.dataset} ({source.data_dir or source.dataset}) can't be loaded: {cause}") from error
+        raise ValueError(
+            f"The data set {source.dataset} ({source.data_dir or source.dataset}) can't be loaded: {cause}"
+        ) from error
 
 
 def _names(sources: list[DataSource]) -> list[str]:
@@ -140,7 +144,9 @@ def _as_video(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [
         {
             "role": message["role"],
-            "content": [block | {"type": "video"} if block["type"] == "image" else block for block in message["content"]],
+            "content": [
+                block | {"type": "video"} if block["type"] == "image" else block for block in message["content"]
+            ],
         }
         for message in messages
     ]

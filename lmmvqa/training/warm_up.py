@@ -1,7 +1,8 @@
 """Projectors before they learn through the decoder: their tokens learn to say good or poor in the decoder's own words.
 
-A step through a decoder takes seconds on a processor, so that a projector that starts from noise learns from few of them. Without it
-the same projector sees every video dozens of times within minutes, and the decoder then has to learn only to read a direction.
+A step through a decoder takes seconds on a processor, so that a projector that starts from noise learns from few of
+them. Without it the same projector sees every video dozens of times within minutes, and the decoder then has to learn
+only to read a direction.
 """
 
 from __future__ import annotations
@@ -33,10 +34,10 @@ SQUARED_BELOW = 10.0
 def warm_up(model: Any, collator: AnswerCollator, rows: Any, epochs: int, seed: int = 0) -> list[float]:
     """Train the projectors of a model on features, without a pass through its decoder.
 
-    Each stream's tokens have a mean cosine with the direction from the worst level word's embedding to the best one's; the logistic
-    function makes it a probability, and the product over the streams is the score: a video is good when its pictures are and its motion
-    is. The words are a pair of antonyms as in CLIP-IQA (Wang et al., "Exploring CLIP for assessing the look and feel of images"); not
-    in the paper, whose projectors learn through the decoder alone.
+    Each stream's tokens have a mean cosine with the direction from the worst level word's embedding to the best one's;
+    the logistic function makes it a probability, and the product over the streams is the score: a video is good when
+    its pictures are and its motion is. The words are a pair of antonyms as in CLIP-IQA (Wang et al., "Exploring CLIP
+    for assessing the look and feel of images"); not in the paper, whose projectors learn through the decoder alone.
 
     Args:
         model: a `LmmVqaForConditionalGeneration`; its projectors are changed.
@@ -47,7 +48,9 @@ def warm_up(model: Any, collator: AnswerCollator, rows: Any, epochs: int, seed: 
     Returns:
         Of each epoch, the mean absolute error in points, as the projectors were when they saw a video.
     """
-    parts = [getattr(model.model, name).float().requires_grad_(True) for name in PROJECTORS if hasattr(model.model, name)]
+    parts = [
+        getattr(model.model, name).float().requires_grad_(True) for name in PROJECTORS if hasattr(model.model, name)
+    ]
     parameters = [parameter for part in parts for parameter in part.parameters()]
     direction = word_direction(model, collator.processor)
     ratings = expected_answer(torch.tensor(rows["score"][:]), collator.calibration).float().to(direction.device)
@@ -62,7 +65,9 @@ def warm_up(model: Any, collator: AnswerCollator, rows: Any, epochs: int, seed: 
         errors = []
         for batch in torch.randperm(len(rows), generator=random).split(BATCH_SIZE):
             videos = collator.video_inputs([{"features": names[index]} for index in batch])
-            predicted = word_scores(model.model, {name: value.to(direction.device) for name, value in videos.items()}, direction)
+            predicted = word_scores(
+                model.model, {name: value.to(direction.device) for name, value in videos.items()}, direction
+            )
             loss = nn.functional.smooth_l1_loss(predicted, ratings[batch], beta=SQUARED_BELOW)
             loss.backward()
             nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -76,7 +81,8 @@ def warm_up(model: Any, collator: AnswerCollator, rows: Any, epochs: int, seed: 
 
 
 def word_scores(model: Any, videos: dict[str, torch.Tensor], direction: torch.Tensor) -> torch.Tensor:
-    """(videos,) scores in 0 to 100 that the tokens of a `LmmVqaModel` say along a direction of word embeddings (hidden size,)."""
+    """(videos,) scores in 0 to 100 that the tokens of a `LmmVqaModel` say along a direction of word embeddings (hidden
+    size,)."""
     return token_scores(model.project_features(**videos), model.config, direction)
 
 
@@ -85,17 +91,26 @@ def token_scores(videos: Sequence[torch.Tensor], config: Any, direction: torch.T
     scores = []
     for tokens in videos:
         chunks = nn.functional.cosine_similarity(tokens, direction, dim=-1).unflatten(0, (-1, config.tokens_per_chunk))
-        streams = [part.mean() for part in chunks.split([config.num_spatial_tokens, config.num_temporal_tokens], dim=1) if part.numel()]
+        streams = [
+            part.mean()
+            for part in chunks.split([config.num_spatial_tokens, config.num_temporal_tokens], dim=1)
+            if part.numel()
+        ]
         scores.append(MAX_SCORE * torch.sigmoid(SHARPNESS * torch.stack(streams)).prod())
     return torch.stack(scores)
 
 
 @torch.no_grad()
 def word_direction(model: Any, processor: Any) -> torch.Tensor:
-    """(hidden size,) from the embedding of the worst level word to that of the best; of a word of several tokens, their mean."""
+    """(hidden size,) from the embedding of the worst level word to that of the best; of a word of several tokens, their
+    mean."""
     embeddings = model.get_input_embeddings()
     worst, *_, best = (
-        embeddings(torch.tensor(processor.tokenizer(level, add_special_tokens=False)["input_ids"], device=embeddings.weight.device))
+        embeddings(
+            torch.tensor(
+                processor.tokenizer(level, add_special_tokens=False)["input_ids"], device=embeddings.weight.device
+            )
+        )
         for level in processor.levels
     )
     return best.float().mean(0) - worst.float().mean(0)

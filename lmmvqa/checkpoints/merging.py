@@ -1,0 +1,39 @@
+"""An adapter and its base as one full checkpoint."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from peft import PeftConfig
+from transformers import AutoProcessor
+
+from lmmvqa.checkpoints.adapters import merge_adapter
+from lmmvqa.checkpoints.loading import load_base
+
+
+def merge(adapter: str | os.PathLike, output: str | os.PathLike, *, share: float = 1.0) -> None:
+    """An output of `lmmvqa train` and its base, as one full checkpoint.
+
+    Args:
+        share: as `merge_adapter` takes it.
+
+    Raises:
+        FileNotFoundError: `adapter` is no such output, or its base is gone.
+        FileExistsError: `output` holds something.
+    """
+    if not (Path(adapter) / "adapter_config.json").is_file():
+        raise FileNotFoundError(
+            f"{adapter} holds no adapter_config.json: name an output of `lmmvqa train`; one with trains: "
+            "projectors+decoder is a full checkpoint already."
+        )
+    if Path(output).exists() and any(Path(output).iterdir()):
+        raise FileExistsError(f"{output} is not an empty folder: name a new one.")
+    base = PeftConfig.from_pretrained(adapter).base_model_name_or_path
+    if os.path.isabs(base) and not os.path.isdir(base):
+        raise FileNotFoundError(
+            f"{adapter} was trained on {base}, which is gone: put it back, or name its place in adapter_config.json."
+        )
+    model, _ = load_base(base)
+    merge_adapter(model, adapter, share=share).save_pretrained(output)
+    AutoProcessor.from_pretrained(adapter).save_pretrained(output)

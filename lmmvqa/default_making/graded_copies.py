@@ -1,0 +1,530 @@
+"""A ladder of distortions: clean contents in, graded copies with a VMAF rating out.
+
+Rated video sets cannot be redistributed, so the default checkpoint learns from copies of clean contents that we
+distort ourselves. Each copy is rated with VMAF against its source, frame by frame. VMAF is a prediction of opinion,
+not opinion: everything downstream says VMAF, never MOS, and reports each family of distortions by itself, because
+VMAF sees a temporal fault only through the motion that it displaces.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import logging
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+
+logger = logging.getLogger(__name__)
+
+WIDTH, HEIGHT, SECONDS = 640, 360, 2
+PHOTOGRAPH_FPS = 25
+# Of final frames, in width and height: what a window of two moves over.
+CANVAS = 3
+PHOTOGRAPH_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
+VIDEO_SUFFIXES = {".mp4", ".mkv", ".mov", ".avi", ".webm", ".ts", ".mpg"}
+NUM_FOLDS = 5
+SPLITS = {0: "test", 1: "validation"}
+COLUMNS = (
+    "video",
+    "mos",
+    "split",
+    "fold",
+    "content",
+    "kind",
+    "family",
+    "rung",
+    "severity",
+    "second_rating",
+    "second_rating_kind",
+)
+
+_X264 = ("-c:v", "libx264", "-preset", "medium", "-crf")
+# Copies whose fault is in the picture, not in the coding, are stored with a rate factor at which x264 adds nothing
+# that VMAF or an eye would see.
+TRANSPARENT_CRF = 12
+_TRANSPARENT = ("-c:v", "libx264", "-preset", "veryfast", "-crf", str(TRANSPARENT_CRF))
+
+
+@dataclass(frozen=True)
+class Rung:
+    """One step of the ladder.
+
+    Args:
+        span: `severity` is drawn per content from here, so that ratings fill the scale.
+        filters: ffmpeg's filters for a severity and the name of the content, which seeds what is random.
+        encoder: ffmpeg's encoder arguments for a severity.
+        group: of the rungs of a group each content gets only some (`DRAWN`); "" is for every content.
+        second_rating: "psnr_hvs" where VMAF is blind to the fault, "fresh_frames" where it sees it only through motion.
+    """
+
+    name: str
+    family: str
+    span: tuple[float, float]
+    filters: Callable[[float, str], str] = lambda severity, content: "null"
+    encoder: Callable[[float], tuple[str, ...]] = lambda severity: _TRANSPARENT
+    whole_steps: bool = False
+    group: str = ""
+    second_rating: str = ""
+
+
+def _rescale(factor: float, _: str = "") -> str:
+    width, height = (round(side / factor / 2) * 2 for side in (WIDTH, HEIGHT))
+    return f"scale={width}:{height}:flags=bicubic,scale={WIDTH}:{HEIGHT}:flags=bicubic"
+
+
+def _x264(crf: float) -> tuple[str, ...]:
+    return (*_X264, f"{crf:.1f}")
+
+
+def _x265(crf: float) -> tuple[str, ...]:
+    return (
+        "-c:v",
+        "libx265",
+        "-preset",
+        "fast",
+        "-x265-params",
+        "log-level=error:pools=1",
+        "-tag:v",
+        "hvc1",
+        "-crf",
+        f"{crf:.1f}",
+    )
+
+
+def _vp9(crf: float) -> tuple[str, ...]:
+    return ("-c:v", "libvpx-vp9", "-deadline", "good", "-cpu-used", "5", "-b:v", "0", "-crf", f"{crf:.0f}")
+
+
+def _av1(crf: float) -> tuple[str, ...]:
+    return ("-c:v", "libsvtav1", "-preset", "9", "-svtav1-params", "lp=1", "-crf", f"{crf:.0f}")
+
+
+def _mpeg4(quantizer: float) -> tuple[str, ...]:
+    return ("-c:v", "mpeg4", "-qscale:v", f"{quantizer:.0f}", "-g", "25")
+
+
+def _noise(strength: float, content: str) -> str:
+    return f"noise=alls={strength:.0f}:allf=t:all_seed={int(_draw(content, 'noise') * 1e6)}"
+
+
+def _banding(step: float, _: str) -> str:
+    quantized = f"floor(val/{step:.1f})*{step:.1f}+{step / 2:.1f}"
+    return f"lutyuv=y='{quantized}':u='{quantized}':v='{quantized}'"
+
+
+def _hold(frames: float, _: str = "") -> str:
+    """Show every n-th frame only, each for the time of n frames: what a starved player or camera does."""
+    return "shuffleframes=" + " ".join(["0"] * int(frames))
+
+
+def _leave_out(lost: Iterable[int]) -> str:
+    """The frames of these numbers are lost; the one before stays on the screen for their time."""
+    return "select='not(" + "+".join(f"eq(n,{frame})" for frame in lost) + ")',fps=source_fps"
+
+
+def _drop(share: float, content: str) -> str:
+    return _leave_out([frame for frame in range(1, 30 * SECONDS) if _draw(content, "drop", str(frame)) < share] or [1])
+
+
+def _freeze(seconds: float, content: str) -> str:
+    start = 0.2 + (SECONDS - 0.4 - seconds) * _draw(content, "freeze")
+    return f"select='not(between(t,{start:.3f},{start + seconds:.3f}))',fps=source_fps"
+
+
+def _flicker(amplitude: float, content: str) -> str:
+    return f"eq=brightness='{amplitude:.3f}*sin({2 * 3.14159 * (4 + 6 * _draw(content, 'flicker')):.3f}*t)':eval=frame"
+
+
+RUNGS = (
+    Rung("near_lossless", "codec", (12, 12), encoder=_x264),
+    Rung("x264_light", "codec", (24, 30), encoder=_x264),
+    Rung("x264_medium", "codec", (31, 37), encoder=_x264),
+    Rung("x264_strong", "codec", (38, 44), encoder=_x264),
+    Rung("x264_extreme", "codec", (45, 51), encoder=_x264),
+    Rung("x265_light", "codec", (28, 39), encoder=_x265, group="codec light"),
+    Rung("vp9_light", "codec", (36, 52), encoder=_vp9, group="codec light"),
+    Rung("av1_light", "codec", (38, 53), encoder=_av1, group="codec light"),
+    Rung("x265_strong", "codec", (40, 51), encoder=_x265, group="codec strong"),
+    Rung("vp9_strong", "codec", (53, 63), encoder=_vp9, group="codec strong"),
+    Rung("av1_strong", "codec", (54, 63), encoder=_av1, group="codec strong"),
+    Rung("rescale_light", "spatial", (1.5, 2.5), _rescale, group="sharpness"),
+    Rung("rescale_strong", "spatial", (3, 6), _rescale, group="sharpness"),
+    Rung("blur_light", "spatial", (0.5, 1.6), lambda sigma, _: f"gblur=sigma={sigma:.2f}", group="sharpness"),
+    Rung("blur", "spatial", (0.8, 4), lambda sigma, _: f"gblur=sigma={sigma:.2f}", group="sharpness"),
+    Rung("noise", "noise", (8, 45), _noise, group="artefact", second_rating="psnr_hvs"),
+    Rung("banding", "banding", (16, 64), _banding, group="artefact", second_rating="psnr_hvs"),
+    Rung("blocking", "spatial", (6, 31), encoder=_mpeg4, group="artefact"),
+    Rung(
+        "dark",
+        "exposure",
+        (20, 90),
+        lambda d, _: f"lutyuv=y='clip(val-{d:.0f},16,235)'",
+        group="exposure",
+        second_rating="psnr_hvs",
+    ),
+    Rung(
+        "bright",
+        "exposure",
+        (20, 90),
+        lambda d, _: f"lutyuv=y='clip(val+{d:.0f},16,235)'",
+        group="exposure",
+        second_rating="psnr_hvs",
+    ),
+    Rung(
+        "flat",
+        "exposure",
+        (0.4, 0.85),
+        lambda c, _: f"lutyuv=y='(val-128)*{c:.2f}+128'",
+        group="exposure",
+        second_rating="psnr_hvs",
+    ),
+    Rung("stutter_light", "temporal", (2, 3), _hold, whole_steps=True, group="stutter", second_rating="fresh_frames"),
+    Rung("stutter_strong", "temporal", (4, 8), _hold, whole_steps=True, group="stutter", second_rating="fresh_frames"),
+    Rung("drop", "temporal", (0.1, 0.6), _drop, group="fault", second_rating="fresh_frames"),
+    Rung("freeze", "temporal", (0.3, 1.4), _freeze, group="fault", second_rating="fresh_frames"),
+    Rung("flicker", "flicker", (0.03, 0.2), _flicker, group="fault", second_rating="psnr_hvs"),
+    Rung("rescale_x264", "pair", (30, 40), lambda _, __: _rescale(2), _x264, group="pair"),
+    Rung("noise_x264", "pair", (26, 40), lambda _, content: _noise(20, content), _x264, group="pair"),
+    Rung("stutter_x264", "pair", (30, 42), lambda _, __: _hold(3), _x264, group="pair"),
+)
+# How many rungs of a group a content gets, drawn by its name.
+DRAWN = {
+    "codec light": 1,
+    "codec strong": 1,
+    "sharpness": 3,
+    "artefact": 2,
+    "exposure": 1,
+    "stutter": 1,
+    "fault": 2,
+    "pair": 2,
+}
+# And how many of those a photograph keeps: for the same time, other contents teach more than more copies of one.
+PHOTOGRAPH_COPIES = 12
+# Photographs have little that is soft by nature (sky, fog, water, dark), and what learned from few of these takes them
+# for blurred. So one that is learned from gives a second view, of its calmest part, if that has this many of its own
+# pixels to one of the view (softness must not come from enlarging) and a luma deviation of this much (of 255) over the
+# frame.
+CALM_OVERSAMPLING, CALM_DEVIATION = 1.15, 8
+
+
+@dataclass(frozen=True)
+class Content:
+    """A clean source: a real video, or a photograph that becomes a slow pan or zoom (over its calmest part only, if
+    `calm`)."""
+
+    path: Path
+    calm: bool = False
+
+    @property
+    def name(self) -> str:
+        """Of the folder of its copies, and what its rungs are drawn by."""
+        return f"{self.path.stem}_calm" if self.calm else self.path.stem
+
+    @property
+    def kind(self) -> str:
+        return "photograph" if self.path.suffix.lower() in PHOTOGRAPH_SUFFIXES else "video"
+
+
+def build_ladder(sources: Iterable[Path], output: Path, *, workers: int = 2) -> Path:
+    """Make every rung of every content and rate it.
+
+    Args:
+        sources: videos and photographs, or folders of them.
+        output: folder for `<content>/<rung>.mp4` and `ratings.csv` (columns `COLUMNS`; `mos` holds the mean VMAF,
+            0 to 100). A run that was stopped goes on where it was.
+        workers: copies made at once, each on one core.
+
+    Returns:
+        The path of `ratings.csv`. Contents are dealt to `NUM_FOLDS` folds by a hash of their names; fold 0 has the
+        split "test", fold 1 "validation". All copies of one content are in one fold; large photographs of the split
+        "train" are there as two views under one content, whole and calmest part (`<content>_calm/`).
+
+    Raises:
+        FileNotFoundError: there is no content in `sources`.
+        RuntimeError: some contents could not be made into copies; all others are in `ratings.csv`.
+    """
+    contents = sorted(find_contents(sources), key=lambda content: content.name)
+    if not contents:
+        raise FileNotFoundError(f"No video or photograph found in {', '.join(map(str, sources))}.")
+    output.mkdir(parents=True, exist_ok=True)
+    with ThreadPoolExecutor(workers) as pool:
+        outcomes = list(pool.map(lambda content: _make_content(content, output), contents))
+    ratings = output / "ratings.csv"
+    with ratings.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        writer.writeheader()
+        for content, (rows, _) in zip(contents, outcomes, strict=True):
+            writer.writerows({**row, "split": _split(content), "fold": content_fold(content)} for row in rows)
+    if failures := [
+        f"{content.path}: {error}" for content, (_, error) in zip(contents, outcomes, strict=True) if error
+    ]:
+        raise RuntimeError(
+            f"{len(failures)} of {len(contents)} contents failed, the others are in {ratings}:\n" + "\n".join(failures)
+        )
+    if empty := {"train", *SPLITS.values()} - {_split(content) for content in contents}:
+        logger.warning(
+            "No content for the splits %s: a content's split goes by its name, so a dozen contents or more fill all.",
+            ", ".join(sorted(empty)),
+        )
+    logger.info("%d copies of %d contents in %s", sum(len(rows) for rows, _ in outcomes), len(contents), ratings)
+    return ratings
+
+
+def find_contents(sources: Iterable[Path]) -> Iterable[Content]:
+    for source in sources:
+        files = sorted(source.rglob("*")) if source.is_dir() else [source]
+        yield from (Content(file) for file in files if file.suffix.lower() in PHOTOGRAPH_SUFFIXES | VIDEO_SUFFIXES)
+
+
+def seed_of(*key: str) -> int:
+    """64 bits that depend on the key alone, so that what is drawn by it is the same on every machine."""
+    return int.from_bytes(hashlib.sha256("/".join(key).encode()).digest()[:8], "big")
+
+
+def _draw(*key: str) -> float:
+    """A number in [0, 1) that depends on the key alone."""
+    return seed_of(*key) / 2**64
+
+
+def content_fold(content: Content) -> int:
+    """Depends on the name alone, so that no content changes its fold when others are added."""
+    return int(NUM_FOLDS * _draw("fold", content.path.stem))
+
+
+def _split(content: Content) -> str:
+    return SPLITS.get(content_fold(content), "train")
+
+
+def _rungs(content: Content) -> list[Rung]:
+    """The rungs that this content gets."""
+    rungs = [rung for rung in RUNGS if not rung.group]
+    for group, count in DRAWN.items():
+        candidates = [rung for rung in RUNGS if rung.group == group]
+        rungs += sorted(candidates, key=lambda rung: _draw("rung", content.name, rung.name))[:count]
+    if content.kind == "photograph":
+        rungs = sorted(rungs, key=lambda rung: _draw("kept", content.name, rung.name))[:PHOTOGRAPH_COPIES]
+    return rungs
+
+
+def _views(content: Content) -> list[Content]:
+    """The content, and what else is shown of it. A copy that is tested on is of a whole photograph."""
+    calm = content.kind == "photograph" and _split(content) == "train"
+    return [content, replace(content, calm=True)] if calm else [content]
+
+
+def _make_content(content: Content, output: Path) -> tuple[list[dict[str, str]], str]:
+    """All copies of a content; those that could be made, and what went wrong."""
+    rows: list[dict[str, str]] = []
+    try:
+        for view in _views(content):
+            if _make_reference(view, output):
+                for rung in _rungs(view):
+                    rows.append(_make_rung(view, rung, output))
+    except (RuntimeError, OSError) as error:
+        return rows, str(error)
+    logger.info("%s: VMAF %s", content.name, " ".join(f"{row['rung']} {float(row['mos']):.0f}" for row in rows))
+    return rows, ""
+
+
+def run_ffmpeg(*arguments: str) -> str:
+    import imageio_ffmpeg
+
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-nostdin", "-hide_banner", "-y", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+    if done.returncode:
+        raise RuntimeError(f"ffmpeg failed on {' '.join(arguments)}:\n{done.stderr[-2000:]}")
+    return done.stderr
+
+
+def _duration(path: Path) -> float:
+    import av
+
+    with av.open(str(path)) as container:
+        return (container.duration or 0) / av.time_base
+
+
+def _make_reference(content: Content, output: Path) -> bool:
+    """What copies are made of and rated against, if it is not there yet.
+
+    Returns:
+        Whether there is such a view: not of a photograph without a calm part that is large enough and not plain.
+    """
+    reference = output / content.name / "reference.mkv"
+    if not reference.exists():
+        place = _calmest_part(content.path) if content.calm else (CANVAS, 0.5, 0.5)
+        if place is None:
+            return False
+        reference.parent.mkdir(exist_ok=True)
+        _write_reference(content, place, reference)
+    return not content.calm or _luma_deviation(reference) >= CALM_DEVIATION
+
+
+def _write_reference(content: Content, place: tuple[float, float, float], reference: Path) -> None:
+    """Cut `SECONDS` from the middle (or pan over that place of the photograph) at 640 x 360, kept without loss."""
+    if content.kind == "photograph":
+        cut = ("-i", str(content.path))
+        zoom, left, top = place
+        width, height = (2 * round(zoom * size / 2) for size in (WIDTH, HEIGHT))
+        # The window moves over a canvas of twice the final size, so that motion is smooth to half a pixel.
+        frame = (
+            f"scale={width}:{height}:force_original_aspect_ratio=increase:flags=lanczos,"
+            f"crop={CANVAS * WIDTH}:{CANVAS * HEIGHT}:x='(iw-ow)*{left:.4f}':y='(ih-oh)*{top:.4f}',"
+            f"format=yuv420p,loop=loop={PHOTOGRAPH_FPS * SECONDS - 1}:size=1,"
+            f"setpts=N/{PHOTOGRAPH_FPS}/TB,{_camera(content.name)},scale={WIDTH}:{HEIGHT}:flags=lanczos"
+        )
+        rate = ("-r", str(PHOTOGRAPH_FPS))
+    else:
+        start = max(0.0, (_duration(content.path) - SECONDS) / 2)
+        cut = ("-ss", f"{start:.3f}", "-t", str(SECONDS), "-i", str(content.path))
+        frame = f"scale={WIDTH}:{HEIGHT}:force_original_aspect_ratio=increase:flags=lanczos,crop={WIDTH}:{HEIGHT}"
+        rate = ()
+    partial = reference.with_suffix(".partial.mkv")
+    run_ffmpeg(
+        *cut,
+        "-an",
+        "-vf",
+        f"{frame},setsar=1,format=yuv420p",
+        "-fps_mode",
+        "cfr",
+        *rate,
+        "-threads",
+        "1",
+        "-c:v",
+        "libx264",
+        "-preset",
+        "ultrafast",
+        "-qp",
+        "0",
+        str(partial),
+    )
+    partial.rename(reference)
+
+
+def _calmest_part(photograph: Path) -> tuple[float, float, float] | None:
+    """Where in a photograph the canvas that the window moves over has least local contrast.
+
+    Returns:
+        Size of the whole photograph, in final frames, where that canvas is `CANVAS` of these; and the corner of the
+        canvas, as shares of what is left of the width and height. None for a photograph that is too small.
+    """
+    import numpy as np
+    from PIL import Image, ImageOps
+
+    with Image.open(photograph) as picture:
+        luma = ImageOps.exif_transpose(picture).convert("L")
+    size = min(luma.width / WIDTH, luma.height / HEIGHT)
+    zoom = 2 * size / CALM_OVERSAMPLING
+    if zoom < CANVAS + 1:
+        return None
+    cells = [round(side * zoom / size / 16) for side in (luma.height, luma.width)]
+    small = np.asarray(luma.resize((4 * cells[1], 4 * cells[0]), Image.Resampling.BOX), np.float64)
+    contrast = np.abs(np.diff(small, axis=0, append=small[-1:])) + np.abs(np.diff(small, axis=1, append=small[:, -1:]))
+    # By logarithms, so that one sharp edge does not outweigh a calm sky.
+    activity = np.log(contrast.reshape(cells[0], 4, cells[1], 4).mean((1, 3)) + 0.1)
+    window = (CANVAS * HEIGHT // 16, CANVAS * WIDTH // 16)
+    found = np.lib.stride_tricks.sliding_window_view(activity, window).mean((2, 3))
+    top, left = np.unravel_index(found.argmin(), found.shape)
+    return zoom, left / max(1, found.shape[1] - 1), top / max(1, found.shape[0] - 1)
+
+
+def _luma_deviation(video: Path) -> float:
+    """Standard deviation over the first frame, of 255."""
+    import av
+
+    with av.open(str(video)) as container:
+        return float(next(container.decode(video=0)).to_ndarray(format="gray").std())
+
+
+def _camera(name: str) -> str:
+    """A slow pan or zoom that ends in a window of twice the final size."""
+    width, height = 2 * WIDTH, 2 * HEIGHT
+    if _draw("zoom", name) < 1 / 3:
+        progress = f"t/{SECONDS}" if _draw("inwards", name) < 0.5 else f"(1-t/{SECONDS})"
+        factor = f"(0.7+{0.05 + 0.25 * _draw('speed', name):.3f}*{progress})"
+        return f"scale=w='2*trunc(iw*{factor}/2)':h='2*trunc(ih*{factor}/2)':eval=frame:flags=bicubic,crop={width}:{height}"
+    places = []
+    for axis in "xy":
+        travel = (0.1 + 0.6 * _draw("travel", axis, name)) * (1 if _draw("direction", axis, name) < 0.5 else -1)
+        places.append(f"{(1 - travel) / 2:.3f}+({travel:.3f})*t/{SECONDS}")
+    return f"crop={width}:{height}:x='(iw-ow)*({places[0]})':y='(ih-oh)*({places[1]})'"
+
+
+def _make_rung(content: Content, rung: Rung, output: Path) -> dict[str, str]:
+    folder = output / content.name
+    record = folder / f"{rung.name}.json"
+    if record.exists():
+        return json.loads(record.read_text())
+    low, high = rung.span
+    severity = low + (high - low) * _draw(content.name, rung.name)
+    if rung.whole_steps:
+        severity = low + int((high - low + 1) * _draw(content.name, rung.name))
+    reference, copy = folder / "reference.mkv", folder / f"{rung.name}.mp4"
+    run_ffmpeg(
+        "-i",
+        str(reference),
+        "-vf",
+        rung.filters(severity, content.name),
+        "-fps_mode",
+        "cfr",
+        "-threads",
+        "1",
+        "-pix_fmt",
+        "yuv420p",
+        *rung.encoder(severity),
+        str(copy),
+    )
+    metrics = compare(copy, reference, features=("psnr_hvs",) if rung.second_rating == "psnr_hvs" else ())
+    second = fresh_frames(copy) if rung.second_rating == "fresh_frames" else metrics.get(rung.second_rating, "")
+    row = {
+        "video": f"{content.name}/{rung.name}.mp4",
+        "mos": f"{metrics['vmaf']:.3f}",
+        "content": content.path.stem,
+        "kind": content.kind,
+        "family": rung.family,
+        "rung": rung.name,
+        "severity": f"{severity:.3f}",
+        "second_rating": f"{second:.3f}" if second != "" else "",
+        "second_rating_kind": rung.second_rating,
+    }
+    record.write_text(json.dumps(row))
+    return row
+
+
+def compare(copy: Path, reference: Path, features: Iterable[str] = ()) -> dict[str, float]:
+    """Means over the frames of a copy against its reference: "vmaf" (0 to 100) and the `features` of libvmaf that are
+    asked for, such as "psnr_hvs" (dB). Both videos must have the same size, frame rate and first frame."""
+    with tempfile.TemporaryDirectory() as folder:
+        log = Path(folder) / "vmaf.json"
+        wanted = ":feature=" + "|".join(f"name={feature}" for feature in features) if features else ""
+        # Frames are paired by number: containers round time stamps differently, and a pair off by one frame looks
+        # like a distortion.
+        run_ffmpeg(
+            "-i",
+            str(copy),
+            "-i",
+            str(reference),
+            "-lavfi",
+            f"[0:v]settb=1/25,setpts=N[a];[1:v]settb=1/25,setpts=N[b];"
+            f"[a][b]libvmaf=log_fmt=json:log_path={log}:n_threads=1:shortest=1{wanted}",
+            "-f",
+            "null",
+            "-",
+        )
+        return {name: pooled["mean"] for name, pooled in json.loads(log.read_text())["pooled_metrics"].items()}
+
+
+def fresh_frames(copy: Path) -> float:
+    """Percentage of frames that show another picture than the frame before (mean luma difference above 0.2 of 255)."""
+    import av
+    import numpy as np
+
+    with av.open(str(copy)) as container:
+        luma = [frame.to_ndarray(format="gray")[::2, ::2].astype(np.int16) for frame in container.decode(video=0)]
+    moved = [np.abs(after - before).mean() > 0.2 for before, after in pairwise(luma)]
+    return 100 * sum(moved) / max(1, len(moved))

@@ -1,0 +1,127 @@
+"""Undoes the shrinkage of a model's scores, and makes its interval hold and its levels as sure as they are right, on
+videos that it did not learn from.
+
+The expectation of an uncertain answer lies nearer to the middle of the scale than the rating does. The map from
+expected answers to ratings is found by matching quantiles, so that scores are spread as ratings are.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import torch
+from scipy.optimize import minimize_scalar
+
+from modeling_lmmvqa.quality_readout import INTERVAL_TAIL, read_out
+
+# Quantiles of the answers and of the ratings that are matched. The extremes of a few hundred videos are chance.
+QUANTILES = (0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
+# In points: equal ratings, or equal answers, would make the map flat or a step, and it must stay a ranking.
+_RISE = 0.1
+
+
+def fit_calibration(probabilities: torch.Tensor, ratings: torch.Tensor) -> dict[str, Any]:
+    """Fit on videos that the model did not learn from.
+
+    Args:
+        probabilities: (videos, 101), of each whole score as an answer.
+        ratings: (videos,), 0 to 100.
+
+    Returns:
+        The fields of `LmmVqaConfig`: "score_calibration" and "interval_scale", with which as many of the ratings lie
+        inside their interval as it says.
+
+    Raises:
+        ValueError: fewer videos than quantiles, or ratings that are all the same.
+    """
+    if len(ratings) < len(QUANTILES) or ratings.min() == ratings.max():
+        raise ValueError(
+            f"{len(ratings)} videos with ratings from {ratings.min():g} to {ratings.max():g} can't calibrate a model: rate at least {len(QUANTILES)}."
+        )
+    ratings, probabilities = ratings.double(), probabilities.double()
+    levels = torch.tensor(QUANTILES, dtype=torch.float64)
+    expected = probabilities @ torch.arange(probabilities.shape[1], dtype=torch.float64)
+    # Beyond the outer quantiles the map runs on to the ends of the scale, so that no two answers get one score.
+    pairs = [[0.0, 0.0]]
+    for answer, rating in zip(
+        torch.quantile(expected, levels).tolist(), torch.quantile(ratings, levels).tolist(), strict=True
+    ):
+        if answer > pairs[-1][0] + _RISE:
+            pairs.append([round(answer, 3), round(min(max(rating, pairs[-1][1] + _RISE), 100 - _RISE), 3)])
+    pairs.append([100.0, 100.0])
+    pairs = [pair for pair, after in pairwise(pairs) if pair[1] < after[1]] + pairs[-1:]
+    quality = read_out(probabilities.log(), calibration=pairs)
+    below, above = (quality.score_interval.double() - quality.score.double()[:, None]).abs().clamp(min=1e-3).T
+    error = ratings - quality.score.double()
+    ratio = error.abs() / torch.where(error < 0, below, above)
+    return {"score_calibration": pairs, "interval_scale": round(torch.quantile(ratio, 1 - INTERVAL_TAIL).item(), 4)}
+
+
+def fit_level_temperature(probabilities: torch.Tensor, places: torch.Tensor) -> float:
+    """The temperature (Guo et al., "On calibration of modern neural networks") under which the right levels are most
+    probable.
+
+    Args:
+        probabilities: (videos, levels), of each level, at the temperature 1.
+        places: (videos,), of the right level.
+    """
+    log_probabilities = probabilities.double().clamp(min=1e-12).log()
+
+    def loss(log_temperature: float) -> float:
+        return torch.nn.functional.cross_entropy(log_probabilities / math.exp(log_temperature), places).item()
+
+    return round(math.exp(minimize_scalar(loss, bounds=(math.log(0.2), math.log(20)), method="bounded").x), 4)
+
+
+def calibrate_checkpoint(
+    folder: Path, ratings: Sequence[float], levels: Sequence[str], videos: Sequence[Any], cache: Path | None = None
+) -> dict[str, Any]:
+    """Calibrate a full checkpoint by rated videos, and write that into its config.json.
+
+    Args:
+        folder: as `lmmvqa merge` or `compose` wrote it.
+        ratings, levels: of `videos`, the ratings from 0 to 100.
+        cache: folder of features that `lmmvqa train` or `features` encoded with the same towers.
+
+    Returns:
+        What `fit_calibration` returns, and "level_temperature".
+
+    Raises:
+        ValueError: the videos are too few.
+        VideoError: one of them can't be read.
+    """
+    from lmmvqa.checkpoints.loading import load_checkpoint
+    from lmmvqa.training.feature_cache import FeatureCache
+    from modeling_lmmvqa.feature_batches import assessment_inputs, encode_video
+
+    model, processor = load_checkpoint(str(folder))
+    features = FeatureCache(cache, model, processor) if cache else None
+    scores, level_probabilities = [], []
+    # Fitted to what the decoder says, not on top of a former temperature.
+    model.config.level_temperature = 1.0
+    for video in videos:
+        if features is None:
+            encoded = encode_video(model.base_model, processor.video_processor(video, return_tensors="pt"))
+        else:
+            key = features.key(video)
+            for _, error in features.fill([(key, video)]):
+                if error:
+                    raise ValueError(error)
+            encoded = features.load(key)
+        inputs = {name: tensor.to(model.device) for name, tensor in assessment_inputs(processor, [encoded]).items()}
+        quality = model.assess(**inputs)
+        scores.append(quality.score_probabilities.cpu())
+        level_probabilities.append(quality.level_probabilities.cpu())
+    places = torch.tensor([model.config.levels.index(level) for level in levels])
+    fitted = fit_calibration(torch.cat(scores), torch.tensor(ratings))
+    fitted["level_temperature"] = fit_level_temperature(torch.cat(level_probabilities), places)
+    config = folder / "config.json"
+    config.write_text(
+        json.dumps(json.loads(config.read_text(encoding="utf-8")) | fitted, indent=2) + "\n", encoding="utf-8"
+    )
+    return fitted

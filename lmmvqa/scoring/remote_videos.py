@@ -1,0 +1,97 @@
+"""Videos that lie elsewhere: any URL that fsspec knows, fetched for as long as they are read."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from processing.video_names import is_video
+from processing.video_reader import VideoError
+
+# A temporary file takes no more; with as many readers as cores, this bounds the space that a run takes.
+LARGEST_FETCH = 8 * 2**30
+BLOCK = 2**20
+
+
+def is_remote(video: Any) -> bool:
+    """Whether a video is a URL that is not on this machine."""
+    return isinstance(video, str) and re.match(r"(?!file:)[A-Za-z][A-Za-z0-9+.-]*://", video) is not None
+
+
+@contextmanager
+def at_hand(video: Any) -> Iterator[Any]:
+    """A video as the video processor reads it. A URL is fetched into a temporary file without a name, which is gone
+    when the context or the program ends, however it ends.
+
+    Raises:
+        VideoError: it can't be fetched, or is larger than `LARGEST_FETCH` bytes.
+    """
+    if not is_remote(video):
+        yield video
+        return
+    with tempfile.TemporaryFile(prefix="lmmvqa-") as local:
+        try:
+            with _open(video) as remote:
+                shutil.copyfileobj(_Bounded(remote, video), local, BLOCK)
+        except VideoError:
+            raise
+        # Every store has errors of its own.
+        except Exception as error:
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise VideoError(
+                f"{video} can't be fetched ({reason}): check the address, the connection and your credentials."
+            ) from error
+        if local.tell() == 0:
+            raise VideoError(f"{video} is empty. Upload it again.")
+        local.seek(0)
+        yield {"path": video, "bytes": local}
+
+
+def find_remote_videos(url: str) -> list[str]:
+    """All videos under a URL of a folder or in a glob pattern; the URL itself where it is a file, or nothing is found.
+
+    Raises:
+        VideoError: the place can't be listed.
+    """
+    import fsspec
+
+    try:
+        files, path = fsspec.core.url_to_fs(url)
+        found = files.glob(path) if any(sign in path for sign in "*?[") else files.find(path)
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise VideoError(
+            f"{url} can't be listed ({reason}): check the address, the connection and your credentials."
+        ) from error
+    if found == [path]:
+        return [url]
+    return [files.unstrip_protocol(file) for file in found if is_video(file)] or [url]
+
+
+class _Bounded:
+    """A remote file that refuses to be read beyond `LARGEST_FETCH`."""
+
+    def __init__(self, remote: Any, name: str):
+        self._remote, self._name, self._left = remote, name, LARGEST_FETCH
+
+    def read(self, size: int) -> bytes:
+        block = self._remote.read(size)
+        self._left -= len(block)
+        if self._left < 0:
+            raise VideoError(
+                f"{self._name} is larger than {LARGEST_FETCH / 2**30:g} GB. Download it and give the path."
+            )
+        return block
+
+
+def _open(url: str) -> Any:
+    import fsspec
+
+    try:
+        return fsspec.open(url, "rb").open()
+    except ImportError as error:
+        raise VideoError(f"{url} can't be fetched: {error}. For S3: pip install 'lmmvqa[s3]'.") from error

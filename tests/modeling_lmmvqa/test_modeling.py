@@ -1,0 +1,422 @@
+import numpy as np
+import pytest
+import torch
+from scipy.ndimage import uniform_filter
+from tiny_models import make_temporal_tower, make_tiny, make_tokenizer
+from torchvision.transforms.v2.functional import gaussian_blur
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForImageTextToText,
+    AutoModelForMultimodalLM,
+    AutoProcessor,
+    GPT2Config,
+    GPT2LMHeadModel,
+    ResNetConfig,
+    ResNetModel,
+)
+
+from lmmvqa.checkpoints.composing import compose
+from modeling_lmmvqa import LmmVqaForConditionalGeneration, LmmVqaModel
+from modeling_lmmvqa.configuration_lmmvqa import TEMPORAL_GRIDS
+from modeling_lmmvqa.frame_statistics import BRIGHTNESS_QUANTILES, NUM_FRAME_STATISTICS, frame_statistics
+from modeling_lmmvqa.projectors import FeatureStandardizer
+from processing.video_reader import open_video
+
+
+def question_inputs(processor, videos, **kwargs):
+    from processing.quality_prompts import conversation, fixed_question
+
+    text = processor.apply_chat_template(
+        conversation(fixed_question("score")), tokenize=False, add_generation_prompt=True
+    )
+    return processor(
+        text=[text] * len(videos), videos=videos, padding=True, add_special_tokens=False, return_tensors="pt", **kwargs
+    )
+
+
+@pytest.fixture(scope="module")
+def batch(tiny):
+    """A question about two videos of different length, padded on the left."""
+    frames = np.random.default_rng(1).integers(0, 256, (75, 48, 64, 3), dtype=np.uint8)
+    return question_inputs(tiny[1], [frames, frames[:30]], fps=25)
+
+
+@pytest.mark.parametrize("spatial_projector_type", ["vit", "mlp", "perceiver"])
+@pytest.mark.parametrize("frame_fusion", ["concat", "mean"])
+@pytest.mark.parametrize("joint_streams", [False, True])
+def test_every_projector_and_fusion_gives_the_promised_tokens(spatial_projector_type, frame_fusion, joint_streams):
+    model, processor = make_tiny(
+        spatial_projector_type=spatial_projector_type, frame_fusion=frame_fusion, joint_streams=joint_streams
+    )
+    frames = torch.zeros(75, 32, 32, 3, dtype=torch.uint8)
+    inputs = question_inputs(processor, [frames], fps=25)
+    seconds = 1 if frame_fusion == "mean" else 3
+    assert (inputs["input_ids"] == processor.video_token_id).sum() == seconds * (4 + 4)
+    assert model(**inputs).logits.isfinite().all()
+
+
+@pytest.mark.parametrize("tokens", [0, *TEMPORAL_GRIDS])
+@torch.no_grad()
+def test_every_temporal_token_count(tokens):
+    model, processor = make_tiny(temporal=tokens > 0, **({"num_temporal_tokens": tokens} if tokens else {}))
+    assert hasattr(model.model, "temporal_tower") == (tokens > 0)
+    inputs = processor(videos=torch.zeros(25, 32, 32, 3, dtype=torch.uint8), fps=25)
+    assert ("temporal_values" in inputs) == (tokens > 0)
+    spatial, temporal = model.model.encode_videos(
+        *(inputs.get(name) for name in ("pixel_values_videos", "temporal_values"))
+    )
+    assert spatial.shape == (1, 1, 4, 32)
+    assert temporal is None if tokens == 0 else temporal.shape == (1, 1, tokens, 32 * (4 + 2))
+
+
+@torch.no_grad()
+def test_spatial_pooling_averages_neighbouring_places(tiny):
+    """4 x 4 places of the tiny ViT pooled to 2 x 2, against a mean written out."""
+    model, _ = tiny
+    frame = torch.randn(1, 3, 56, 56)
+    places = model.model.vision_tower(frame, output_hidden_states=True).hidden_states[-2][0, 1:].reshape(2, 2, 2, 2, -1)
+    torch.testing.assert_close(model.model.encode_key_frames(frame)[0], places.mean((1, 3)).flatten(0, 1))
+
+
+def test_deviations_stand_behind_the_means():
+    model, _ = make_tiny(spatial_projector_type="mlp", spatial_pooling="mean_and_deviation", num_spatial_tokens=1)
+    frame = torch.randn(1, 3, 56, 56)
+    features = model.model.encode_key_frames(frame)
+    states = model.model.vision_tower(frame, output_hidden_states=True).hidden_states[
+        model.config.vision_feature_layer
+    ][0, 1:]
+    expected = torch.cat([states.mean(0), states.std(0, correction=0)])
+    torch.testing.assert_close(features[0, 0], expected, atol=1e-4, rtol=1e-4)
+    assert model.config.spatial_feature_size == features.shape[-1] == model.model.spatial_projector.input.in_features
+
+
+@torch.no_grad()
+def test_frame_statistics_stand_behind_what_the_tower_says():
+    model, _ = make_tiny(spatial_projector_type="mlp", frame_statistics=True)
+    frames = torch.rand(3, 3, 56, 56)
+    features = model.model.encode_key_frames(frames)
+    assert features.shape == (3, 4, model.config.spatial_feature_size)
+    statistics = frame_statistics(frames)
+    assert statistics.shape == (3, NUM_FRAME_STATISTICS)
+    for token in range(4):
+        torch.testing.assert_close(features[:, token, -NUM_FRAME_STATISTICS:], statistics)
+    # One by one as in a batch.
+    torch.testing.assert_close(torch.cat([frame_statistics(frame[None]) for frame in frames]), statistics)
+
+
+def test_a_few_channels_weigh_as_much_as_the_many_before_them():
+    standardizer = FeatureStandardizer(12, few=2)
+    # Within two deviations, beyond which the few are cut.
+    features = torch.rand(500, 12) * torch.logspace(-2, 2, 12) + 3
+    standardizer.fit(features)
+    power = standardizer(features).square().mean(0)
+    torch.testing.assert_close(power[:10], torch.ones(10), atol=0.01, rtol=0)
+    torch.testing.assert_close(power[10:].sum(), power[:10].sum())
+    torch.testing.assert_close(power[10], power[11])
+    far = standardizer(features + 100 * features.std(0))
+    assert (far[:, :10] > 90).all()
+    torch.testing.assert_close(far[:, 10:], torch.full((500, 2), 2 * 5**0.5))
+
+
+def test_the_many_channels_are_cut_where_a_limit_is_set():
+    standardizer = FeatureStandardizer(6, few=2, limit=3.0)
+    # Not fitted: mean 0, deviation 1.
+    features = torch.tensor([[-9.0, -2.5, 2.9, 50.0, 0.1, -0.1]])
+    torch.testing.assert_close(standardizer(features), torch.tensor([[-3.0, -2.5, 2.9, 3.0, 0.1, -0.1]]))
+
+
+@pytest.mark.parametrize("frame_fusion", ["concat", "mean"])
+@torch.no_grad()
+def test_joint_streams_show_each_projector_both(frame_fusion):
+    """Against the features of each second written out; the statistics of the frame stay last, for both."""
+    model, _ = make_tiny(
+        spatial_projector_type="mlp", frame_statistics=True, joint_streams=True, frame_fusion=frame_fusion
+    )
+    config = model.config
+    spatial = torch.randn(2, 3, config.num_spatial_tokens, config.spatial_feature_size)
+    temporal = torch.randn(2, 3, config.num_temporal_tokens, config.temporal_config.feature_size)
+    counts = torch.tensor([3, 1])
+    inputs = model.model.projector_inputs(spatial, temporal, counts)
+    seconds = [(spatial[0], temporal[0]), (spatial[1, :1], temporal[1, :1])]
+    if frame_fusion == "mean":
+        pairs = [(pictures.mean(0), motions.mean(0)) for pictures, motions in seconds]
+    else:
+        pairs = [pair for pictures, motions in seconds for pair in zip(pictures, motions, strict=True)]
+    assert inputs.keys() == {"spatial_projector", "temporal_projector"} and {
+        len(value) for value in inputs.values()
+    } == {len(pairs)}
+    for row, (picture, motion) in enumerate(pairs):
+        for token in range(config.num_spatial_tokens):
+            torch.testing.assert_close(
+                inputs["spatial_projector"][row, token], torch.cat([motion.mean(0), picture[token]])
+            )
+        for token in range(config.num_temporal_tokens):
+            torch.testing.assert_close(
+                inputs["temporal_projector"][row, token], torch.cat([motion[token], picture.mean(0)])
+            )
+    for name, features in inputs.items():
+        projector = getattr(model.model, name)
+        assert projector.standardizer.few == NUM_FRAME_STATISTICS and projector.input.in_features == features.shape[-1]
+
+
+@torch.no_grad()
+def test_one_stream_has_no_other_to_join():
+    """An ablation takes the temporal tokens from a model of joint streams."""
+    model, _ = make_tiny(temporal=False, joint_streams=True)
+    features = torch.randn(1, 2, 4, model.config.spatial_feature_size)
+    inputs = model.model.projector_inputs(features)
+    assert inputs.keys() == {"spatial_projector"}
+    torch.testing.assert_close(inputs["spatial_projector"], features[0])
+    assert len(model.model.project_features(features)[0]) == 2 * 4
+
+
+def test_frame_statistics_tell_brightness_and_blur_of_a_real_frame(clip):
+    """Each fault moves the statistics that are there for it, against numpy's quantiles, a filter of scipy and a blur of
+    torchvision."""
+    with open_video(clip) as reader:
+        frame = torch.from_numpy(next(iter(reader)).key_frame.copy())[None] / 255
+    clean, last = frame_statistics(frame)[0], len(BRIGHTNESS_QUANTILES)
+    luma = np.einsum("c,chw->hw", (0.299, 0.587, 0.114), frame[0].numpy())
+    np.testing.assert_allclose(clean[:last], np.quantile(luma, BRIGHTNESS_QUANTILES), atol=1e-3)
+    halved = luma.reshape(luma.shape[0] // 2, 2, luma.shape[1] // 2, 2).mean((1, 3))
+    fine, coarse = (np.log(np.abs(picture - uniform_filter(picture, 3)).mean() + 1e-4) for picture in (luma, halved))
+    assert clean[last] == pytest.approx(fine - coarse, abs=0.01)
+    flat = frame_statistics(0.5 * frame + 0.25)[0]
+    torch.testing.assert_close(flat[:last], 0.5 * clean[:last] + 0.25)
+    # Half the detail at every scale, as fog takes it, is as much more at each than at the next one as before.
+    torch.testing.assert_close(flat[last:], clean[last:], atol=0.02, rtol=0)
+    blurred = frame_statistics(gaussian_blur(frame, [13, 13], [2.0, 2.0]))[0]
+    falls = (clean - blurred)[last:].view(3, -1)[:, 0]
+    assert falls[0] > 0.9 and (falls.diff() < 0).all(), "a blur takes the finest detail most"
+
+
+@torch.no_grad()
+def test_a_convolutional_tower_and_a_decoder_unlike_llama(clip):
+    tokenizer = make_tokenizer(1)
+    resnet = ResNetModel(ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic")).eval()
+    gpt2 = GPT2LMHeadModel(
+        GPT2Config(
+            n_embd=32,
+            n_layer=2,
+            n_head=4,
+            vocab_size=len(tokenizer),
+            n_positions=512,
+            eos_token_id=tokenizer.eos_token_id,
+        )
+    )
+    model, processor = compose(
+        vision_tower=resnet,
+        decoder=gpt2.eval(),
+        tokenizer=tokenizer,
+        config=dict(vision_feature_layer=[0, 1, 2], num_spatial_tokens=4, spatial_projector_type="mlp"),
+        video_processor=dict(size={"height": 64, "width": 96}),
+    )
+    assert model.config.spatial_feature_size == 8 + 8 + 16
+    # GPT-2 ties its head to embeddings of another name than Llama's.
+    assert model.lm_head.weight is model.model.language_model.wte.weight
+    quality = model.assess(**processor(videos=str(clip)))
+    assert 0 <= quality.score.item() <= 100
+
+
+def test_the_order_of_tokens_is_by_second_and_spatial_first(tiny):
+    """Eq. 8: for each second its spatial tokens, then its temporal tokens."""
+    model, _ = tiny
+    spatial, temporal = torch.randn(1, 3, 4, 32), torch.randn(1, 3, 4, 192)
+    with torch.no_grad():
+        tokens = model.model.project_features(spatial, temporal, torch.tensor([2]))[0]
+        second = torch.cat(
+            [model.model.spatial_projector(spatial[0, 1:2])[0], model.model.temporal_projector(temporal[0, 1:2])[0]]
+        )
+    assert len(tokens) == 2 * 8
+    torch.testing.assert_close(tokens[8:], second)
+
+
+@torch.no_grad()
+def test_a_padded_batch_equals_single_videos(tiny, batch):
+    model, _ = tiny
+    together = model(**batch).logits[:, -1]
+    for row in range(2):
+        present = batch["attention_mask"][row].bool()
+        count = batch["chunk_counts"][row]
+        alone = model(
+            input_ids=batch["input_ids"][row][present][None],
+            pixel_values_videos=batch["pixel_values_videos"][row : row + 1, :count],
+            temporal_values=batch["temporal_values"][row : row + 1, :count],
+        ).logits[:, -1]
+        torch.testing.assert_close(together[row : row + 1], alone, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"use_cache": False},
+        {"num_beams": 2},
+        {"do_sample": True, "num_return_sequences": 2},
+        {"num_beams": 2, "num_return_sequences": 2},
+        {"cache_implementation": "static"},
+    ],
+    ids=str,
+)
+def test_generate_in_every_mode(tiny, batch, settings):
+    model, _ = tiny
+    torch.manual_seed(0)
+    text = model.generate(**batch, max_new_tokens=3, min_new_tokens=3, **settings)
+    assert text.shape == (2 * settings.get("num_return_sequences", 1), batch["input_ids"].shape[1] + 3)
+    if settings in ({"use_cache": False}, {"cache_implementation": "static"}):
+        assert torch.equal(text, model.generate(**batch, max_new_tokens=3, min_new_tokens=3, do_sample=False))
+
+
+def test_loss_is_the_same_for_all_logits_and_for_the_last(tiny, batch):
+    model, _ = tiny
+    labels = torch.full_like(batch["input_ids"], -100)
+    labels[:, -3:] = batch["input_ids"][:, -3:]
+    full = model(**batch, labels=labels).loss
+    kept = model(**batch, labels=labels[:, -4:], logits_to_keep=4)
+    assert kept.logits.shape[1] == 4
+    torch.testing.assert_close(full, kept.loss)
+    logits = model(**batch).logits[:, -4:-1]
+    expected = torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels[:, -3:].flatten())
+    torch.testing.assert_close(full, expected)
+
+
+def test_text_that_does_not_fit_the_video_is_refused(tiny, batch):
+    model, _ = tiny
+    first = (batch["input_ids"][0] == model.config.video_token_id).nonzero()[0].item()
+    cut = dict(batch) | {name: batch[name][:, first + 1 :] for name in ("input_ids", "attention_mask")}
+    with pytest.raises(ValueError, match="placeholders"):
+        model(**cut)
+    with pytest.raises(ValueError, match="temporal_values"):
+        model(**{name: value for name, value in batch.items() if name != "temporal_values"})
+
+
+@torch.no_grad()
+def test_save_and_load_is_exact(tiny_inputs, tmp_path):
+    model, processor = make_tiny()
+    tower = model.model.temporal_tower
+    # Statistics that no initialisation would bring back.
+    tower.blocks[0].multipathway_blocks[0].norm.running_mean.fill_(0.25)
+    model.model.spatial_projector.standardizer.fit(torch.randn(10, 32) * 3 + 1)
+    model.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    for auto in (AutoModelForImageTextToText, AutoModelForMultimodalLM):
+        loaded = auto.from_pretrained(tmp_path)
+        assert isinstance(loaded, LmmVqaForConditionalGeneration)
+        found, expected = loaded.state_dict(), model.state_dict()
+        assert found.keys() == expected.keys()
+        assert all(torch.equal(found[name], expected[name]) for name in expected)
+    assert torch.equal(loaded.assess(**tiny_inputs).score, model.assess(**tiny_inputs).score)
+    assert isinstance(AutoModel.from_pretrained(tmp_path), LmmVqaModel)
+    assert AutoConfig.from_pretrained(tmp_path).levels == ["poor", "fair", "good"]
+    reloaded = AutoProcessor.from_pretrained(tmp_path)
+    assert type(reloaded) is type(processor)
+    assert reloaded.to_dict() == processor.to_dict()
+
+
+def test_frozen_towers_stay_in_eval_mode_and_keep_their_statistics(batch):
+    model, _ = make_tiny()
+    model.requires_grad_(False)
+    model.model.spatial_projector.requires_grad_(True)
+    model.train()
+    assert model.model.spatial_projector.training and model.model.language_model.training
+    assert not model.model.vision_tower.training and not model.model.temporal_tower.training
+    before = {name: buffer.clone() for name, buffer in model.model.temporal_tower.named_buffers()}
+    model(**batch, labels=batch["input_ids"]).loss.backward()
+    assert all(torch.equal(buffer, before[name]) for name, buffer in model.model.temporal_tower.named_buffers())
+
+
+def test_gradient_checkpointing_gives_the_same_gradients(batch):
+    gradients = []
+    for checkpointing in (False, True):
+        model, _ = make_tiny()
+        model.requires_grad_(False)
+        model.model.spatial_projector.requires_grad_(True)
+        if checkpointing:
+            model.gradient_checkpointing_enable()
+        model.train()
+        model(**batch, labels=batch["input_ids"], use_cache=False).loss.backward()
+        gradients.append(model.model.spatial_projector.linear.weight.grad)
+    assert gradients[0].abs().sum() > 0
+    torch.testing.assert_close(gradients[0], gradients[1])
+
+
+@torch.no_grad()
+def test_device_map_splits_the_decoder_only(tiny, tiny_inputs, tmp_path):
+    """Half of the decoder is kept on disk, in place of a second GPU: hooks move it in as accelerate would."""
+    model, _ = tiny
+    model.save_pretrained(tmp_path)
+    parts = dict.fromkeys(("model.vision_tower", "model.temporal_tower", "lm_head"), "cpu")
+    parts |= {f"model.{name}": "cpu" for name in ("spatial_projector", "temporal_projector")}
+    decoder = "model.language_model"
+    parts |= {f"{decoder}.{name}": "cpu" for name in ("embed_tokens", "layers.0", "norm", "rotary_emb")}
+    parts[f"{decoder}.layers.1"] = "disk"
+    split = LmmVqaForConditionalGeneration.from_pretrained(
+        tmp_path, device_map=parts, offload_folder=tmp_path / "offload"
+    )
+    assert split.hf_device_map[f"{decoder}.layers.1"] == "disk"
+    torch.testing.assert_close(split.assess(**tiny_inputs).score, model.assess(**tiny_inputs).score, atol=1e-3, rtol=0)
+    auto = LmmVqaForConditionalGeneration.from_pretrained(tmp_path, device_map="auto")
+    torch.testing.assert_close(auto.assess(**tiny_inputs).score, model.assess(**tiny_inputs).score, atol=1e-3, rtol=0)
+
+
+def test_parts_that_must_not_be_split_are_named(tiny):
+    model, _ = tiny
+    assert {"LmmVqaTemporalModel", "VitProjector", "LlamaDecoderLayer"} <= set(model._no_split_modules)
+
+
+@torch.no_grad()
+def test_quantization_reaches_the_decoder_and_nothing_else(tiny, tiny_inputs, tmp_path):
+    from optimum import quanto
+    from transformers import QuantoConfig
+
+    model, _ = tiny
+    model.save_pretrained(tmp_path)
+    quantised = LmmVqaForConditionalGeneration.from_pretrained(
+        tmp_path, quantization_config=QuantoConfig(weights="int8")
+    )
+    touched = {name for name, module in quantised.named_modules() if isinstance(module, quanto.QLinear)}
+    assert touched and all(name.startswith("model.language_model.layers") for name in touched)
+    # Eight bits move the score of random weights a little, and no more.
+    assert (quantised.assess(**tiny_inputs).score - model.assess(**tiny_inputs).score).abs().max() < 10
+
+
+@torch.no_grad()
+def test_the_temporal_tower_does_not_touch_its_input():
+    tower = make_temporal_tower()
+    frames = torch.randn(2, 8, 3, 64, 64)
+    before = frames.clone()
+    slow, fast = tower(frames)
+    assert slow.shape == (2, 32 * 4, 2, 2, 2) and fast.shape == (2, 32 * 2, 8, 2, 2)
+    assert torch.equal(frames, before)
+    again = tower(frames)
+    assert torch.equal(slow, again[0]) and torch.equal(fast, again[1])
+
+
+def test_a_decoder_that_changes_its_logits_is_refused():
+    from transformers import Gemma2Config, Gemma2ForCausalLM
+
+    from lmmvqa.checkpoints.composing import ComposeError
+
+    tokenizer = make_tokenizer(1)
+    decoder = Gemma2ForCausalLM(
+        Gemma2Config(
+            hidden_size=32,
+            intermediate_size=64,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            head_dim=8,
+            vocab_size=len(tokenizer),
+            final_logit_softcapping=0.1,
+            initializer_range=0.5,
+        )
+    )
+    resnet = ResNetModel(ResNetConfig(embedding_size=8, hidden_sizes=[8], depths=[1], layer_type="basic")).eval()
+    with pytest.raises(ComposeError, match="changes its logits"):
+        compose(
+            vision_tower=resnet,
+            decoder=decoder.eval(),
+            tokenizer=tokenizer,
+            config=dict(vision_feature_layer=-1, num_spatial_tokens=1, spatial_projector_type="mlp"),
+        )

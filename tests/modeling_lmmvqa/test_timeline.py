@@ -1,0 +1,205 @@
+"""Quality over time, and the pipeline that gives it."""
+
+import io
+import json
+
+import numpy as np
+import pytest
+import torch
+from datasets import Dataset
+from inputs import DATA, ffmpeg
+from transformers import pipeline
+from typer.testing import CliRunner
+
+import lmmvqa  # noqa: F401 - registers the pipeline
+from lmmvqa.commands.main import app
+from lmmvqa.scoring import scorer as scoring
+from lmmvqa.scoring.scorer import score_videos
+from modeling_lmmvqa import LmmVqaForConditionalGeneration
+from modeling_lmmvqa.pipeline_lmmvqa import LmmVqaPipeline
+from modeling_lmmvqa.quality_timeline import assess_timeline, cut_windows, encode_stream
+
+KEYS = ["path", "score", "score_std", "interval", "level", "level_probabilities", "duration_s", "error"]
+
+
+@pytest.fixture(scope="session")
+def dipping(tmp_path_factory):
+    """Good from 0 to 6 s, bad from 6 to 10 s, good from 10 to 15 s; one content."""
+    folder = tmp_path_factory.mktemp("dipping")
+    clip, bad, dip = DATA / "toy_monster.mp4", folder / "bad.mp4", folder / "dip.mp4"
+    ffmpeg(
+        "-i",
+        clip,
+        "-t",
+        4,
+        "-an",
+        "-vf",
+        "scale=640:360,fps=25",
+        "-c:v",
+        "libx264",
+        "-preset",
+        "veryfast",
+        "-crf",
+        50,
+        bad,
+    )
+    parts = (
+        "[0:v]scale=640:360,fps=25,setsar=1,split[x][y];[x]trim=0:6,setpts=PTS-STARTPTS[a];"
+        "[y]trim=7:12,setpts=PTS-STARTPTS[c];[1:v]setsar=1[b];[a][b][c]concat=n=3"
+    )
+    ffmpeg(
+        "-stream_loop",
+        1,
+        "-i",
+        clip,
+        "-i",
+        bad,
+        "-an",
+        "-filter_complex",
+        parts,
+        "-c:v",
+        "libx264",
+        "-preset",
+        "veryfast",
+        "-crf",
+        12,
+        dip,
+    )
+    return dip
+
+
+@pytest.fixture(scope="session")
+def tiny_pipe(tiny):
+    model, processor = tiny
+    return pipeline("video-quality-assessment", model=model, processor=processor)
+
+
+def test_the_pipeline_of_a_folder_is_that_of_the_package(tiny_checkpoint, clip):
+    """The folder carries its own pipeline, for whoever has no package; nothing of it runs here."""
+    pipe = pipeline("video-quality-assessment", model=str(tiny_checkpoint), pipeline_class=LmmVqaPipeline)
+    assert type(pipe) is LmmVqaPipeline and type(pipe.model) is LmmVqaForConditionalGeneration
+    assert 0 <= pipe(str(clip))["score"] <= 100
+
+
+def test_windows_cover_the_video():
+    assert [(w[0], w[-1]) for w in cut_windows(6)] == [(0, 3), (1, 4), (2, 5)]
+    assert [list(w) for w in cut_windows(3)] == [[0, 1, 2]]
+    # The last window ends with the video, whatever the step.
+    assert [list(w) for w in cut_windows(6, window=2, step=3)] == [[0, 1], [3, 4], [4, 5]]
+    for wrong in ({"window": 0}, {"step": 0}, {"window": 1.5}):
+        with pytest.raises(ValueError, match="whole seconds"):
+            cut_windows(6, **wrong)
+
+
+def test_the_dip_is_found_to_the_second(default_model, dipping):
+    model, processor = default_model
+    timeline = assess_timeline(model, processor, encode_stream(model, processor.video_processor.stream(str(dipping))))
+    windows = timeline["windows"]
+    assert [w["start_s"] for w in windows] == list(range(12)) and windows[-1]["end_s"] == 15
+    # One bad second brings a window near the lower end of the scale, where a point more or less means nothing.
+    dipping_windows = [w["score"] for w in windows if w["start_s"] < 10 and w["end_s"] > 6]
+    others = [w["score"] for w in windows if w["end_s"] <= 6 or w["start_s"] >= 10]
+    assert max(dipping_windows) < min(others) - 10
+    assert 6 <= timeline["worst"]["start_s"] < 10
+    assert not 6 <= timeline["best"]["start_s"] < 10
+
+
+def test_a_window_scores_as_that_part_of_the_video_does(tiny):
+    """Features computed once give what the cut-out part would give."""
+    model, processor = tiny
+    frames = np.random.default_rng(0).integers(0, 256, (60, 48, 64, 3), dtype=np.uint8)
+    video = encode_stream(model, processor.video_processor.stream(frames, fps=10))
+    timeline = assess_timeline(model, processor, video)
+    assert len(timeline["windows"]) == 3
+    for start, window in enumerate(timeline["windows"]):
+        part = model.assess(**processor(videos=frames[10 * start : 10 * start + 40], fps=10))
+        assert window["score"] == pytest.approx(part.score.item(), abs=1e-3)
+
+
+def test_the_timeline_asks_for_the_score_only(tiny, tiny_inputs):
+    model, _ = tiny
+    both = model.assess(**tiny_inputs)
+    score = model.assess(**{name: value for name, value in tiny_inputs.items() if not name.startswith("level_")})
+    torch.testing.assert_close(both.score, score.score, atol=1e-3, rtol=0)
+    assert score.level is None and score.level_probabilities is None
+
+
+def test_the_pipeline_takes_what_people_have(tiny, tiny_pipe, clip):
+    model, processor = tiny
+    (expected,) = (result.as_dict() for result in score_videos([str(clip)], model, processor))
+    one = tiny_pipe(str(clip))
+    assert list(one) == KEYS
+    assert {**one, "level_probabilities": None, "interval": None} == pytest.approx(
+        {key: expected[key] for key in KEYS} | {"level_probabilities": None, "interval": None}, abs=1e-3
+    )
+    assert one["interval"] == pytest.approx(expected["interval"], abs=1e-3)
+    assert one["level_probabilities"] == pytest.approx(expected["level_probabilities"], abs=1e-4)
+    many = [str(clip), clip, clip.read_bytes(), {"path": str(clip), "bytes": None}]
+    column = Dataset.from_dict({"video": [str(clip)] * 2})["video"]
+    for videos in (many, (video for video in many), column):
+        rows = tiny_pipe(videos, batch_size=3)
+        assert isinstance(rows, list) is hasattr(videos, "__len__")
+        assert [row["score"] for row in rows] == pytest.approx(
+            [one["score"]] * (2 if videos is column else 4), abs=1e-3
+        )
+    with clip.open("rb") as file:
+        assert tiny_pipe(file)["score"] == pytest.approx(one["score"], abs=1e-3)
+    assert tiny_pipe([]) == []
+
+
+def test_names_in_results_are_those_of_the_messages(tiny_pipe, clip):
+    with clip.open("rb") as file:
+        given = [
+            clip,
+            file,
+            io.BytesIO(b"x"),
+            clip.read_bytes(),
+            {"path": None, "bytes": b"x"},
+            {"path": "a.mp4", "bytes": b"x"},
+            7,
+        ]
+        names = [tiny_pipe.preprocess(video)["path"] for video in given]
+    assert names == [str(clip), str(clip), "<file object>", "<bytes>", "<bytes>", "a.mp4", "<int>"]
+    assert tiny_pipe([b"x", 7])[1]["error"].startswith("<int> is not a video")
+
+
+def test_the_pipeline_goes_on_past_what_it_cant_read(tiny_pipe, clip, tmp_path):
+    (tmp_path / "empty.mp4").touch()
+    good, missing, empty, last = tiny_pipe(
+        [str(clip), "missing.mp4", str(tmp_path / "empty.mp4"), str(clip)], batch_size=2, timeline=True
+    )
+    assert good["error"] is None and good["score"] == pytest.approx(last["score"], abs=1e-3)
+    assert list(good) == [*KEYS, "timeline"] and len(good["timeline"]["windows"]) == 2
+    for row, word in ((missing, "missing.mp4"), (empty, "empty.mp4")):
+        assert row["score"] is None and word in row["error"] and "report" not in row["error"]
+
+
+def test_the_score_is_the_same_with_a_timeline(tiny_pipe, dipping):
+    """More seconds than `max_chunks`: the score must come from the same ones."""
+    plain, timed = tiny_pipe(str(dipping)), tiny_pipe(str(dipping), timeline=True, window=2, step=2)
+    assert timed["score"] == pytest.approx(plain["score"], abs=1e-3)
+    assert [w["start_s"] for w in timed["timeline"]["windows"]] == [*range(0, 13, 2), 13]
+    with pytest.raises(ValueError, match="window=0"):
+        tiny_pipe(str(dipping), timeline=True, window=0)
+
+
+def test_who_waits_sees_how_far_it_is(tiny_pipe, dipping):
+    seen = []
+    tiny_pipe(str(dipping), timeline=True, progress=lambda *step: seen.append(step))
+    assert seen == [*(("seconds", done, 15) for done in range(1, 16)), ("windows", 0, 12), ("windows", 12, 12)]
+
+
+def test_the_command_gives_the_timeline(tiny, clip, monkeypatch):
+    monkeypatch.setattr(scoring, "load_checkpoint", lambda *_: tiny)
+    done = CliRunner().invoke(app, ["score", str(clip), "missing.mp4", "--timeline", "--json"])
+    assert done.exit_code == 1
+    row, error = (json.loads(line) for line in done.stdout.splitlines())
+    assert list(row) == [*KEYS, "timeline"] and len(row["timeline"]["windows"]) == 2
+    assert list(error) == KEYS and "missing.mp4" in error["error"]
+    table = CliRunner().invoke(app, ["score", str(clip), "--timeline"]).stdout
+    assert f"worst moment 0:{row['timeline']['worst']['start_s']:02.0f}" in table
+    for option in ("--csv", "--output"):
+        refused = CliRunner().invoke(
+            app, ["score", str(clip), "--timeline", option, "scores.csv"], env={"COLUMNS": "200"}
+        )
+        assert refused.exit_code == 2 and "--timeline goes with the table or with --json" in refused.output

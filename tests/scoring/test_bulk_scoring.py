@@ -1,0 +1,305 @@
+"""Runs over many videos: the same scores as one by one, whatever is killed on the way. Tiny networks, real files and
+processes."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import psutil
+import pytest
+import torch
+from inputs import SITE, ffmpeg, score_command
+
+from lmmvqa.checkpoints.loading import load_checkpoint
+from lmmvqa.scoring import reading_workers
+from lmmvqa.scoring.bulk import StageTimes, score_in_bulk
+from lmmvqa.scoring.bulk_runs import local_engine, score_to_file
+from lmmvqa.scoring.reading_workers import ReadingLimits, ReadingWorker
+from lmmvqa.scoring.result_files import ResultFile
+from lmmvqa.scoring.scorer import VideoScore, find_videos, score_videos
+from processing.video_reader import VideoError
+
+
+@pytest.fixture(scope="session")
+def library(tmp_path_factory) -> Path:
+    """Twelve small videos of one to three seconds in four containers, and two files that are none."""
+    folder = tmp_path_factory.mktemp("library")
+    for number, suffix in enumerate(("mp4", "mkv", "mov", "ts") * 3):
+        source = f"testsrc2=size={64 + 16 * number}x64:rate=10:duration={1 + number % 3}"
+        ffmpeg("-f", "lavfi", "-i", source, "-c:v", "libx264", "-pix_fmt", "yuv420p", folder / f"{number}.{suffix}")
+    (folder / "empty.mp4").touch()
+    (folder / "text.avi").write_text("no video\n" * 50)
+    return folder
+
+
+def test_the_same_scores_as_one_by_one(default_model, clip, tmp_path):
+    model, processor = default_model
+    ffmpeg("-i", clip, "-t", 1.5, "-vf", "scale=320:-2", "-c:v", "libx264", "-crf", 40, tmp_path / "short.mp4")
+    videos = [str(tmp_path / "short.mp4"), str(tmp_path / "missing.mp4"), str(clip), clip.read_bytes()]
+    one_by_one = {score.path: score for score in score_videos(videos, model, processor)}
+    times = StageTimes()
+    in_bulk = {
+        score.path: score for score in score_in_bulk(videos, model, processor, batch_size=2, workers=2, times=times)
+    }
+    assert in_bulk.keys() == one_by_one.keys() and len(in_bulk) == 4
+    for path, score in in_bulk.items():
+        assert score.error == one_by_one[path].error and score.level == one_by_one[path].level
+        if score.error is None:
+            assert abs(score.score - one_by_one[path].score) <= 1e-3
+            assert score.duration_s == one_by_one[path].duration_s
+    assert times.videos == 3 and min(times.reading, times.encoding, times.answering) > 0
+
+
+class _Poison:
+    """What a file does that a decoder does not survive: whoever receives it ends at once."""
+
+    name = "poison.mp4"
+
+    def __reduce__(self):
+        return os.abort, ()
+
+
+def test_a_lost_reader_costs_one_video(tiny, library):
+    model, processor = tiny
+    videos = [str(library / "0.mp4"), _Poison(), str(library / "1.mkv"), _Poison(), str(library / "2.mov")]
+    scores = list(score_in_bulk(videos, model, processor, workers=1))
+    assert sorted(score.path for score in scores if score.error is None) == [
+        str(library / name) for name in ("0.mp4", "1.mkv", "2.mov")
+    ]
+    lost = [score.error for score in scores if score.error is not None]
+    assert len(lost) == 2 and all(
+        "poison.mp4 ended the process that was reading it (SIGABRT)" in error for error in lost
+    )
+
+
+def test_readers_do_without_torch(tiny, library):
+    """Where the video needs none: this is what keeps their memory small."""
+    with ReadingWorker(tiny[1].video_processor) as reader:
+        assert len(list(reader.read(str(library / "2.mov")))) == 3
+        assert "libtorch" not in Path(f"/proc/{reader._process.pid}/maps").read_text()
+        assert min(reader.seconds_there, reader.seconds_here) > 0
+
+
+def test_one_by_one_a_lost_reader_costs_one_video_too(tiny, library):
+    videos = [str(library / "0.mp4"), _Poison(), str(library / "2.mov")]
+    first, lost, last = score_videos(videos, *tiny)
+    assert (
+        first.error is None
+        and last.error is None
+        and "poison.mp4 ended the process that was reading it (SIGABRT)" in lost.error
+    )
+
+
+def test_a_reader_is_replaced_before_leaks_add_up(tiny, library, monkeypatch):
+    monkeypatch.setattr(reading_workers, "VIDEOS_OF_A_PROCESS", 2)
+    with ReadingWorker(tiny[1].video_processor) as reader:
+        processes = [(list(reader.read(str(library / "0.mp4"))), reader._process.pid)[1] for _ in range(5)]
+    assert [processes.count(pid) for pid in dict.fromkeys(processes)] == [2, 2, 1]
+
+
+def test_warnings_of_readers_are_heard_here(tiny, library, tmp_path, caplog, capfd):
+    cut = tmp_path / "cut.mp4"
+    ffmpeg("-i", library / "2.mov", "-c", "copy", "-movflags", "+faststart", tmp_path / "fast.mp4")
+    fast = (tmp_path / "fast.mp4").read_bytes()
+    cut.write_bytes(fast[: len(fast) * 6 // 10])
+    (score,) = score_videos([str(cut)], *tiny)
+    assert score.error is None and f"{cut} is damaged" in caplog.text and capfd.readouterr().err == ""
+
+
+def test_limits_of_time_and_memory_cost_one_video_each(tiny, library, tmp_path):
+    model, processor = tiny
+    ffmpeg("-f", "lavfi", "-i", "testsrc2=size=7680x4320:rate=2:duration=1", "-c:v", "mpeg4", tmp_path / "huge.mp4")
+    ffmpeg("-f", "lavfi", "-i", "testsrc2=size=64x64:rate=25:duration=1200", "-c:v", "mpeg4", tmp_path / "slow.mp4")
+    (score,) = score_in_bulk(
+        [str(tmp_path / "huge.mp4")], model, processor, workers=1, limits=ReadingLimits(megabytes=100)
+    )
+    assert "huge.mp4 needs more" in score.error and "memory" in score.error
+    videos = [str(library / "0.mp4"), str(tmp_path / "slow.mp4"), str(tmp_path / "huge.mp4")]
+    scores = {Path(score.path).name: score for score in score_in_bulk(videos, model, processor, workers=1)}
+    assert all(score.error is None for score in scores.values())
+    (score,) = score_in_bulk(
+        [str(tmp_path / "slow.mp4")], model, processor, workers=1, limits=ReadingLimits(seconds=0.01)
+    )
+    assert "slow.mp4 could not be read within 0.01 s" in score.error
+
+
+def test_a_list_of_videos_that_fails_is_heard_of(tiny, library):
+    def broken():
+        yield str(library / "0.mp4")
+        raise OSError("the list is gone")
+
+    model, processor = tiny
+    with pytest.raises(OSError, match="the list is gone"):
+        list(score_in_bulk(broken(), model, processor, workers=2))
+
+
+def test_stopping_early_leaves_no_process_behind(tiny, library):
+    model, processor = tiny
+    scores = score_in_bulk(find_videos([str(library)]) * 20, model, processor, workers=2, batch_size=1)
+    next(scores)
+    readers = _readers()
+    assert len(readers) == 2
+    scores.close()
+    assert not _readers()
+
+
+def _readers() -> set[int]:
+    """Reading processes of this one."""
+    return {child.pid for child in psutil.Process().children() if "lmmvqa.scoring.reading_process" in child.cmdline()}
+
+
+def test_kill_and_resume_score_every_file_exactly_once(tiny_checkpoint, library, tmp_path):
+    output = tmp_path / "results.parquet"
+    journal = tmp_path / "results.parquet.journal.jsonl"
+    many = tmp_path / "many"
+    many.mkdir()
+    for number in range(60):
+        (many / f"{number}.mp4").symlink_to(library / "0.mp4")
+    arguments = (many, library, "--model", tiny_checkpoint, "--output", output, "--batch-size", 2, "--workers", 2)
+    kept: dict[str, dict] = {}
+    for rows in (3, 20):
+        with score_command(*arguments) as run:
+            while run.poll() is None and (not journal.exists() or journal.read_bytes().count(b"\n") < rows):
+                time.sleep(0.01)
+            assert run.poll() is None, run.stderr.read()
+            run.send_signal(signal.SIGKILL)
+        with ResultFile(output) as results:
+            now = {row["path"]: row for row in results.rows()}
+        assert len(now) >= rows and kept.items() <= now.items()
+        kept = now
+    with score_command(*arguments) as run:
+        assert run.wait() == 1, run.stderr.read()
+    table = pd.read_parquet(output)
+    assert sorted(table["path"]) == sorted(find_videos([str(many), str(library)]))
+    assert {row["path"]: row["score"] for row in kept.values()}.items() <= dict(
+        zip(table["path"], table["score"], strict=True)
+    ).items()
+    failed = table[table["error"].notna()]
+    assert (
+        sorted(Path(path).name for path in failed["path"]) == ["empty.mp4", "text.avi"] and failed["score"].isna().all()
+    )
+    assert table["score"].between(0, 100).sum() == len(table) - 2
+    assert sorted(os.listdir(tmp_path)) == ["many", "results.parquet"]
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
+def test_rows_of_the_other_formats(suffix, tiny_checkpoint, library, tmp_path):
+    output = tmp_path / f"results{suffix}"
+    videos = [str(library / name) for name in ("0.mp4", "empty.mp4", "1.mkv")]
+    assert score_to_file(videos, output, local_engine(str(tiny_checkpoint), "cpu", workers=1)) == 1
+    if suffix == ".jsonl":
+        rows = [json.loads(line) for line in output.read_text().splitlines()]
+        assert all(
+            list(row)
+            == ["path", "score", "score_std", "interval", "level", "level_probabilities", "duration_s", "error"]
+            for row in rows
+        )
+    else:
+        table = pd.read_csv(output)
+        assert ((table["interval_low"] <= table["score"]) & (table["score"] <= table["interval_high"])).sum() == 2
+    # A second run adds nothing.
+    before = output.read_bytes()
+    assert score_to_file(videos, output, local_engine(str(tmp_path / "none"))) == 1
+    assert output.read_bytes() == before
+
+
+def test_processes_of_accelerate_share_the_videos(tiny_checkpoint, library, tmp_path):
+    output = tmp_path / "results.csv"
+    # Rows of processes that were killed in an earlier run count.
+    with ResultFile(f"{output}.process7.jsonl") as rows:
+        rows.append(VideoScore(str(library / "0.mp4"), score=12.5).as_flat_dict())
+    # What `accelerate launch` runs for several GPUs; for processors alone it would want MPI.
+    launch = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc_per_node",
+        "2",
+        "--master_port",
+        "29617",
+        "-m",
+        "lmmvqa.commands.main",
+    ]
+    run = subprocess.run(
+        [*launch, "score", str(library), "--model", str(tiny_checkpoint), "--output", str(output), "--workers", "1"],
+        env=os.environ | {"PYTHONPATH": str(SITE), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    table = pd.read_csv(output)
+    assert sorted(table["path"]) == sorted(find_videos([str(library)])), run.stderr
+    assert table.set_index("path")["score"][str(library / "0.mp4")] == 12.5
+    assert table["error"].notna().sum() == 2
+    assert os.listdir(tmp_path) == ["results.csv"]
+
+
+def test_odd_folders_and_names(tmp_path, library):
+    clip = library / "0.mp4"
+    names = [b"two\nlines.mp4", b"caf\xe9.mp4", "ümlaut.MP4".encode(), b"-o.mp4"]
+    for name in names:
+        shutil.copy(clip, os.path.join(os.fsencode(tmp_path), name))
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / "loop").symlink_to(tmp_path)
+    (tmp_path / "self.mp4").symlink_to("self.mp4")
+    (tmp_path / "other").symlink_to(library)
+    os.mkfifo(tmp_path / "pipe.mp4")
+    found = find_videos([str(tmp_path)])
+    here = {os.fsencode(os.path.relpath(path, tmp_path)) for path in found}
+    assert {*names, b"self.mp4", b"pipe.mp4"} <= here and b"other/0.mp4" in here
+    # The loop leads nowhere: every file was found once.
+    assert len(found) == len(names) + 2 + len(os.listdir(library))
+
+
+def test_odd_names_through_to_the_result_file(tiny, tmp_path, library):
+    model, processor = tiny
+    for name in (b"two\nlines.mp4", b"caf\xe9.mp4"):
+        shutil.copy(library / "0.mp4", os.path.join(os.fsencode(tmp_path), name))
+    (tmp_path / "self.mp4").symlink_to("self.mp4")
+    os.mkfifo(tmp_path / "pipe.mp4")
+    output = tmp_path / "results.csv"
+    assert (
+        score_to_file(find_videos([str(tmp_path)]), output, lambda videos: score_in_bulk(videos, model, processor)) == 2
+    )
+    table = pd.read_csv(output).set_index("path")
+    assert table["score"][[f"{tmp_path}/two\nlines.mp4", f"{tmp_path}/caf\\xe9.mp4"]].notna().all()
+    assert "pipe" in table["error"][f"{tmp_path}/pipe.mp4"]
+
+
+def test_a_folder_that_cannot_be_listed_gets_its_error(tmp_path):
+    closed = tmp_path / "closed"
+    closed.mkdir()
+    (tmp_path / "a.mp4").touch()
+    closed.chmod(0)
+    child = os.fork()
+    if child == 0:  # the rights of the superuser would open every folder
+        try:
+            if os.getuid() == 0:
+                for folder in (tmp_path, *list(tmp_path.parents)[:2]):
+                    folder.chmod(0o755)
+                os.setuid(65534)
+            from processing.video_reader import open_video
+
+            assert find_videos([str(tmp_path)]) == [str(tmp_path / "a.mp4"), str(closed)]
+            with pytest.raises(VideoError, match="closed is a folder that cannot be listed"):
+                open_video(str(closed))
+        except BaseException as error:
+            os.write(2, str(error).encode())
+            os._exit(1)
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    closed.chmod(0o700)
+
+
+def test_half_precision_on_request(tiny_checkpoint, library):
+    full, half = (load_checkpoint(str(tiny_checkpoint), "cpu", dtype) for dtype in ("auto", "bfloat16"))
+    assert (full[0].dtype, half[0].dtype) == (torch.float32, torch.bfloat16)
+    assert half[0].base_model.vision_tower.dtype == torch.bfloat16
+    one, other = (next(score_videos([str(library / "2.mov")], *loaded)) for loaded in (full, half))
+    assert one.score != other.score and abs(one.score - other.score) < 5
