@@ -12,7 +12,7 @@ import hashlib
 import tempfile
 from pathlib import Path
 
-from lmmvqa.commands.training import parse_settings
+from lmmvqa.commands.options import parse_settings
 from lmmvqa.training.arguments import read_arguments
 from lmmvqa.training.run import build_trainer
 from lmmvqa.training.trainer import quality_metrics, rated_videos

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
+from lmmvqa.commands.options import Device, Model, Precision
 from lmmvqa.console import clear_errors, messages
 
-app = typer.Typer(no_args_is_help=True)
-
-Precision = Literal["auto", "float32", "bfloat16", "float16"]
+app = typer.Typer()
 
 
 @app.command()
@@ -21,12 +20,8 @@ def bench(
         list[str] | None,
         typer.Argument(help="Videos like yours, or folders of them. Default: the clips that come with LMM-VQA."),
     ] = None,
-    model: Annotated[
-        str | None, typer.Option(help="Checkpoint: folder or Hub id. Default: the one that comes with LMM-VQA.")
-    ] = None,
-    device: Annotated[
-        str | None, typer.Option(help="For example cpu, cuda, cuda:1. Default: a GPU if there is one.")
-    ] = None,
+    model: Model = None,
+    device: Device = None,
     dtype: Annotated[Precision, typer.Option(help="Precision; auto: as the checkpoint was saved.")] = "auto",
     videos: Annotated[int, typer.Option(min=1, help="How many to score; few clips are taken again and again.")] = 24,
     library: Annotated[int, typer.Option(min=1, help="Size of the library whose time is estimated.")] = 100_000,

@@ -17,7 +17,7 @@ from lmmvqa.console import clear_errors, messages
 if TYPE_CHECKING:
     from dataset_builders.rated_set_builder import Survey
 
-app = typer.Typer(no_args_is_help=True, help="Rated video sets as question-and-answer data.")
+app = typer.Typer(name="data", no_args_is_help=True, help="Rated video sets as question-and-answer data.")
 
 SetName = Literal["lsvq", "konvid_1k", "youtube_ugc", "live_vqc", "live_yt_gaming", "rated_videos"]
 Name = Annotated[

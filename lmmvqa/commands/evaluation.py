@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from lmmvqa.commands.training import Scale, parse_settings
+from lmmvqa.commands.options import Scale, parse_settings
 from lmmvqa.console import clear_errors
 from lmmvqa.evaluation.table_cells import interval_or_deviation, three_decimals
 

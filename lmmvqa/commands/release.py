@@ -10,19 +10,17 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from lmmvqa.commands.options import Device, Model
 from lmmvqa.console import clear_errors, messages, show_error
 
 if TYPE_CHECKING:
     from lmmvqa.release.pushing import RepoType
 
-app = typer.Typer(no_args_is_help=True)
-push_app = typer.Typer(no_args_is_help=True, help="Upload a model, a data set, the metric or the demo to the Hub.")
-app.add_typer(push_app, name="push")
-
-Model = Annotated[
-    str | None, typer.Option(help="Checkpoint: folder or Hub id. Default: the one that comes with LMM-VQA.")
-]
-Device = Annotated[str | None, typer.Option(help="For example cpu, cuda, cuda:1. Default: a GPU if there is one.")]
+app = typer.Typer()
+push_app = typer.Typer(
+    name="push", no_args_is_help=True, help="Upload a model, a data set, the metric or the demo to the Hub."
+)
+app.add_typer(push_app)
 
 
 @app.command()

@@ -1,0 +1,148 @@
+"""The commands `lmmvqa info`, `compose`, `merge` and `calibrate`: what makes and describes checkpoints. Thin over
+`lmmvqa.checkpoints` and `lmmvqa.release.calibration`; heavy imports happen inside."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from lmmvqa.commands.options import Scale, parse_settings
+from lmmvqa.console import clear_errors, messages
+
+app = typer.Typer()
+
+
+@app.command()
+def info(
+    model: Annotated[
+        str | None, typer.Argument(help="Checkpoint: folder or Hub id. Default: the paper's configuration.")
+    ] = None,
+) -> None:
+    """Parameters of each part, visual tokens and memory of a model, counted without loading its weights."""
+    with clear_errors():
+        from transformers import AutoConfig
+
+        import lmmvqa.registration  # noqa: F401
+        from lmmvqa.checkpoints.composing import describe
+        from modeling_lmmvqa import LmmVqaConfig
+
+        config = LmmVqaConfig() if model is None else AutoConfig.from_pretrained(model)
+        if not isinstance(config, LmmVqaConfig):
+            raise ValueError(f"{model} is a {config.model_type!r} model and not an LMM-VQA checkpoint.")
+        description = describe(config)
+        table = Table("part", "parameters", title=model or "The paper's configuration")
+        for name, count in description.parameters.items():
+            table.add_row(name, f"{count:,}")
+        table.add_row("all", f"{sum(description.parameters.values()):,}")
+        table.add_row("trained (projectors)", f"{description.trained_parameters:,}")
+        Console().print(table)
+        span = "video" if config.frame_fusion == "mean" else "second of video"
+        typer.echo(f"visual tokens for each {span}: {description.tokens_per_second}")
+        typer.echo(f"weights in bfloat16: {description.weight_bytes / 2**30:.2f} GiB")
+        typer.echo(f"key-value cache for each {span}, bfloat16: {description.cache_bytes_per_second / 2**20:.1f} MiB")
+
+
+@app.command()
+def compose(
+    output: Annotated[Path, typer.Argument(help="Folder for the checkpoint.")],
+    vision_tower: Annotated[
+        str, typer.Option(help="Hub id or folder of a vision model.")
+    ] = "openai/clip-vit-large-patch14",
+    decoder: Annotated[
+        str, typer.Option(help="Hub id, folder or .gguf file of an instruction-tuned language model.")
+    ] = ("meta-llama/Meta-Llama-3-8B-Instruct"),
+    temporal_tower: Annotated[
+        str | None, typer.Option(help="Folder of ours or public SlowFast checkpoint. Without it: no temporal tokens.")
+    ] = None,
+    setting: Annotated[
+        list[str] | None, typer.Option("--set", help="A field of LmmVqaConfig, such as spatial_projector_type=mlp.")
+    ] = None,
+    dtype: Annotated[str, typer.Option(help="Precision of the parts, such as float32 or bfloat16.")] = "bfloat16",
+) -> None:
+    """Assemble a checkpoint from pretrained parts. Its projectors are fresh: train it before you believe its scores."""
+    with clear_errors():
+        import lmmvqa.registration  # noqa: F401
+        from lmmvqa.checkpoints import composing
+        from lmmvqa.checkpoints.remote_code import add_remote_code
+
+        config = parse_settings(setting)
+        language_model, tokenizer = composing.load_decoder(decoder, dtype=dtype)
+        network, processor = composing.compose(
+            vision_tower=composing.load_vision_tower(vision_tower, dtype=dtype),
+            temporal_tower=composing.load_temporal_tower(temporal_tower) if temporal_tower else None,
+            decoder=language_model,
+            tokenizer=tokenizer,
+            config=config,
+        )
+        network.save_pretrained(output)
+        processor.save_pretrained(output)
+        add_remote_code(output)
+        messages.print(f"Checkpoint with untrained projectors in {output}. Next: lmmvqa train.")
+
+
+@app.command()
+def merge(
+    adapter: Annotated[Path, typer.Argument(help="Output of `lmmvqa train`.")],
+    output: Annotated[Path, typer.Argument(help="New or empty folder for the full checkpoint.")],
+    share: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            max=1,
+            help="How far to go from the base (0) to what was trained (1): in between can lie the best of both.",
+        ),
+    ] = 1.0,
+) -> None:
+    """Make a full checkpoint of what was trained and its base."""
+    with clear_errors():
+        from lmmvqa.checkpoints.merging import merge as merge_checkpoint
+
+        merge_checkpoint(adapter, output, share=share)
+        messages.print(f"Full checkpoint in {output}.")
+
+
+@app.command()
+def calibrate(
+    checkpoint: Annotated[Path, typer.Argument(help="Folder of a full checkpoint; its config.json is changed.")],
+    data: Annotated[
+        str, typer.Option(help="SET=FOLDER, as for `lmmvqa evaluate`: rated videos that the model did not learn from.")
+    ],
+    split: Annotated[str, typer.Option(help="Which of them.")] = "validation",
+    leave_out: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A family of the label file's column `family` whose ratings can't be told from the video alone."
+        ),
+    ] = None,
+    scale: Scale = None,
+    feature_cache: Annotated[Path | None, typer.Option(help="Features of a run on the same videos.")] = None,
+) -> None:
+    """Undo the shrinkage of a checkpoint's scores, and make its 90 % interval hold and its levels as sure as they are
+    right. Prints what is put into its config."""
+    with clear_errors():
+        from lmmvqa.evaluation.rated_sets import SetSpec, read_set
+        from lmmvqa.release.calibration import calibrate_checkpoint
+
+        rows = [row for row in read_set(SetSpec.parse(data), scale=scale) if row.split == split]
+        families = {row.parts.get("family") for row in rows} - {None}
+        if rows and (unknown := set(leave_out or ()) - families):
+            has = f"the families {', '.join(sorted(families))}" if families else "no column family"
+            raise ValueError(f"--leave-out {', '.join(sorted(unknown))}: the split {split} of {data} has {has}.")
+        rows = [row for row in rows if row.parts.get("family") not in (leave_out or ())]
+        if not rows:
+            raise ValueError(
+                f"{data} has no videos of the split {split} that are not left out: name another with --split."
+            )
+        fitted = calibrate_checkpoint(
+            checkpoint,
+            [row.score for row in rows],
+            [row.level for row in rows],
+            [row.source for row in rows],
+            feature_cache,
+        )
+        typer.echo(json.dumps(fitted))

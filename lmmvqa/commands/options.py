@@ -1,0 +1,33 @@
+"""Options and arguments that several commands take, spelled once."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import typer
+
+Model = Annotated[
+    str | None, typer.Option(help="Checkpoint: folder or Hub id. Default: the one that comes with LMM-VQA.")
+]
+Device = Annotated[str | None, typer.Option(help="For example cpu, cuda, cuda:1. Default: a GPU if there is one.")]
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
+Scale = Annotated[
+    tuple[float, float] | None, typer.Option(help="rated_videos only: the ratings that become the scores 0 and 100.")
+]
+
+
+def parse_settings(texts: list[str] | None) -> dict[str, Any]:
+    """`key=value` pairs; values are read as YAML.
+
+    Raises:
+        ValueError: a text has no "=".
+    """
+    import yaml
+
+    settings = {}
+    for text in texts or []:
+        key, found, value = text.partition("=")
+        if not found:
+            raise ValueError(f"{text!r} is not a setting: write key=value.")
+        settings[key] = yaml.safe_load(value)
+    return settings
