@@ -15,12 +15,13 @@ from typing import Any
 
 import pandas as pd
 
+from processing.errors import LmmVqaError
 from processing.video_names import is_video
 
 _TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".json", ".parquet", ".xlsx", ".mat")
 
 
-class LabelError(ValueError):
+class LabelError(LmmVqaError, ValueError):
     """A folder or a label file is not what a builder reads. The message says what was looked for, where, and the
     remedy."""
 

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from processing.errors import LmmVqaError
+
 # A figure: a number with two decimals or more. Versions (1.2.3), and what stands in code and addresses, are none.
 _FIGURE = re.compile(r"(?<![\w.])-?\d{0,3}\.\d{2,}(?!\w)(?!\.\d)")
 _NO_PROSE = re.compile(r"```.*?```|`[^`\n]*`|https?://[^\s)]+", re.DOTALL)
@@ -26,7 +28,7 @@ METRICS = {
 }
 
 
-class CardError(ValueError):
+class CardError(LmmVqaError, ValueError):
     """A card that would say what is not so. The message names the figure or the file, and the remedy."""
 
 

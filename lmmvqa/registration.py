@@ -19,6 +19,7 @@ from modeling_lmmvqa import (
     QualityOutput,
 )
 from modeling_lmmvqa.pipeline_lmmvqa import LmmVqaPipeline
+from processing.errors import LmmVqaError
 from processing.processing_lmmvqa import LmmVqaProcessor
 from processing.quality_prompts import AnswerError
 from processing.video_processing_lmmvqa import LmmVqaVideoProcessor
@@ -40,6 +41,7 @@ PIPELINE_REGISTRY.register_pipeline(
 __all__ = [
     "AnswerError",
     "LmmVqaConfig",
+    "LmmVqaError",
     "LmmVqaForConditionalGeneration",
     "LmmVqaModel",
     "LmmVqaPipeline",

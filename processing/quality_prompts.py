@@ -14,6 +14,8 @@ import hashlib
 from collections.abc import Sequence
 from typing import Any, Literal
 
+from .errors import LmmVqaError
+
 Task = Literal["score", "level"]
 TASKS: tuple[Task, ...] = ("score", "level")
 LEVELS: tuple[str, ...] = ("poor", "fair", "good")
@@ -88,7 +90,7 @@ _RESTRICTIONS: dict[Task, tuple[str, ...]] = {
 }
 
 
-class AnswerError(ValueError):
+class AnswerError(LmmVqaError, ValueError):
     """An answer that is not in the answer format. Never replaced by a default."""
 
 

@@ -34,6 +34,7 @@ from PIL import Image
 if TYPE_CHECKING:
     import torch
 
+from .errors import LmmVqaError
 from .video_names import name_of
 
 logger = logging.getLogger(__name__)
@@ -64,7 +65,7 @@ _PROGRAM_STREAM = b"\0\0\1\xba"
 DECODING_THREADS = 0
 
 
-class VideoError(ValueError):
+class VideoError(LmmVqaError, ValueError):
     """A video cannot be read. The message names the file and a remedy."""
 
 

@@ -98,3 +98,16 @@ def test_help_needs_no_torch():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "score" in done.stdout
+
+
+def test_every_error_of_ours_has_the_one_base():
+    """What a user can mend is a LmmVqaError, so that the command line can tell it from a fault of ours."""
+    errors = [
+        (name, node)
+        for name, file in MODULES.items()
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ClassDef) and node.name.endswith("Error") and node.name != "LmmVqaError"
+    ]
+    assert len(errors) >= 11
+    for name, node in errors:
+        assert "LmmVqaError" in [ast.unparse(base) for base in node.bases], f"{name}.{node.name}"

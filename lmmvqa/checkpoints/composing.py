@@ -14,6 +14,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from modeling_lmmvqa import LmmVqaConfig, LmmVqaForConditionalGeneration, LmmVqaTemporalConfig, LmmVqaTemporalModel
+from processing.errors import LmmVqaError
 from processing.processing_lmmvqa import LmmVqaProcessor, video_chat_template
 from processing.video_processing_lmmvqa import LmmVqaVideoProcessor
 
@@ -22,7 +23,7 @@ logger = logging.getLogger(__name__)
 VIDEO_TOKEN = "<video>"
 
 
-class ComposeError(ValueError):
+class ComposeError(LmmVqaError, ValueError):
     """Parts that can't be joined. The message names the part and the remedy."""
 
 

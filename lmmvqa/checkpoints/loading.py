@@ -9,11 +9,12 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 import lmmvqa.registration  # noqa: F401 - makes the Auto classes know ours
 from lmmvqa.checkpoints.assembling import compose_default, default_checkpoint
+from processing.errors import LmmVqaError
 
 FRESH_DEFAULT = "default"
 
 
-class ModelError(RuntimeError):
+class ModelError(LmmVqaError, RuntimeError):
     """A checkpoint can't be used. The message names it and the remedy."""
 
 

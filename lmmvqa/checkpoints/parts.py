@@ -17,10 +17,12 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from processing.errors import LmmVqaError
+
 logger = logging.getLogger(__name__)
 
 
-class PartError(RuntimeError):
+class PartError(LmmVqaError, RuntimeError):
     """A part of the default checkpoint can't be had. The message says which, why, and what to do."""
 
 

@@ -25,6 +25,7 @@ from typing import Any
 
 from dataset_builders.label_files import files_below, without_video_suffix
 from lmmvqa.scoring.result_files import ResultFile
+from processing.errors import LmmVqaError
 from processing.quality_prompts import conversation
 from processing.video_names import is_video
 
@@ -56,7 +57,7 @@ JUDGE_INSTRUCTION = (
 _RETRIES = 5
 
 
-class JudgeError(RuntimeError):
+class JudgeError(LmmVqaError, RuntimeError):
     """The judge can't be asked. The message names the endpoint and the remedy."""
 
 

@@ -17,6 +17,7 @@ from huggingface_hub.utils import validate_repo_id
 
 from hub_cards.demo_card import demo_card
 from hub_cards.model_card import FACTS, RESULTS, add_model_card
+from processing.errors import LmmVqaError
 
 RepoType = Literal["model", "dataset", "space"]
 METRICS = "metrics.json"
@@ -25,7 +26,7 @@ _MODEL_FILES = ("*.safetensors", "*.safetensors.index.json", "*.jinja", "tokeniz
                 "added_tokens.json", "config.json", "generation_config.json", "adapter_config.json", "processor_config.json")  # fmt: skip
 
 
-class PushError(RuntimeError):
+class PushError(LmmVqaError, RuntimeError):
     """What can't be pushed, or was refused by the Hub. The message says why and what to do."""
 
 

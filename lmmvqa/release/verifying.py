@@ -17,6 +17,7 @@ from lmmvqa.checkpoints.assembling import CHECKPOINT_FOLDER, REFERENCE
 from lmmvqa.checkpoints.loading import load_checkpoint
 from lmmvqa.checkpoints.parts import file_sha256
 from lmmvqa.scoring.scorer import score_videos
+from processing.errors import LmmVqaError
 
 FOLDER = REFERENCE.name
 FILE = "scores.json"
@@ -26,7 +27,7 @@ TOLERANCE = 0.5
 _LIBRARIES = ("torch", "transformers", "torchvision", "av", "numpy", "lmmvqa")
 
 
-class NoReferenceError(RuntimeError):
+class NoReferenceError(LmmVqaError, RuntimeError):
     """There is nothing to compare with. The message says where it was looked for and the remedy."""
 
 

@@ -13,6 +13,7 @@ import torch
 from transformers import TrainerCallback
 
 from lmmvqa.console import messages
+from processing.errors import LmmVqaError
 from processing.quality_prompts import TASKS
 
 logger = logging.getLogger(__name__)
@@ -23,7 +24,7 @@ _DIVERGED = 3.0
 LOSS_NAMES = (*TASKS, "general")
 
 
-class DivergedError(RuntimeError):
+class DivergedError(LmmVqaError, RuntimeError):
     """Training can't go on. The message says since when, and from where to start again."""
 
 

@@ -1,0 +1,9 @@
+"""What a user can mend, as one kind of error."""
+
+
+class LmmVqaError(Exception):
+    """Something that the user can mend: the message names it and the remedy.
+
+    The command line shows such an error as its message. Any other error is a fault of ours, or of a library, and keeps
+    its trace.
+    """
