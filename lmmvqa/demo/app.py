@@ -28,26 +28,51 @@ CSS = """
 .vqa .score { font-size: 2.6rem; font-weight: 700; line-height: 1; font-variant-numeric: tabular-nums; }
 .vqa .of { color: var(--body-text-color-subdued); }
 .vqa .level { padding: .1rem .7rem; border-radius: 99px; color: #fff; font-weight: 600; }
-.vqa .scale { position: relative; height: .7rem; margin: .9rem 0 .3rem; border-radius: 99px; background:
-var(--border-color-primary); } .vqa .scale .range { position: absolute; inset-block: 0; border-radius: 99px; opacity:
-.55; } .vqa .scale .mark { position: absolute; inset-block: -.25rem; width: .25rem; margin-left: -.125rem;
-border-radius: 2px; background: var(--body-text-color); } .vqa .ends { display: flex; justify-content: space-between;
-font-size: .85rem; color: var(--body-text-color-subdued); } .vqa h3 { margin: 1.1rem 0 .3rem; font-size: 1rem; }
-.vqa .bars { display: flex; align-items: flex-end; gap: 2px; height: 96px; padding: 0; margin: 0; border-block: 1px
-solid var(--border-color-primary); border-top-style: dashed; } .vqa .bars button { flex: 1 1 0; min-width: 3px; height:
-100%; margin: 0 !important; padding: 0; border: 0; box-shadow: none; background: none; cursor: pointer; display: flex;
-align-items: flex-end; } .vqa .bars button span { width: 100%; border-radius: 3px 3px 0 0; min-height: 3px; } .vqa .bars
-button:hover span { filter: brightness(1.25); } .vqa button:focus-visible { outline: 3px solid var(--body-text-color);
-outline-offset: 2px; border-radius: 4px; } .vqa .moments { display: flex; flex-wrap: wrap; align-items: flex-start; gap:
-.6rem; margin-top: .9rem; } .vqa .moments button { flex: 1 1 120px; font-weight: 500; font-size: .95rem; max-width:
-320px; padding: 0; border: 1px solid var(--border-color-primary); border-radius: 8px; overflow: hidden;
+.vqa .scale {
+    position: relative; height: .7rem; margin: .9rem 0 .3rem; border-radius: 99px;
+    background: var(--border-color-primary);
+}
+.vqa .scale .range { position: absolute; inset-block: 0; border-radius: 99px; opacity: .55; }
+.vqa .scale .mark {
+    position: absolute; inset-block: -.25rem; width: .25rem; margin-left: -.125rem; border-radius: 2px;
+    background: var(--body-text-color);
+}
+.vqa .ends {
+    display: flex; justify-content: space-between; font-size: .85rem; color: var(--body-text-color-subdued);
+}
+.vqa h3 { margin: 1.1rem 0 .3rem; font-size: 1rem; }
+.vqa .bars {
+    display: flex; align-items: flex-end; gap: 2px; height: 96px; padding: 0; margin: 0;
+    border-block: 1px solid var(--border-color-primary); border-top-style: dashed;
+}
+.vqa .bars button {
+    flex: 1 1 0; min-width: 3px; height: 100%; margin: 0 !important; padding: 0; border: 0; box-shadow: none;
+    background: none; cursor: pointer; display: flex; align-items: flex-end;
+}
+.vqa .bars button span { width: 100%; border-radius: 3px 3px 0 0; min-height: 3px; }
+.vqa .bars button:hover span { filter: brightness(1.25); }
+.vqa button:focus-visible { outline: 3px solid var(--body-text-color); outline-offset: 2px; border-radius: 4px; }
+.vqa .moments { display: flex; flex-wrap: wrap; align-items: flex-start; gap: .6rem; margin-top: .9rem; }
+.vqa .moments button {
+    flex: 1 1 120px; font-weight: 500; font-size: .95rem; max-width: 320px; padding: 0;
+    border: 1px solid var(--border-color-primary); border-radius: 8px; overflow: hidden;
+}
   background: var(--background-fill-secondary); color: inherit; text-align: left; cursor: pointer; }
-.vqa .moments img { width: 100%; aspect-ratio: 16 / 9; object-fit: contain; background: #000; display: block; margin: 0;
-} .vqa .moments span { display: block; padding: .4rem .6rem; }
-.vqa .save { display: inline-block; margin-top: 1rem; padding: .45rem .9rem; border: 1px solid
-var(--border-color-primary); border-radius: 8px; color: inherit; text-decoration: none; } .vqa .fault { padding: .8rem
-1rem; border-left: 4px solid #b3261e; background: var(--background-fill-secondary); overflow-wrap: anywhere; } .vqa
-.verdict { padding: .6rem 1rem; border-radius: 8px; background: var(--background-fill-secondary); font-size: 1.05rem; }
+.vqa .moments img {
+    width: 100%; aspect-ratio: 16 / 9; object-fit: contain; background: #000; display: block; margin: 0;
+}
+.vqa .moments span { display: block; padding: .4rem .6rem; }
+.vqa .save {
+    display: inline-block; margin-top: 1rem; padding: .45rem .9rem; border: 1px solid var(--border-color-primary);
+    border-radius: 8px; color: inherit; text-decoration: none;
+}
+.vqa .fault {
+    padding: .8rem 1rem; border-left: 4px solid #b3261e; background: var(--background-fill-secondary);
+    overflow-wrap: anywhere;
+}
+.vqa .verdict {
+    padding: .6rem 1rem; border-radius: 8px; background: var(--background-fill-secondary); font-size: 1.05rem;
+}
 """
 
 # One listener for all that leads to a moment of a video: its panel's player goes there.
