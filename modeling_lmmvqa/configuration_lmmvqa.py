@@ -2,13 +2,16 @@
 
 from itertools import pairwise
 from math import isqrt
-from typing import Literal
+from os import PathLike
+from pathlib import Path
+from typing import Any, Literal
 
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 
 from .frame_statistics import NUM_FRAME_STATISTICS
+from .saved_folders import copy_code, copy_record, name_classes, without_paths
 
 # Pooling grids (time, height, width) of the slow map for each token length of the paper's Table VIII.
 TEMPORAL_GRIDS: dict[int, tuple[int, int, int]] = {
@@ -209,6 +212,18 @@ class LmmVqaConfig(PreTrainedConfig):
                 f"projector_num_heads={self.projector_num_heads} does not divide the width {self.spatial_hidden_size} of "
                 f"the {self.spatial_projector_type!r} projector: choose a divisor."
             )
+
+    def save_pretrained(self, save_directory: str | PathLike, push_to_hub: bool = False, **kwargs: Any) -> None:
+        """The library's, and beside it all that a stranger needs: our code, and what the checkpoint learned from. Every
+        way of saving a model comes through here."""
+        name_classes(self)
+        copy_code(Path(save_directory))
+        copy_record(self.name_or_path, Path(save_directory))
+        super().save_pretrained(save_directory, push_to_hub=push_to_hub, **kwargs)
+
+    def to_diff_dict(self) -> dict[str, Any]:
+        """What is saved: without the paths that its parts were loaded from."""
+        return without_paths(super().to_diff_dict())
 
     @property
     def spatial_feature_size(self) -> int:

@@ -192,4 +192,7 @@ class LmmVqaProcessor(ProcessorMixin):
         return parse_level(answer, self.levels)
 
 
+# Whoever saves a processor puts its code beside it.
+LmmVqaProcessor.register_for_auto_class("AutoProcessor")
+
 __all__ = ["LmmVqaProcessor"]

@@ -240,4 +240,7 @@ def _pad(videos: tuple[list[torch.Tensor], ...]) -> torch.Tensor:
     return torch.nn.utils.rnn.pad_sequence([torch.stack(chunks) for chunks in videos], batch_first=True)
 
 
+# Whoever saves a processor puts its code beside it.
+LmmVqaVideoProcessor.register_for_auto_class("AutoVideoProcessor")
+
 __all__ = ["LmmVqaVideoProcessor"]

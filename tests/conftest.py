@@ -8,7 +8,6 @@ from inputs import DATA
 from tiny_models import make_tiny
 
 from lmmvqa.checkpoints.loading import load_checkpoint
-from lmmvqa.checkpoints.remote_code import add_remote_code
 
 
 @pytest.fixture(scope="session")
@@ -50,7 +49,6 @@ def tiny_checkpoint(tiny, tmp_path_factory):
     folder = tmp_path_factory.mktemp("tiny") / "checkpoint"
     for part in tiny:
         part.save_pretrained(folder)
-    add_remote_code(folder)
     (folder / "training_args.bin").write_bytes(b"secret")
     (folder / "checkpoint-10").mkdir()
     (folder / "checkpoint-10" / "model.safetensors").write_bytes(b"old")

@@ -1,5 +1,7 @@
-"""What lets a checkpoint's folder work without this package: our code beside the weights, and where to find which
-class."""
+"""A saved folder brought up to date, so that it works without this package: for those that an older release saved.
+
+Model and processor of this release put their code beside the weights themselves, whoever saves them.
+"""
 
 from __future__ import annotations
 
@@ -9,31 +11,19 @@ from pathlib import Path
 
 import modeling_lmmvqa
 import processing
+from modeling_lmmvqa.saved_folders import MODEL_CLASSES, PIPELINES, without_paths
 
-MODEL_CLASSES = {
-    "AutoConfig": "configuration_lmmvqa.LmmVqaConfig",
-    "AutoModel": "modeling_lmmvqa.LmmVqaModel",
-    "AutoModelForImageTextToText": "modeling_lmmvqa.LmmVqaForConditionalGeneration",
-    "AutoModelForMultimodalLM": "modeling_lmmvqa.LmmVqaForConditionalGeneration",
-}
 PROCESSOR_CLASSES = {
     "AutoProcessor": "processing_lmmvqa.LmmVqaProcessor",
     "AutoVideoProcessor": "video_processing_lmmvqa.LmmVqaVideoProcessor",
-}
-PIPELINES = {
-    "video-quality-assessment": {
-        "impl": "pipeline_lmmvqa.LmmVqaPipeline",
-        "pt": ["AutoModelForImageTextToText"],
-        "type": "multimodal",
-    }
 }
 
 
 def add_remote_code(folder: Path) -> None:
     """Copy the code into a saved checkpoint, and name its classes in `config.json` and `processor_config.json`.
 
-    What is there already is replaced: a checkpoint that was saved by an older release gets the code of this one. An
-    adapter has no `config.json`; its base brings the code of the model.
+    What is there already is replaced: a checkpoint that was saved by an older release gets the code of this one, and
+    loses the paths of the machine that saved it. An adapter has no `config.json`; its base brings the code of the model.
 
     Raises:
         FileNotFoundError: the folder is not a checkpoint with its processor.
@@ -57,5 +47,5 @@ def add_remote_code(folder: Path) -> None:
 
 
 def _update(file: Path, **fields: object) -> None:
-    content = json.loads(file.read_text(encoding="utf-8")) | fields
+    content = without_paths(json.loads(file.read_text(encoding="utf-8"))) | fields
     file.write_text(json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,69 +1,28 @@
 """A saved checkpoint in a process that has the public dependencies and not our package."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from loopback_hub import LoopbackHub
-from transformers import pipeline
+from strangers import SCORE, SCORE_DIRECTLY, ask_a_stranger, bare_packages
+from tiny_models import make_decoder, make_tokenizer, make_vision_tower
+from transformers import AutoModelForImageTextToText, AutoProcessor, pipeline
 
 from lmmvqa.checkpoints.assembling import default_checkpoint
+from lmmvqa.checkpoints.composing import compose, load_decoder, load_vision_tower
 from lmmvqa.checkpoints.loading import load_checkpoint
+from lmmvqa.checkpoints.merging import merge
 from lmmvqa.checkpoints.remote_code import add_remote_code
+from lmmvqa.checkpoints.training_record import SeenVideos, TrainingRecord, read_record
 from lmmvqa.release.pushing import staged_model
 from lmmvqa.training.adapters import make_trainable
 
-STRANGER = """
-import json, sys
-import importlib.util
-for name in ("lmmvqa", "modeling_lmmvqa", "processing", "dataset_builders", "hub_cards"):
-    assert importlib.util.find_spec(name) is None, name
-from transformers import AutoModel, AutoModelForImageTextToText, AutoModelForMultimodalLM, AutoProcessor, pipeline
-
-repo, *videos = sys.argv[1:]
-model = AutoModelForImageTextToText.from_pretrained(repo, trust_remote_code=True).eval()
-processor = AutoProcessor.from_pretrained(repo, trust_remote_code=True)
-quality = model.assess(**processor(videos=videos, return_tensors="pt"))
-pipe = pipeline(model=repo, trust_remote_code=True)
-assert pipe.task == "video-quality-assessment"
-rows = pipe(videos, batch_size=len(videos), timeline=True)
-for auto in (AutoModel, AutoModelForMultimodalLM):
-    assert auto.from_pretrained(repo, trust_remote_code=True).config.model_type == "lmmvqa"
-broken = pipe("missing.mp4")
-print(json.dumps({"scores": quality.score.tolist(), "levels": quality.level, "rows": rows, "broken": broken}))
-"""
-
-
 @pytest.fixture(scope="session")
-def bare_packages(tmp_path_factory) -> Path:
-    """Every installed package but ours, as links in a folder: what a clean environment with the dependencies holds."""
-    folder = tmp_path_factory.mktemp("bare")
-    ours = ("lmmvqa", "__editable__", "modeling_lmmvqa", "processing", "dataset_builders", "hub_cards")
-    # The packages may be those of several environments, one on top of the other.
-    for site in (Path(place) for place in sys.path if Path(place).name == "site-packages"):
-        for entry in site.iterdir():
-            if not entry.name.startswith(ours) and entry.suffix != ".pth" and not (folder / entry.name).exists():
-                (folder / entry.name).symlink_to(entry)
-    return folder
-
-
-def ask_a_stranger(code, arguments, packages, folder, **environment):
-    # -S leaves out the installed packages, so that only `packages` are there.
-    done = subprocess.run(
-        [sys.executable, "-S", "-c", code, *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=folder,
-        env={**os.environ, "HF_HOME": str(folder / "home"), **environment, "PYTHONPATH": str(packages)},
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
+def packages(tmp_path_factory) -> Path:
+    return bare_packages(tmp_path_factory.mktemp("bare"))
 
 
 def link_weights(source: str, target: str) -> None:
@@ -73,14 +32,14 @@ def link_weights(source: str, target: str) -> None:
         shutil.copy(source, target)
 
 
-def test_a_folder_works_without_our_package(default_model, clip, bare_packages, tmp_path):
+def test_a_folder_works_without_our_package(default_model, clip, packages, tmp_path):
     """The default checkpoint, as it is assembled."""
     model, processor = default_model
     folder = tmp_path / "checkpoint"
     # The cache may have been assembled by an older release.
     shutil.copytree(default_checkpoint(), folder, copy_function=link_weights)
     add_remote_code(folder)
-    found = ask_a_stranger(STRANGER, [folder, clip], bare_packages, tmp_path)
+    found = ask_a_stranger(SCORE, [folder, clip], packages, tmp_path)
     ours = model.assess(**processor(videos=str(clip)))
     assert found["scores"] == pytest.approx(ours.score.tolist(), abs=1e-3)
     assert found["levels"] == ours.level
@@ -88,12 +47,12 @@ def test_a_folder_works_without_our_package(default_model, clip, bare_packages, 
     assert found["rows"] == json.loads(json.dumps([pipe(str(clip), timeline=True)]))
 
 
-def test_a_repository_works_without_our_package(tiny, tiny_checkpoint, clip, bare_packages, tmp_path):
+def test_a_repository_works_without_our_package(tiny, tiny_checkpoint, clip, packages, tmp_path):
     model, processor = tiny
     with LoopbackHub() as hub:
         hub.upload("user/tiny", tiny_checkpoint)
         found = ask_a_stranger(
-            STRANGER, ["user/tiny", clip, clip], bare_packages, tmp_path, **hub.environment(tmp_path / "home")
+            SCORE, ["user/tiny", clip, clip], packages, tmp_path, **hub.environment(tmp_path / "home")
         )
     ours = model.assess(**processor(videos=[str(clip)] * 2))
     assert found["scores"] == pytest.approx(ours.score.tolist(), abs=1e-5)
@@ -101,7 +60,7 @@ def test_a_repository_works_without_our_package(tiny, tiny_checkpoint, clip, bar
     assert "missing.mp4 does not exist" in found["broken"]["error"]
 
 
-def test_an_adapter_works_as_its_card_says(tiny_checkpoint, clip, bare_packages, tmp_path):
+def test_an_adapter_works_as_its_card_says(tiny_checkpoint, clip, packages, tmp_path):
     model, processor = load_checkpoint(str(tiny_checkpoint))
     with torch.no_grad():
         trained = make_trainable(model, "projectors")
@@ -119,13 +78,79 @@ def test_an_adapter_works_as_its_card_says(tiny_checkpoint, clip, bare_packages,
         hub.upload("user/tiny", tiny_checkpoint)
         with staged_model(tmp_path / "adapter", "user/adapter", base_model="user/tiny") as stage:
             hub.upload("user/adapter", stage)
-        found = ask_a_stranger(code, [clip], bare_packages, tmp_path, **hub.environment(tmp_path / "home"))
+        found = ask_a_stranger(code, [clip], packages, tmp_path, **hub.environment(tmp_path / "home"))
     assert found["score"] == pytest.approx(expected.score.item(), abs=1e-3)
 
 
-def test_our_own_classes_win_where_they_are_registered(tiny_checkpoint):
-    from transformers import AutoModelForImageTextToText, AutoProcessor
+# What a user may do with a checkpoint and save it again.
+SAVE_AGAIN = """
+import sys
+from transformers import AutoModelForImageTextToText, AutoProcessor
+AutoModelForImageTextToText.from_pretrained(sys.argv[1], trust_remote_code=True).save_pretrained(sys.argv[2])
+AutoProcessor.from_pretrained(sys.argv[1], trust_remote_code=True).save_pretrained(sys.argv[2])
+print("true")
+"""
 
+
+def save_plainly(source: Path, target: Path, packages: Path) -> None:
+    """By the library's own methods, after loading."""
+    AutoModelForImageTextToText.from_pretrained(source).save_pretrained(target)
+    AutoProcessor.from_pretrained(source).save_pretrained(target)
+
+
+def save_as_a_stranger(source: Path, target: Path, packages: Path) -> None:
+    ask_a_stranger(SAVE_AGAIN, [source, target], packages, target.parent)
+
+
+def save_by_merging(source: Path, target: Path, packages: Path) -> None:
+    model, processor = load_checkpoint(str(source))
+    adapter = target.with_name("adapter")
+    make_trainable(model, "projectors").save_pretrained(adapter)
+    processor.save_pretrained(adapter)
+    merge(adapter, target)
+
+
+@pytest.mark.parametrize("save", [save_plainly, save_as_a_stranger, save_by_merging])
+def test_a_folder_works_elsewhere_however_it_was_saved(save, tiny, tiny_checkpoint, clip, packages, tmp_path):
+    model, processor = tiny
+    source = tmp_path / "source"
+    shutil.copytree(tiny_checkpoint, source)
+    TrainingRecord((SeenVideos("mine", "train", frozenset({"0" * 64})),)).write(source)
+    save(source, tmp_path / "saved", packages)
+    # Whoever has our code from a checkpoint has of it what they used, and that is not the pipeline.
+    code = SCORE_DIRECTLY if save is save_as_a_stranger else SCORE
+    found = ask_a_stranger(code, [tmp_path / "saved", clip], packages, tmp_path)
+    assert found["scores"] == pytest.approx(model.assess(**processor(videos=str(clip))).score.tolist(), abs=1e-3)
+    assert read_record(str(tmp_path / "saved")) == read_record(str(source))
+
+
+def test_no_path_of_this_machine_is_saved(tmp_path):
+    """The parts of a composed checkpoint know where they were loaded from."""
+    make_vision_tower().save_pretrained(tmp_path / "tower")
+    tokenizer = make_tokenizer(1)
+    tokenizer.save_pretrained(tmp_path / "decoder")
+    make_decoder(tokenizer).save_pretrained(tmp_path / "decoder")
+    decoder, tokenizer = load_decoder(str(tmp_path / "decoder"))
+    model, processor = compose(
+        vision_tower=load_vision_tower(str(tmp_path / "tower")),
+        decoder=decoder,
+        tokenizer=tokenizer,
+        config=dict(num_spatial_tokens=4, projector_num_heads=4),
+    )
+    for part in (model, processor):
+        part.save_pretrained(tmp_path / "saved")
+    save_plainly(tmp_path / "saved", tmp_path / "again", tmp_path)
+    # A folder of an older release, which is mended on its way to the Hub.
+    old = json.loads((tmp_path / "saved" / "config.json").read_text())
+    old["vision_config"]["_name_or_path"] = str(tmp_path / "tower")
+    (tmp_path / "saved" / "config.json").write_text(json.dumps(old))
+    add_remote_code(tmp_path / "saved")
+    for folder in ("saved", "again"):
+        for file in (tmp_path / folder).iterdir():
+            assert str(tmp_path).encode() not in file.read_bytes(), file
+
+
+def test_our_own_classes_win_where_they_are_registered(tiny_checkpoint):
     import modeling_lmmvqa
     from processing.processing_lmmvqa import LmmVqaProcessor
 
