@@ -10,6 +10,7 @@ from transformers import AutoProcessor
 
 from lmmvqa.checkpoints.adapters import merge_adapter
 from lmmvqa.checkpoints.loading import load_base
+from lmmvqa.checkpoints.training_record import read_record
 
 
 def merge(adapter: str | os.PathLike, output: str | os.PathLike, *, share: float = 1.0) -> None:
@@ -37,3 +38,5 @@ def merge(adapter: str | os.PathLike, output: str | os.PathLike, *, share: float
     model, _ = load_base(base)
     merge_adapter(model, adapter, share=share).save_pretrained(output)
     AutoProcessor.from_pretrained(adapter).save_pretrained(output)
+    if (record := read_record(str(adapter))) is not None:
+        record.write(Path(output))

@@ -5,15 +5,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from transformers.utils import cached_file
 
 from modeling_lmmvqa.saved_folders import TRAINING_RECORD
+from processing.errors import LmmVqaError
+
+
+class RecordError(LmmVqaError, ValueError):
+    """A file that should be a training record is none. The message names it and the remedy."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +72,7 @@ def read_record(checkpoint: str) -> TrainingRecord | None:
     """The record of a folder or a Hub id; None where it has none: then nobody knows what it has seen.
 
     Raises:
-        ValueError: the file is no training record.
+        RecordError: the file is no training record.
     """
     file = cached_file(
         checkpoint,
@@ -84,24 +89,34 @@ def read_record(checkpoint: str) -> TrainingRecord | None:
             tuple(SeenVideos(str(row["set"]), str(row["split"]), frozenset(map(str, row["videos"]))) for row in rows)
         )
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{file} is no training record ({error}): fetch the checkpoint again.") from error
+        raise RecordError(f"{file} is no training record ({error}): fetch the checkpoint again.") from error
 
 
-def video_sha256(video: Any) -> str | None:
-    """SHA-256 of what a video holds: of a path, or of a mapping with "path" and "bytes" as a row of a data set has it.
-    None where it can't be read."""
-    path, content = (video.get("path"), video.get("bytes")) if isinstance(video, Mapping) else (str(video), None)
-    if content is not None:
-        return hashlib.sha256(content).hexdigest()
+def video_digests(videos: Iterable[Any], workers: int = 1) -> list[str]:
+    """SHA-256 of what each video holds; "unreadable/PATH" for a file that can't be read.
+
+    Args:
+        videos: paths, or mappings with "path" and "bytes" as rows of a data set have them.
+        workers: files hashed at once, each once.
+    """
+    digests: list[str | Future[str]] = []
+    with ThreadPoolExecutor(workers) as pool:
+        files: dict[str, Future[str]] = {}
+        for video in videos:
+            path, content = (video.get("path"), video.get("bytes")) if isinstance(video, Mapping) else (video, None)
+            if content is not None:
+                digests.append(hashlib.sha256(content).hexdigest())
+            else:
+                path = str(path or "")
+                if path not in files:
+                    files[path] = pool.submit(_file_sha256, path)
+                digests.append(files[path])
+    return [digest if isinstance(digest, str) else digest.result() for digest in digests]
+
+
+def _file_sha256(path: str) -> str:
     try:
-        state = Path(path).stat()
-        return _file_sha256(path, state.st_size, state.st_mtime_ns)
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError:
-        return None
-
-
-@lru_cache(maxsize=None)
-def _file_sha256(path: str, size: int, changed: int) -> str:
-    """A set is hashed for its features and for the record: each file is read once."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        return f"unreadable/{path}"

@@ -23,7 +23,7 @@ RepoType = Literal["model", "dataset", "space"]
 METRICS = "metrics.json"
 # What `from_pretrained` reads. A folder of training also holds the trainer's state, which is nobody's business.
 _MODEL_FILES = ("*.safetensors", "*.safetensors.index.json", "*.jinja", "tokenizer*", "vocab*", "merges.txt", "special_tokens_map.json",
-                "added_tokens.json", "config.json", "generation_config.json", "adapter_config.json", "processor_config.json")  # fmt: skip
+                "added_tokens.json", "training_record.json", "config.json", "generation_config.json", "adapter_config.json", "processor_config.json")  # fmt: skip
 
 
 class PushError(LmmVqaError, RuntimeError):

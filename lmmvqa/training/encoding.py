@@ -12,6 +12,7 @@ from accelerate.utils import gather_object
 from datasets import Dataset
 from rich.progress import track
 
+from lmmvqa.checkpoints.training_record import video_digests
 from lmmvqa.console import messages
 from lmmvqa.training.collators import AnswerCollator
 from lmmvqa.training.feature_cache import PROBED, FeatureCache
@@ -24,6 +25,18 @@ logger = logging.getLogger(__name__)
 _MEASURED = 2000
 
 
+def add_digests(data: TrainingData, workers: int) -> TrainingData:
+    """The rows with a column `sha256` of their videos: by it features are found, and by it a checkpoint remembers what it
+    learned from. The work is shared out among the processes."""
+
+    def with_digests(rows: Dataset) -> Dataset:
+        indices = list(range(len(rows)))
+        digests = _shared(indices, lambda share: video_digests((rows[index]["video"] for index in share), workers))
+        return rows.add_column("sha256", digests)
+
+    return data.map(with_digests)
+
+
 def encode(data: TrainingData, cache: FeatureCache, workers: int) -> tuple[TrainingData, dict[str, str]]:
     """Fill the cache with the videos of all rows, shared out among the processes.
 
@@ -31,7 +44,7 @@ def encode(data: TrainingData, cache: FeatureCache, workers: int) -> tuple[Train
         workers: videos read at once in each process.
 
     Returns:
-        The rows with the column `features` in the place of `video`, those that can't be encoded left out; and why, by
+        The rows with the columns `features` in the place of `video` and `sha256`, those that can't be encoded left out; and why, by
         the path of the video.
 
     Raises:
@@ -40,11 +53,9 @@ def encode(data: TrainingData, cache: FeatureCache, workers: int) -> tuple[Train
     """
 
     def with_keys(rows: Dataset) -> Dataset:
-        indices = list(range(len(rows)))
-        keys = _shared(indices, lambda share: cache.keys((rows[index]["video"] for index in share), workers))
-        return rows.add_column("features", keys)
+        return rows.add_column("features", [cache.entry_name(digest) for digest in rows["sha256"]])
 
-    data = data.map(with_keys)
+    data = add_digests(data, workers).map(with_keys)
     places = {key: (rows, index) for rows in data.splits() for index, key in enumerate(rows["features"])}
 
     def video(key: str) -> Any:

@@ -15,7 +15,7 @@ import os
 import shutil
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from math import prod
 from pathlib import Path
@@ -28,6 +28,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
+from lmmvqa.checkpoints.training_record import video_digests
 from modeling_lmmvqa.feature_batches import Features, encode_video
 from processing.video_reader import CHUNKING_VERSION, VideoError, open_video
 
@@ -55,28 +56,14 @@ class FeatureCache:
     def keys(self, videos: Iterable[Any], workers: int = 1) -> list[str]:
         """The name of each video's entry: a hash of what it holds and of all that its features depend on. Files are
         hashed `workers` at once, each once."""
-        with ThreadPoolExecutor(workers) as pool:
-            jobs: dict[str, Future] = {}
-            keys = []
-            for video in videos:
-                path, content = _path_and_bytes(video)
-                if content is not None:
-                    keys.append(self.key(video))
-                else:
-                    keys.append(jobs[path] if path in jobs else jobs.setdefault(path, pool.submit(self.key, video)))
-            return [key.result() if isinstance(key, Future) else key for key in keys]
+        return [self.entry_name(digest) for digest in video_digests(videos, workers)]
 
     def key(self, video: Any) -> str:
         """The name of a video's entry. A file that can't be read has one too; encoding it will say why it can't."""
-        path, content = _path_and_bytes(video)
-        try:
-            if content is None:
-                with open(path, "rb") as file:
-                    digest = hashlib.file_digest(file, "sha256").hexdigest()
-            else:
-                digest = hashlib.sha256(content).hexdigest()
-        except OSError:
-            digest = f"unreadable/{path}"
+        return self.keys([video])[0]
+
+    def entry_name(self, digest: str) -> str:
+        """The name of the entry of a video that has this SHA-256."""
         return hashlib.sha256(f"{digest}/{self._fingerprint}".encode()).hexdigest()[:32]
 
     def fill(self, videos: Iterable[tuple[str, Any]], workers: int = 1) -> Iterator[tuple[str, str | None]]:

@@ -18,14 +18,16 @@ from datasets import Dataset
 from transformers import AutoConfig, AutoProcessor, set_seed
 
 import lmmvqa.registration  # noqa: F401 - makes the Auto classes know ours
+from lmmvqa.checkpoints.assembling import default_checkpoint
 from lmmvqa.checkpoints.loading import FRESH_DEFAULT, load_base
+from lmmvqa.checkpoints.training_record import SeenVideos, TrainingRecord, read_record
 from lmmvqa.training.adapters import make_trainable
 from lmmvqa.training.arguments import LmmVqaTrainingArguments, make_arguments, read_settings
 from lmmvqa.training.collators import AnswerCollator, ReadOutCollator
-from lmmvqa.training.encoding import encode, fit_standardizers
+from lmmvqa.training.encoding import add_digests, encode, fit_standardizers
 from lmmvqa.training.feature_cache import FeatureCache
 from lmmvqa.training.trainer import LmmVqaTrainer, last_checkpoint, rated_indices
-from lmmvqa.training.training_data import check_fit, load_training_data
+from lmmvqa.training.training_data import TrainingData, check_fit, load_training_data
 from lmmvqa.training.warm_up import warm_up
 from modeling_lmmvqa import LmmVqaConfig
 
@@ -116,6 +118,9 @@ def build_trainer(arguments: LmmVqaTrainingArguments) -> LmmVqaTrainer:
     if arguments.cache_features:
         cache = open_cache(arguments, model, processor)
         data, _ = encode(data, cache, arguments.encoding_workers)
+    else:
+        data = add_digests(data, arguments.encoding_workers)
+    record = _base_record(arguments.model).followed_by(_record(data))
     shared = {"cache": cache, "processor": processor, "calibration": model.config.score_calibration}
     collator = AnswerCollator(**shared)
     fresh = arguments.model == FRESH_DEFAULT
@@ -157,8 +162,25 @@ def build_trainer(arguments: LmmVqaTrainingArguments) -> LmmVqaTrainer:
         processing_class=processor,
         tests=data.tests,
         warm_up_errors=warm_up_errors,
+        record=record,
         optimizers=(_muon(model, arguments) if arguments.muon else None, None),
     )
+
+
+def _base_record(model: str | None) -> TrainingRecord:
+    """What the base has seen; of one without a record, nobody knows. Fresh parts have none."""
+    known = None if model == FRESH_DEFAULT else read_record(model or str(default_checkpoint()))
+    return known or TrainingRecord()
+
+
+def _record(data: TrainingData) -> TrainingRecord:
+    """The videos that are learned from, and those that choose the best checkpoint."""
+    parts: dict[tuple[str, str], set[str]] = {}
+    for split, rows in (("train", data.train), ("validation", data.validation)):
+        for source, digest in zip(rows["source"], rows["sha256"], strict=True) if rows is not None else ():
+            if not digest.startswith("unreadable/"):
+                parts.setdefault((source, split), set()).add(digest)
+    return TrainingRecord(tuple(SeenVideos(*place, frozenset(videos)) for place, videos in parts.items()))
 
 
 def _rated(rows: Dataset) -> Dataset:

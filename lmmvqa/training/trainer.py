@@ -16,6 +16,7 @@ from torch.distributed.fsdp import register_fsdp_forward_method
 from transformers import PrinterCallback, ProgressCallback, Trainer
 
 from hub_cards.training_card import training_card
+from lmmvqa.checkpoints.training_record import TrainingRecord
 from lmmvqa.training.collators import spread_over_answers
 from lmmvqa.training.warm_up import token_scores, word_direction
 from lmmvqa.training.watching import DivergedError, LossWatch, ProgressDisplay, Throughput, WarmUpLog, token_losses
@@ -33,6 +34,7 @@ class LmmVqaTrainer(Trainer):
     Args:
         tests: test splits by name, for evaluation after training.
         warm_up_errors: what `lmmvqa.training.warm_up.warm_up` returned, for the log of the run.
+        record: what base and run learn from; it stands beside every set of weights that is saved.
     """
 
     def __init__(
@@ -40,10 +42,12 @@ class LmmVqaTrainer(Trainer):
         *args: Any,
         tests: Mapping[str, Dataset] | None = None,
         warm_up_errors: Sequence[float] = (),
+        record: TrainingRecord | None = None,
         **kwargs: Any,
     ):
         super().__init__(*args, **kwargs)
         self.tests = dict(tests or {})
+        self.record = record
         self.throughput, self.loss_watch = Throughput(), LossWatch()
         # The library's own displays write to standard output, or count what means nothing to a user.
         for display in (PrinterCallback, ProgressCallback):
@@ -149,6 +153,11 @@ class LmmVqaTrainer(Trainer):
                 f"good checkpoint: {self._last_checkpoint()}. Start again with a lower learning_rate."
             )
         super()._save_checkpoint(model, trial)
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        super()._save(output_dir, state_dict)
+        if self.record is not None:
+            self.record.write(Path(output_dir or self.args.output_dir))
 
     def create_model_card(self, **_: Any) -> None:
         """Write `README.md` of the output: what was trained from what, on what, and how well it does."""

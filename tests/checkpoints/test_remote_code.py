@@ -20,6 +20,7 @@ from lmmvqa.checkpoints.training_record import SeenVideos, TrainingRecord, read_
 from lmmvqa.release.pushing import staged_model
 from lmmvqa.training.adapters import make_trainable
 
+
 @pytest.fixture(scope="session")
 def packages(tmp_path_factory) -> Path:
     return bare_packages(tmp_path_factory.mktemp("bare"))

@@ -1,5 +1,6 @@
 """From a folder of rated clips to trained projectors, with a tiny network and real clips."""
 
+import hashlib
 import itertools
 import json
 import shutil
@@ -16,6 +17,7 @@ from typer.testing import CliRunner
 
 from lmmvqa.checkpoints.loading import load_checkpoint
 from lmmvqa.checkpoints.merging import merge, merge_adapter
+from lmmvqa.checkpoints.training_record import SeenVideos, TrainingRecord, read_record
 from lmmvqa.commands.main import app
 from lmmvqa.training.arguments import LmmVqaTrainingArguments, read_arguments
 from lmmvqa.training.collators import AnswerCollator, ReadOutCollator
@@ -292,6 +294,37 @@ def test_right_answers_are_learned_to_their_end(settings, tmp_path, monkeypatch)
                 logits = model(input_ids=torch.tensor([[*prompt, *said]]), **collator.video_inputs([row])).logits[0]
                 expected = logits[len(prompt) - 1 : -1].log_softmax(-1).gather(1, torch.tensor(said)[:, None]).sum()
                 torch.testing.assert_close(found, expected, atol=1e-3, rtol=1e-3)
+
+
+def test_a_checkpoint_tells_what_it_learned_from_wherever_it_goes(settings, base, rated, tmp_path):
+    """Hashes of videos, sets and splits: those of the base, and those of each training since."""
+    start = tmp_path / "base"
+    shutil.copytree(base, start)
+    earlier = TrainingRecord((SeenVideos("lsvq", "train", frozenset({"a" * 64})),))
+    earlier.write(start)
+    learning = dict(model=str(start), max_steps=1, validation_fraction=0.5, eval_strategy="steps", save_steps=1)
+    run_training(write_config(tmp_path, settings, **learning), test=False)
+    run = tmp_path / "run"
+    merge(run, tmp_path / "merged")
+    for part in (AutoModelForImageTextToText, AutoProcessor):
+        part.from_pretrained(tmp_path / "merged").save_pretrained(tmp_path / "again")
+    files = [rated / f"{number}.mp4" for number in range(4)]
+    digests = {hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+    for folder in (run, run / "checkpoint-1", tmp_path / "merged", tmp_path / "again"):
+        record = read_record(str(folder))
+        # Two clips under several names: each is learned from, and chosen by.
+        assert [(part.dataset, part.split) for part in record.parts] == [
+            ("lsvq", "train"),
+            ("rated_videos", "train"),
+            ("rated_videos", "validation"),
+        ]
+        assert record.videos == digests | {"a" * 64}
+        assert record.sets == {"lsvq": 1, "rated_videos": 2}
+        assert str(tmp_path) not in (folder / "training_record.json").read_text()
+    assert read_record(str(base)) is None
+    (start / "training_record.json").write_text("[]")
+    with pytest.raises(ValueError, match="is no training record"):
+        read_record(str(start))
 
 
 @pytest.mark.parametrize("trains", ["projectors", "projectors+lora", "lora", "projectors+decoder"])
