@@ -36,11 +36,11 @@ lint: $(STAMP)
 # BF16=--bf16 is for processors that have AVX512-BF16 or AMX; what ships was trained with it.
 BF16 ?=
 RUN := runs/default_checkpoint
-TOWER := train-tower $(RUN)/ladder/ratings.csv --held-out-fold 1 --held-out-fold 0 --tower
-PROJECTORS := train default_checkpoint data_dir=$(RUN)/ladder feature_cache=$(RUN)/features $(if $(BF16),bf16=true use_cpu=true)
+TOWER := train-tower $(RUN)/copies/ratings.csv --held-out-fold 1 --held-out-fold 0 --tower
+PROJECTORS := train default_checkpoint data_dir=$(RUN)/copies feature_cache=$(RUN)/features $(if $(BF16),bf16=true use_cpu=true)
 checkpoint: $(STAMP)
-	.venv/bin/lmmvqa ladder-sources $(RUN)/sources --clips "$(CLIPS)"
-	.venv/bin/lmmvqa ladder $(RUN)/sources --output $(RUN)/ladder
+	.venv/bin/lmmvqa fetch-sources $(RUN)/sources --clips "$(CLIPS)"
+	.venv/bin/lmmvqa make-copies $(RUN)/sources --output $(RUN)/copies
 	test -f $(RUN)/spatial/config.json || .venv/bin/lmmvqa $(TOWER) spatial $(BF16) --sources $(RUN)/sources --output $(RUN)/spatial
 	test -f $(RUN)/temporal/config.json || .venv/bin/lmmvqa $(TOWER) temporal --output $(RUN)/temporal
 	for tower in spatial temporal; do \
@@ -48,7 +48,7 @@ checkpoint: $(STAMP)
 	done
 	.venv/bin/lmmvqa $(PROJECTORS) output_dir=$(RUN)/adapter
 	test -f $(RUN)/merged/processor_config.json || .venv/bin/lmmvqa merge $(RUN)/adapter $(RUN)/merged
-	.venv/bin/lmmvqa calibrate $(RUN)/merged --data rated_videos=$(RUN)/ladder --leave-out exposure \
+	.venv/bin/lmmvqa calibrate $(RUN)/merged --data rated_videos=$(RUN)/copies --leave-out exposure \
 	  --feature-cache $(RUN)/features > lmmvqa/checkpoints/default/calibration.json
 	cp $(RUN)/adapter/adapter_model.safetensors $(RUN)/adapter/trainer_state.json lmmvqa/checkpoints/default/adapter
 	sed 's/\("base_model_name_or_path": \)"default"/\1null/' $(RUN)/adapter/adapter_config.json > lmmvqa/checkpoints/default/adapter/adapter_config.json

@@ -57,7 +57,7 @@ setup(
         "ray": ["ray[data]>=2.50"],
         "report": ["matplotlib>=3.9", "scikit-image>=0.25"],
         "s3": ["s3fs>=2025.9"],
-        "ladder": ["imageio-ffmpeg>=0.6"],
+        "copies": ["imageio-ffmpeg>=0.6"],
         "demo": ["gradio>=6.0"],
         "dev": [
             "build>=1.2",

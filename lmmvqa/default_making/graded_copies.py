@@ -1,4 +1,4 @@
-"""A ladder of distortions: clean contents in, graded copies with a VMAF rating out.
+"""Graded distorted copies: clean contents in, copies with a VMAF rating out.
 
 Rated video sets cannot be redistributed, so the default checkpoint learns from copies of clean contents that we
 distort ourselves. Each copy is rated with VMAF against its source, frame by frame. VMAF is a prediction of opinion,
@@ -38,7 +38,7 @@ COLUMNS = (
     "content",
     "kind",
     "family",
-    "rung",
+    "distortion",
     "severity",
     "second_rating",
     "second_rating_kind",
@@ -52,14 +52,14 @@ _TRANSPARENT = ("-c:v", "libx264", "-preset", "veryfast", "-crf", str(TRANSPAREN
 
 
 @dataclass(frozen=True)
-class Rung:
-    """One step of the ladder.
+class Distortion:
+    """One way to distort a content, at a severity drawn from a span.
 
     Args:
         span: `severity` is drawn per content from here, so that ratings fill the scale.
         filters: ffmpeg's filters for a severity and the name of the content, which seeds what is random.
         encoder: ffmpeg's encoder arguments for a severity.
-        group: of the rungs of a group each content gets only some (`DRAWN`); "" is for every content.
+        group: of the distortions of a group each content gets only some (`DRAWN`); "" is for every content.
         second_rating: "psnr_hvs" where VMAF is blind to the fault, "fresh_frames" where it sees it only through motion.
     """
 
@@ -141,26 +141,26 @@ def _flicker(amplitude: float, content: str) -> str:
     return f"eq=brightness='{amplitude:.3f}*sin({2 * 3.14159 * (4 + 6 * _draw(content, 'flicker')):.3f}*t)':eval=frame"
 
 
-RUNGS = (
-    Rung("near_lossless", "codec", (12, 12), encoder=_x264),
-    Rung("x264_light", "codec", (24, 30), encoder=_x264),
-    Rung("x264_medium", "codec", (31, 37), encoder=_x264),
-    Rung("x264_strong", "codec", (38, 44), encoder=_x264),
-    Rung("x264_extreme", "codec", (45, 51), encoder=_x264),
-    Rung("x265_light", "codec", (28, 39), encoder=_x265, group="codec light"),
-    Rung("vp9_light", "codec", (36, 52), encoder=_vp9, group="codec light"),
-    Rung("av1_light", "codec", (38, 53), encoder=_av1, group="codec light"),
-    Rung("x265_strong", "codec", (40, 51), encoder=_x265, group="codec strong"),
-    Rung("vp9_strong", "codec", (53, 63), encoder=_vp9, group="codec strong"),
-    Rung("av1_strong", "codec", (54, 63), encoder=_av1, group="codec strong"),
-    Rung("rescale_light", "spatial", (1.5, 2.5), _rescale, group="sharpness"),
-    Rung("rescale_strong", "spatial", (3, 6), _rescale, group="sharpness"),
-    Rung("blur_light", "spatial", (0.5, 1.6), lambda sigma, _: f"gblur=sigma={sigma:.2f}", group="sharpness"),
-    Rung("blur", "spatial", (0.8, 4), lambda sigma, _: f"gblur=sigma={sigma:.2f}", group="sharpness"),
-    Rung("noise", "noise", (8, 45), _noise, group="artefact", second_rating="psnr_hvs"),
-    Rung("banding", "banding", (16, 64), _banding, group="artefact", second_rating="psnr_hvs"),
-    Rung("blocking", "spatial", (6, 31), encoder=_mpeg4, group="artefact"),
-    Rung(
+DISTORTIONS = (
+    Distortion("near_lossless", "codec", (12, 12), encoder=_x264),
+    Distortion("x264_light", "codec", (24, 30), encoder=_x264),
+    Distortion("x264_medium", "codec", (31, 37), encoder=_x264),
+    Distortion("x264_strong", "codec", (38, 44), encoder=_x264),
+    Distortion("x264_extreme", "codec", (45, 51), encoder=_x264),
+    Distortion("x265_light", "codec", (28, 39), encoder=_x265, group="codec light"),
+    Distortion("vp9_light", "codec", (36, 52), encoder=_vp9, group="codec light"),
+    Distortion("av1_light", "codec", (38, 53), encoder=_av1, group="codec light"),
+    Distortion("x265_strong", "codec", (40, 51), encoder=_x265, group="codec strong"),
+    Distortion("vp9_strong", "codec", (53, 63), encoder=_vp9, group="codec strong"),
+    Distortion("av1_strong", "codec", (54, 63), encoder=_av1, group="codec strong"),
+    Distortion("rescale_light", "spatial", (1.5, 2.5), _rescale, group="sharpness"),
+    Distortion("rescale_strong", "spatial", (3, 6), _rescale, group="sharpness"),
+    Distortion("blur_light", "spatial", (0.5, 1.6), lambda sigma, _: f"gblur=sigma={sigma:.2f}", group="sharpness"),
+    Distortion("blur", "spatial", (0.8, 4), lambda sigma, _: f"gblur=sigma={sigma:.2f}", group="sharpness"),
+    Distortion("noise", "noise", (8, 45), _noise, group="artefact", second_rating="psnr_hvs"),
+    Distortion("banding", "banding", (16, 64), _banding, group="artefact", second_rating="psnr_hvs"),
+    Distortion("blocking", "spatial", (6, 31), encoder=_mpeg4, group="artefact"),
+    Distortion(
         "dark",
         "exposure",
         (20, 90),
@@ -168,7 +168,7 @@ RUNGS = (
         group="exposure",
         second_rating="psnr_hvs",
     ),
-    Rung(
+    Distortion(
         "bright",
         "exposure",
         (20, 90),
@@ -176,7 +176,7 @@ RUNGS = (
         group="exposure",
         second_rating="psnr_hvs",
     ),
-    Rung(
+    Distortion(
         "flat",
         "exposure",
         (0.4, 0.85),
@@ -184,16 +184,20 @@ RUNGS = (
         group="exposure",
         second_rating="psnr_hvs",
     ),
-    Rung("stutter_light", "temporal", (2, 3), _hold, whole_steps=True, group="stutter", second_rating="fresh_frames"),
-    Rung("stutter_strong", "temporal", (4, 8), _hold, whole_steps=True, group="stutter", second_rating="fresh_frames"),
-    Rung("drop", "temporal", (0.1, 0.6), _drop, group="fault", second_rating="fresh_frames"),
-    Rung("freeze", "temporal", (0.3, 1.4), _freeze, group="fault", second_rating="fresh_frames"),
-    Rung("flicker", "flicker", (0.03, 0.2), _flicker, group="fault", second_rating="psnr_hvs"),
-    Rung("rescale_x264", "pair", (30, 40), lambda _, __: _rescale(2), _x264, group="pair"),
-    Rung("noise_x264", "pair", (26, 40), lambda _, content: _noise(20, content), _x264, group="pair"),
-    Rung("stutter_x264", "pair", (30, 42), lambda _, __: _hold(3), _x264, group="pair"),
+    Distortion(
+        "stutter_light", "temporal", (2, 3), _hold, whole_steps=True, group="stutter", second_rating="fresh_frames"
+    ),
+    Distortion(
+        "stutter_strong", "temporal", (4, 8), _hold, whole_steps=True, group="stutter", second_rating="fresh_frames"
+    ),
+    Distortion("drop", "temporal", (0.1, 0.6), _drop, group="fault", second_rating="fresh_frames"),
+    Distortion("freeze", "temporal", (0.3, 1.4), _freeze, group="fault", second_rating="fresh_frames"),
+    Distortion("flicker", "flicker", (0.03, 0.2), _flicker, group="fault", second_rating="psnr_hvs"),
+    Distortion("rescale_x264", "pair", (30, 40), lambda _, __: _rescale(2), _x264, group="pair"),
+    Distortion("noise_x264", "pair", (26, 40), lambda _, content: _noise(20, content), _x264, group="pair"),
+    Distortion("stutter_x264", "pair", (30, 42), lambda _, __: _hold(3), _x264, group="pair"),
 )
-# How many rungs of a group a content gets, drawn by its name.
+# How many distortions of a group a content gets, drawn by its name.
 DRAWN = {
     "codec light": 1,
     "codec strong": 1,
@@ -223,7 +227,7 @@ class Content:
 
     @property
     def name(self) -> str:
-        """Of the folder of its copies, and what its rungs are drawn by."""
+        """Of the folder of its copies, and what its distortions are drawn by."""
         return f"{self.path.stem}_calm" if self.calm else self.path.stem
 
     @property
@@ -231,12 +235,12 @@ class Content:
         return "photograph" if self.path.suffix.lower() in PHOTOGRAPH_SUFFIXES else "video"
 
 
-def build_ladder(sources: Iterable[Path], output: Path, *, workers: int = 2) -> Path:
-    """Make every rung of every content and rate it.
+def make_graded_copies(sources: Iterable[Path], output: Path, *, workers: int = 2) -> Path:
+    """Make every distortion of every content and rate it.
 
     Args:
         sources: videos and photographs, or folders of them.
-        output: folder for `<content>/<rung>.mp4` and `ratings.csv` (columns `COLUMNS`; `mos` holds the mean VMAF,
+        output: folder for `<content>/<distortion>.mp4` and `ratings.csv` (columns `COLUMNS`; `mos` holds the mean VMAF,
             0 to 100). A run that was stopped goes on where it was.
         workers: copies made at once, each on one core.
 
@@ -301,15 +305,18 @@ def _split(content: Content) -> str:
     return SPLITS.get(content_fold(content), "train")
 
 
-def _rungs(content: Content) -> list[Rung]:
-    """The rungs that this content gets."""
-    rungs = [rung for rung in RUNGS if not rung.group]
+def _distortions(content: Content) -> list[Distortion]:
+    """The distortions that this content gets."""
+    distortions = [distortion for distortion in DISTORTIONS if not distortion.group]
     for group, count in DRAWN.items():
-        candidates = [rung for rung in RUNGS if rung.group == group]
-        rungs += sorted(candidates, key=lambda rung: _draw("rung", content.name, rung.name))[:count]
+        candidates = [distortion for distortion in DISTORTIONS if distortion.group == group]
+        # The key is an older name: another would draw other copies of the contents that are rated already.
+        distortions += sorted(candidates, key=lambda distortion: _draw("rung", content.name, distortion.name))[:count]
     if content.kind == "photograph":
-        rungs = sorted(rungs, key=lambda rung: _draw("kept", content.name, rung.name))[:PHOTOGRAPH_COPIES]
-    return rungs
+        distortions = sorted(distortions, key=lambda distortion: _draw("kept", content.name, distortion.name))[
+            :PHOTOGRAPH_COPIES
+        ]
+    return distortions
 
 
 def _views(content: Content) -> list[Content]:
@@ -324,11 +331,11 @@ def _make_content(content: Content, output: Path) -> tuple[list[dict[str, str]],
     try:
         for view in _views(content):
             if _make_reference(view, output):
-                for rung in _rungs(view):
-                    rows.append(_make_rung(view, rung, output))
+                for distortion in _distortions(view):
+                    rows.append(_make_copy(view, distortion, output))
     except (RuntimeError, OSError) as error:
         return rows, str(error)
-    logger.info("%s: VMAF %s", content.name, " ".join(f"{row['rung']} {float(row['mos']):.0f}" for row in rows))
+    logger.info("%s: VMAF %s", content.name, " ".join(f"{row['distortion']} {float(row['mos']):.0f}" for row in rows))
     return rows, ""
 
 
@@ -455,42 +462,44 @@ def _camera(name: str) -> str:
     return f"crop={width}:{height}:x='(iw-ow)*({places[0]})':y='(ih-oh)*({places[1]})'"
 
 
-def _make_rung(content: Content, rung: Rung, output: Path) -> dict[str, str]:
+def _make_copy(content: Content, distortion: Distortion, output: Path) -> dict[str, str]:
     folder = output / content.name
-    record = folder / f"{rung.name}.json"
+    record = folder / f"{distortion.name}.json"
     if record.exists():
         return json.loads(record.read_text())
-    low, high = rung.span
-    severity = low + (high - low) * _draw(content.name, rung.name)
-    if rung.whole_steps:
-        severity = low + int((high - low + 1) * _draw(content.name, rung.name))
-    reference, copy = folder / "reference.mkv", folder / f"{rung.name}.mp4"
+    low, high = distortion.span
+    severity = low + (high - low) * _draw(content.name, distortion.name)
+    if distortion.whole_steps:
+        severity = low + int((high - low + 1) * _draw(content.name, distortion.name))
+    reference, copy = folder / "reference.mkv", folder / f"{distortion.name}.mp4"
     run_ffmpeg(
         "-i",
         str(reference),
         "-vf",
-        rung.filters(severity, content.name),
+        distortion.filters(severity, content.name),
         "-fps_mode",
         "cfr",
         "-threads",
         "1",
         "-pix_fmt",
         "yuv420p",
-        *rung.encoder(severity),
+        *distortion.encoder(severity),
         str(copy),
     )
-    metrics = compare(copy, reference, features=("psnr_hvs",) if rung.second_rating == "psnr_hvs" else ())
-    second = fresh_frames(copy) if rung.second_rating == "fresh_frames" else metrics.get(rung.second_rating, "")
+    metrics = compare(copy, reference, features=("psnr_hvs",) if distortion.second_rating == "psnr_hvs" else ())
+    second = (
+        fresh_frames(copy) if distortion.second_rating == "fresh_frames" else metrics.get(distortion.second_rating, "")
+    )
     row = {
-        "video": f"{content.name}/{rung.name}.mp4",
+        "video": f"{content.name}/{distortion.name}.mp4",
         "mos": f"{metrics['vmaf']:.3f}",
         "content": content.path.stem,
         "kind": content.kind,
-        "family": rung.family,
-        "rung": rung.name,
+        "family": distortion.family,
+        "distortion": distortion.name,
         "severity": f"{severity:.3f}",
         "second_rating": f"{second:.3f}" if second != "" else "",
-        "second_rating_kind": rung.second_rating,
+        "second_rating_kind": distortion.second_rating,
     }
     record.write_text(json.dumps(row))
     return row

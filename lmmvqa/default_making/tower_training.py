@@ -1,4 +1,4 @@
-"""What the trainings of both towers share: the ladder's rows, the split by fold, and how a tower with heads is
+"""What the trainings of both towers share: the rows of graded copies, the split by fold, and how a tower with heads is
 fitted."""
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ class _HasFold(Protocol):
 Copy = TypeVar("Copy", bound=_HasFold)
 
 
-def ladder_rows(ratings: Path) -> list[dict[str, str]]:
-    """The rows of a ladder's ratings.csv, the column `video` as a path that can be opened."""
+def copy_rows(ratings: Path) -> list[dict[str, str]]:
+    """The rows of the ratings.csv of graded copies, the column `video` as a path that can be opened."""
     with ratings.open(newline="", encoding="utf-8") as file:
         return [{**row, "video": str(ratings.parent / row["video"])} for row in csv.DictReader(file)]
 
@@ -45,7 +45,7 @@ def split_by_fold(copies: Sequence[Copy], held_out: Sequence[int]) -> tuple[list
     if not train or not tested:
         there = ", ".join(map(str, sorted({copy.fold for copy in copies}))) or "none"
         raise ValueError(
-            f"A tower learns from some folds and is tested on another, fold {held_out[0]}; the ladder has copies of folds {there}: add "
+            f"A tower learns from some folds and is tested on another, fold {held_out[0]}; there are copies of folds {there}: add "
             "contents, or choose with --held-out-fold."
         )
     return train, tested

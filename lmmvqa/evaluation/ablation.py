@@ -4,7 +4,7 @@ A grid is a YAML file:
 
     recipe: default_checkpoint          # of `lmmvqa train`
     settings: {num_train_epochs: 2}     # of all rows
-    data: rated_videos=ladder           # as `lmmvqa evaluate --data`
+    data: rated_videos=copies           # as `lmmvqa evaluate --data`
     protocol: in-sample
     tables:
       temporal tokens:

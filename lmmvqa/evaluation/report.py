@@ -151,7 +151,7 @@ def write_report(
         folders: outputs of `lmmvqa evaluate`, `ablate`, `train` and `vcgbench`.
         output: the page, such as report.html.
         pictures: a folder for the pictures as PNG files too.
-        unit: what the ratings are, as axes say it: "MOS", or "VMAF" for a ladder.
+        unit: what the ratings are, as axes say it: "MOS", or "VMAF" for graded copies.
         motion: draw the paper's Figure 6 where the ablations hold a row without temporal tokens.
 
     Returns:

@@ -1,4 +1,4 @@
-"""The ladder of distortions, its sources, and the towers that learn from it: on one real clip and a picture made of
+"""Graded copies, their sources, and the towers that learn from it: on one real clip and a picture made of
 it."""
 
 import csv
@@ -23,15 +23,15 @@ from lmmvqa.default_making import tower_training
 from lmmvqa.default_making.graded_copies import (
     CALM_OVERSAMPLING,
     COLUMNS,
+    DISTORTIONS,
     DRAWN,
     PHOTOGRAPH_COPIES,
-    RUNGS,
     Content,
     _calmest_part,
     _split,
     _views,
-    build_ladder,
     fresh_frames,
+    make_graded_copies,
 )
 from lmmvqa.default_making.rated_tiles import (
     MEASURES,
@@ -43,8 +43,14 @@ from lmmvqa.default_making.rated_tiles import (
     measure,
 )
 from lmmvqa.default_making.sources import Source, collect_sources, read_sources
-from lmmvqa.default_making.spatial_tower import KeyFrames, SpatialTowerWithHead, train_spatial_tower
-from lmmvqa.default_making.temporal_tower import MOTIONS, SMALL_TOWER, ChunkDataset, read_chunks, train_temporal_tower
+from lmmvqa.default_making.spatial_training import KeyFrames, SpatialTowerWithHead, train_spatial_tower
+from lmmvqa.default_making.temporal_training import (
+    MOTIONS,
+    SMALL_TOWER,
+    ChunkDataset,
+    read_chunks,
+    train_temporal_tower,
+)
 from lmmvqa.default_making.tower_training import split_by_fold
 from lmmvqa.training.trainer import last_checkpoint
 from modeling_lmmvqa import LmmVqaTemporalModel
@@ -62,7 +68,7 @@ def sources(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def ratings(sources, tmp_path_factory):
-    return build_ladder([sources], tmp_path_factory.mktemp("ladder"))
+    return make_graded_copies([sources], tmp_path_factory.mktemp("copies"))
 
 
 @pytest.fixture(scope="module")
@@ -71,15 +77,15 @@ def rows(ratings):
         return list(csv.DictReader(file))
 
 
-def test_every_content_gets_its_share_of_rungs(rows):
+def test_every_content_gets_its_share_of_distortions(rows):
     assert tuple(rows[0]) == COLUMNS
-    groups = {rung.name: rung.group for rung in RUNGS}
+    groups = {distortion.name: distortion.group for distortion in DISTORTIONS}
     for content, kind in (("flower", "video"), ("monster", "photograph")):
         own = [row for row in rows if row["content"] == content]
         assert {row["kind"] for row in own} == {kind}
         assert len({row["video"] for row in own}) == len(own)
         if kind == "video":
-            assert Counter(groups[row["rung"]] for row in own) == {
+            assert Counter(groups[row["distortion"]] for row in own) == {
                 "": sum(not group for group in groups.values()),
                 **DRAWN,
             }
@@ -87,7 +93,7 @@ def test_every_content_gets_its_share_of_rungs(rows):
             views = Counter(row["video"].split("/")[0] for row in own)
             assert views == {"monster": PHOTOGRAPH_COPIES, "monster_calm": PHOTOGRAPH_COPIES}
             for view in views:
-                drawn = Counter(groups[row["rung"]] for row in own if row["video"].startswith(f"{view}/"))
+                drawn = Counter(groups[row["distortion"]] for row in own if row["video"].startswith(f"{view}/"))
                 assert all(drawn[group] <= count for group, count in DRAWN.items())
         assert len({(row["split"], row["fold"]) for row in own}) == 1
 
@@ -112,35 +118,35 @@ def test_only_what_is_learned_from_shows_its_calmest_part_too(sources, ratings, 
 
 
 def test_ratings_follow_the_distortion(rows):
-    flower = {row["rung"]: float(row["mos"]) for row in rows if row["content"] == "flower"}
+    flower = {row["distortion"]: float(row["mos"]) for row in rows if row["content"] == "flower"}
     vmaf = [flower[name] for name in ("near_lossless", "x264_light", "x264_medium", "x264_strong", "x264_extreme")]
     assert all(better > worse for better, worse in pairwise(vmaf)) and vmaf[0] > 90 and vmaf[-1] < 60
     for row in rows:
         assert (row["second_rating_kind"] != "") == (row["second_rating"] != "")
-        if row["rung"].startswith("stutter"):
-            assert row["rung"] == "stutter_x264" or float(row["second_rating"]) < 60
+        if row["distortion"].startswith("stutter"):
+            assert row["distortion"] == "stutter_x264" or float(row["second_rating"]) < 60
 
 
-def test_copies_move_as_their_rung_says(rows, ratings):
+def test_copies_move_as_their_distortion_says(rows, ratings):
     for row in rows:
         fresh = fresh_frames(ratings.parent / row["video"])
-        if row["rung"] == "near_lossless":
+        if row["distortion"] == "near_lossless":
             assert fresh > 95
-        elif row["rung"] in ("drop", "freeze"):
+        elif row["distortion"] in ("drop", "freeze"):
             assert fresh < 95
-        elif row["rung"] in ("stutter_light", "stutter_strong"):
+        elif row["distortion"] in ("stutter_light", "stutter_strong"):
             assert fresh == pytest.approx(100 / float(row["severity"]), abs=8)
 
 
-def test_a_ladder_goes_on_where_it_stopped(rows, ratings, sources):
+def test_the_making_of_copies_goes_on_where_it_stopped(rows, ratings, sources):
     copy = ratings.parent / rows[0]["video"]
     stamp, before = copy.stat().st_mtime_ns, ratings.read_text()
     lost = ratings.parent / rows[1]["video"]
     lost.with_suffix(".json").unlink()
-    assert build_ladder([sources], ratings.parent).read_text() == before
+    assert make_graded_copies([sources], ratings.parent).read_text() == before
     assert (
         copy.stat().st_mtime_ns == stamp
-        and json.loads(lost.with_suffix(".json").read_text())["rung"] == rows[1]["rung"]
+        and json.loads(lost.with_suffix(".json").read_text())["distortion"] == rows[1]["distortion"]
     )
 
 
@@ -148,11 +154,11 @@ def test_a_broken_source_costs_no_other(sources, ratings, tmp_path):
     broken = tmp_path / "broken.mp4"
     broken.write_bytes((DATA / "flower.mp4").read_bytes()[:2000])
     with pytest.raises(RuntimeError, match=r"1 of 3 contents failed.*\n.*broken\.mp4"):
-        build_ladder([sources, broken], ratings.parent)
+        make_graded_copies([sources, broken], ratings.parent)
     with ratings.open(newline="") as file:
         assert {row["content"] for row in csv.DictReader(file)} == {"flower", "monster"}
     with pytest.raises(FileNotFoundError, match="No video or photograph"):
-        build_ladder([tmp_path / "empty"], tmp_path / "nothing")
+        make_graded_copies([tmp_path / "empty"], tmp_path / "nothing")
 
 
 def test_sources_are_taken_by_their_hash(tmp_path):
@@ -174,7 +180,7 @@ def test_a_tower_is_refused_without_contents_to_test_it_on(ratings):
     missing = next(fold for fold in range(5) if fold not in there)
     with pytest.raises(
         ValueError,
-        match=f"fold {missing}; the ladder has copies of folds {', '.join(map(str, there))}: .*--held-out-fold",
+        match=f"fold {missing}; there are copies of folds {', '.join(map(str, there))}: .*--held-out-fold",
     ):
         split_by_fold(copies, [missing])
     with pytest.raises(ValueError, match="--held-out-fold"):
@@ -227,7 +233,7 @@ def test_a_tower_does_not_go_on_from_that_of_other_folds(ratings, rows, tmp_path
         command = ["train-tower", str(ratings), "--output", str(tmp_path), "--held-out-fold", str(fold)]
         return CliRunner().invoke(app, command, env={"COLUMNS": "300"})
 
-    assert "the ladder has copies of folds" in train(first).stderr
+    assert "there are copies of folds" in train(first).stderr
     refused = train(second)
     assert refused.exit_code == 2
     assert (
@@ -255,7 +261,7 @@ def test_options_that_a_tower_does_not_have_leave_no_run(ratings, tmp_path, opti
     assert not output.exists()
 
 
-def test_the_temporal_tower_trains_on_a_ladder(ratings, tmp_path, monkeypatch):
+def test_the_temporal_tower_trains_on_graded_copies(ratings, tmp_path, monkeypatch):
     copies = read_chunks(ratings, SMALL_TOWER)
     assert {copy.frames.shape[1:] for copy in copies} == {(24, 3, 64, 64)}
     sample = ChunkDataset(copies, augment=True)

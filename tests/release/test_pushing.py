@@ -102,18 +102,18 @@ def test_the_default_checkpoint_goes_up_with_its_results(tiny_checkpoint, tmp_pa
     """What this release tells of it, whatever the assembled folder told when it was made."""
     told = tmp_path / "told"
     shutil.copytree(assembling.REFERENCE, told / "reference")
-    (told / "card.yaml").write_text("title: Default\nset_names: {rated_videos: Ladder}\n")
+    (told / "card.yaml").write_text("title: Default\nset_names: {rated_videos: Graded copies}\n")
     (told / "results").mkdir()
     row = {"set": "rated_videos", "split": "test", "part": None, "n": 459, "srcc": 0.7654, "intervals": {}}
-    (told / "results" / "ladder.json").write_text(json.dumps([row]))
+    (told / "results" / "graded_copies.json").write_text(json.dumps([row]))
     monkeypatch.setattr(assembling, "CHECKPOINT_FOLDER", told)
     monkeypatch.setattr(assembling, "default_checkpoint", lambda: tiny_checkpoint)
     with pushing.staged_model(None, "user/default") as stage:
         (result,) = ModelCard.load(stage / "README.md").data.eval_results
-        assert (result.dataset_name, result.metric_type, result.metric_value) == ("Ladder", "srcc", 0.7654)
-        assert (stage / "results" / "ladder.json").is_file() and (stage / "reference" / "scores.json").is_file()
+        assert (result.dataset_name, result.metric_type, result.metric_value) == ("Graded copies", "srcc", 0.7654)
+        assert (stage / "results" / "graded_copies.json").is_file() and (stage / "reference" / "scores.json").is_file()
         assert (stage / "model.safetensors").resolve() == (tiny_checkpoint / "model.safetensors").resolve()
-    other = tmp_path / "ladder"
+    other = tmp_path / "graded_copies"
     with (
         pytest.raises(pushing.PushError, match="Two runs"),
         pushing.staged_model(None, "user/default", results=[other]),

@@ -1,9 +1,9 @@
-"""The default checkpoint, five-fold by content: `python benchmarks/five_fold.py LADDER [--adapters FOLDER]
+"""The default checkpoint, five-fold by content: `python experiments/five_fold.py COPIES [--adapters FOLDER]
 [--feature-cache FOLDER]`.
 
-For each fold of the ladder's contents, fresh projectors are warmed up on the other four as the recipe says, and their
+For each fold of the contents, fresh projectors are warmed up on the other four as the recipe says, and their
 tokens are read in level words, which is what the decoder learns to say. With the folds that `lmmvqa train
-default_checkpoint data_dir=LADDER 'folds=[0, 1, 2, 3, 4]' output_dir=FOLDER` trained (half an hour a fold), the
+default_checkpoint data_dir=COPIES 'folds=[0, 1, 2, 3, 4]' output_dir=FOLDER` trained (half an hour a fold), the
 decoder's answers, too. Beside them ridge regression and gradient boosting on the same features, averaged over seconds
 and places, and NIQE and BRISQUE. The towers that ship learned from folds 2 to 4, so folds 0 and 1, which they never
 saw, are given by themselves, too; with other towers in lmmvqa/checkpoint, say with --unseen which folds these never
@@ -28,7 +28,7 @@ from default_checkpoint import (
     interval,
     natural_scene_scores,
     pooled,
-    print_rungs,
+    print_distortions,
     without_motion,
 )
 from rich.console import Console
@@ -40,7 +40,7 @@ from warm_up import rated_features
 from lmmvqa.checkpoints.adapters import merge_adapter
 from lmmvqa.checkpoints.assembling import compose_default
 from lmmvqa.default_making.graded_copies import NUM_FOLDS
-from lmmvqa.default_making.tower_training import ladder_rows
+from lmmvqa.default_making.tower_training import copy_rows
 from lmmvqa.evaluation.natural_scene import BASELINES
 from lmmvqa.release.calibration import QUANTILES, fit_calibration
 from lmmvqa.training.arguments import read_arguments
@@ -55,7 +55,7 @@ from modeling_lmmvqa.quality_readout import read_out
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("ladder", type=Path)
+    parser.add_argument("copies", type=Path)
     parser.add_argument("--adapters", type=Path)
     parser.add_argument("--feature-cache", type=Path)
     parser.add_argument(
@@ -84,7 +84,7 @@ def main() -> None:
     )
     options = parser.parse_args()
     console = Console(width=150)
-    rows = ladder_rows(options.ladder / "ratings.csv")
+    rows = copy_rows(options.copies / "ratings.csv")
     rated, folds = (np.array([float(row[name]) for row in rows]) for name in ("mos", "fold"))
     contents, kinds, families = (np.array([row[name] for row in rows]) for name in ("content", "kind", "family"))
     methods = (
@@ -181,7 +181,7 @@ def load_scores(
     """What `save_scores` has kept, or nothing.
 
     Raises:
-        ValueError: the scores are of another ladder or of other methods.
+        ValueError: the scores are of other copies or of other methods.
     """
     if file is None or not file.exists():
         return {}, {}
@@ -191,7 +191,7 @@ def load_scores(
             for kind in ("score ", "answer ")
         )
         if not np.array_equal(kept["rated"], rated):
-            raise ValueError(f"{file} has the scores of another ladder: name another file with --scores.")
+            raise ValueError(f"{file} has the scores of other copies: name another file with --scores.")
     if set(scores) != methods:
         raise ValueError(
             f"{file} has scores of {', '.join(scores)}, and not of {', '.join(sorted(methods))}: name another file with --scores."
@@ -215,7 +215,9 @@ def print_calibrated(
     calibrate` does by those of the other folds: the interval, the level by thirds of the ratings, both ends of the
     scale, and whether a score falls with the rate."""
     rated, folds = (np.array([float(row[name]) for row in rows]) for name in ("mos", "fold"))
-    contents, families, rungs = (np.array([row[name] for row in rows]) for name in ("content", "family", "rung"))
+    contents, families, distortions = (
+        np.array([row[name] for row in rows]) for name in ("content", "family", "distortion")
+    )
     calibrated, inside, third, right = (np.zeros(len(rows)) for _ in range(4))
     for fold in np.unique(folds[whole]):
         held_out, others = whole & (folds == fold), whole & (folds != fold)
@@ -238,7 +240,7 @@ def print_calibrated(
         console.print(
             f"The level is right for {right[whole].mean():.1%}; the rating is in the 90 % interval for {inside[whole].mean():.1%}."
         )
-    print_rungs(console, calibrated[whole], contents[whole], rungs[whole], rated[whole])
+    print_distortions(console, calibrated[whole], contents[whole], distortions[whole], rated[whole])
 
 
 def calibrated_answers(probabilities: np.ndarray, known: np.ndarray, held_out: np.ndarray, rated: np.ndarray) -> Any:

@@ -1,11 +1,11 @@
-"""What the default checkpoint knows: `python benchmarks/default_checkpoint.py LADDER [--model FOLDER] [--feature-cache
+"""What the default checkpoint knows: `python experiments/default_checkpoint.py COPIES [--model FOLDER] [--feature-cache
 FOLDER]`.
 
-On the test contents of a ladder (fold 0), which nothing of the checkpoint has seen: SRCC with VMAF by family (the
+On the test contents of graded copies (fold 0), which nothing of the checkpoint has seen: SRCC with VMAF by family (the
 metric's 95 % intervals, over contents), level accuracy and coverage of the interval; beside it ridge regression and
 gradient boosting on the same features, averaged over seconds and places (fitted on the contents that the projectors
 learned from, the ridge chosen by cross-validation over these), NIQE and BRISQUE; the temporal tokens switched off; the
-second rating, where the ladder has one; whether the score falls with the rate; and by how much it moves when nothing
+second rating, where the copies have one; whether the score falls with the rate; and by how much it moves when nothing
 visible changes.
 """
 
@@ -29,7 +29,7 @@ from sklearn.preprocessing import StandardScaler
 
 from lmmvqa.checkpoints.loading import load_checkpoint
 from lmmvqa.default_making.graded_copies import run_ffmpeg
-from lmmvqa.default_making.tower_training import ladder_rows
+from lmmvqa.default_making.tower_training import copy_rows
 from lmmvqa.evaluation.natural_scene import BASELINES, mean_over_key_frames
 from lmmvqa.evaluation.vqa_metric.vqa_metric import vqa_metrics
 from lmmvqa.scoring.scorer import score_videos
@@ -98,7 +98,7 @@ def natural_scene_scores(rows: list[dict[str, str]]) -> dict[str, np.ndarray]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("ladder", type=Path)
+    parser.add_argument("copies", type=Path)
     parser.add_argument("--model", help="default: the checkpoint that comes with LMM-VQA")
     parser.add_argument("--feature-cache", type=Path)
     parser.add_argument("--split", default="test")
@@ -107,14 +107,14 @@ def main() -> None:
     )
     options = parser.parse_args()
     console = Console(width=150)
-    rows = ladder_rows(options.ladder / "ratings.csv")
+    rows = copy_rows(options.copies / "ratings.csv")
     train, test = [r for r in rows if r["split"] == "train"], [r for r in rows if r["split"] == options.split]
     model, processor = load_checkpoint(options.model)
     cache = FeatureCache(options.feature_cache or tempfile.mkdtemp(), model, processor)
 
     features = encode(cache, test)
-    rated, contents, families, rungs = (
-        np.array([row[name] for row in test]) for name in ("mos", "content", "family", "rung")
+    rated, contents, families, distortions = (
+        np.array([row[name] for row in test]) for name in ("mos", "content", "family", "distortion")
     )
     rated = rated.astype(float)
     ours = assess(model, processor, features)
@@ -175,10 +175,10 @@ def main() -> None:
         )
     console.print(seconds)
 
-    print_rungs(console, ours["score"], contents, rungs, rated)
+    print_distortions(console, ours["score"], contents, distortions, rated)
     print_stability(
         console,
-        [row for row in test if row["rung"] in ("near_lossless", "x264_medium", "blur", "rescale_strong")],
+        [row for row in test if row["distortion"] in ("near_lossless", "x264_medium", "blur", "rescale_strong")],
         model,
         processor,
     )
@@ -190,27 +190,33 @@ def interval(scores: np.ndarray, rated: np.ndarray, contents: np.ndarray) -> str
     return f"{bounds[0]:.2f} to {bounds[1]:.2f}" if bounds else "-"
 
 
-def print_rungs(
-    console: Console, scores: np.ndarray, contents: np.ndarray, rungs: np.ndarray, rated: np.ndarray
+def print_distortions(
+    console: Console, scores: np.ndarray, contents: np.ndarray, distortions: np.ndarray, rated: np.ndarray
 ) -> None:
     """Whether the score falls with the rate, and both ends of the scale."""
     falls = [
         (scores[a] - scores[b]) * (rated[a] - rated[b]) > 0
         for content in dict.fromkeys(contents)
-        for a, b in neighbours(content, contents, rungs, rated)
+        for a, b in neighbours(content, contents, distortions, rated)
     ]
     console.print(
         f"The score falls with the rate in {np.mean(falls):.1%} of {len(falls)} neighbouring pairs of x264 at least {APART} VMAF apart."
     )
-    for rung in (CODECS[0], CODECS[-1]):
-        part = rungs == rung
-        console.print(f"Median score of {rung}: {np.median(scores[part]):.1f} (VMAF {np.median(rated[part]):.1f})")
+    for distortion in (CODECS[0], CODECS[-1]):
+        part = distortions == distortion
+        console.print(
+            f"Median score of {distortion}: {np.median(scores[part]):.1f} (VMAF {np.median(rated[part]):.1f})"
+        )
 
 
-def neighbours(content: str, contents: np.ndarray, rungs: np.ndarray, rated: np.ndarray) -> list[tuple[int, int]]:
-    """Places of copies of a content next to each other on its x264 ladder, of those at least `APART` apart."""
-    # A photograph has only some of the rungs.
-    places = [int(place) for rung in CODECS for place in np.flatnonzero((contents == content) & (rungs == rung))]
+def neighbours(content: str, contents: np.ndarray, distortions: np.ndarray, rated: np.ndarray) -> list[tuple[int, int]]:
+    """Places of copies of a content next to each other in order of their x264 rate, of those at least `APART` apart."""
+    # A photograph has only some of the distortions.
+    places = [
+        int(place)
+        for distortion in CODECS
+        for place in np.flatnonzero((contents == content) & (distortions == distortion))
+    ]
     chain = places[:1]
     for place in places[1:]:
         if abs(rated[chain[-1]] - rated[place]) >= APART:

@@ -1,5 +1,5 @@
-"""What the projectors of the default checkpoint know before the decoder reads them: `python benchmarks/warm_up.py
-LADDER [--feature-cache FOLDER] [--epochs 0 1 10 30]`.
+"""What the projectors of the default checkpoint know before the decoder reads them: `python experiments/warm_up.py
+COPIES [--feature-cache FOLDER] [--epochs 0 1 10 30]`.
 
 Fresh projectors, warmed up on the training contents without a pass through the decoder. Prints how long that took, and
 by family the SRCC with VMAF on the validation contents of the score that their tokens say in level words.
@@ -21,7 +21,7 @@ from rich.table import Table
 from transformers import set_seed
 
 from lmmvqa.checkpoints.assembling import compose_default
-from lmmvqa.default_making.tower_training import ladder_rows
+from lmmvqa.default_making.tower_training import copy_rows
 from lmmvqa.training.collators import AnswerCollator
 from lmmvqa.training.encoding import fit_standardizers
 from lmmvqa.training.feature_cache import FeatureCache
@@ -31,7 +31,7 @@ from modeling_lmmvqa.feature_batches import stack_features
 
 
 def rated_features(cache: FeatureCache, rows: list[dict[str, str]]) -> Dataset:
-    """Rows of a ladder as `warm_up` learns from them."""
+    """Rows of graded copies as `warm_up` learns from them."""
     return Dataset.from_list(
         [{"features": cache.key(row["video"]), "score": float(row["mos"]), "id": row["video"]} for row in rows]
     )
@@ -39,11 +39,11 @@ def rated_features(cache: FeatureCache, rows: list[dict[str, str]]) -> Dataset:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("ladder", type=Path)
+    parser.add_argument("copies", type=Path)
     parser.add_argument("--feature-cache", type=Path)
     parser.add_argument("--epochs", type=int, nargs="+", default=[0, 1, 10, 30])
     options = parser.parse_args()
-    rows = ladder_rows(options.ladder / "ratings.csv")
+    rows = copy_rows(options.copies / "ratings.csv")
     train, validation = ([row for row in rows if row["split"] == split] for split in ("train", "validation"))
     rated, families = (
         np.array([float(row["mos"]) for row in validation]),

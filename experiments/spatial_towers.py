@@ -1,4 +1,4 @@
-"""Which spatial tower tells distortions best: `python benchmarks/spatial_towers.py LADDER/ratings.csv --tower FOLDER
+"""Which spatial tower tells distortions best: `python experiments/spatial_towers.py COPIES/ratings.csv --tower FOLDER
 [--tower FOLDER ...]`.
 
 Every tower sees the first key frame, whole, of the copies of one split (by default "validation", whose contents none of
@@ -23,8 +23,8 @@ from sklearn.preprocessing import StandardScaler
 from transformers import AutoModel
 
 from lmmvqa.default_making.rated_tiles import FAMILIES, tells_its_rating
-from lmmvqa.default_making.spatial_tower import SpatialTowerWithHead, first_key_frame
-from lmmvqa.default_making.tower_training import ladder_rows
+from lmmvqa.default_making.spatial_training import SpatialTowerWithHead, first_key_frame
+from lmmvqa.default_making.tower_training import copy_rows
 
 STRENGTHS = (1e2, 1e3, 1e4, 1e5)
 
@@ -42,7 +42,7 @@ def main() -> None:
     )
     parser.add_argument("--split", default="validation")
     options = parser.parse_args()
-    rows = [row for row in ladder_rows(options.ratings) if row["split"] == options.split and tells_its_rating(row)]
+    rows = [row for row in copy_rows(options.ratings) if row["split"] == options.split and tells_its_rating(row)]
     rated, contents, families = (np.array([row[name] for row in rows]) for name in ("mos", "content", "family"))
     rated = rated.astype(float)
     table = Table(

@@ -1,4 +1,4 @@
-"""What the statistics of a key frame add to the towers: `python benchmarks/frame_statistics.py LADDER [--feature-cache
+"""What the statistics of a key frame add to the towers: `python experiments/frame_statistics.py COPIES [--feature-cache
 FOLDER]`.
 
 Support-vector regression on the features of the default checkpoint (means and deviations over seconds and places),
@@ -22,7 +22,7 @@ from sklearn.model_selection import GridSearchCV, GroupKFold
 from sklearn.svm import SVR
 
 from lmmvqa.checkpoints.loading import load_checkpoint
-from lmmvqa.default_making.tower_training import ladder_rows
+from lmmvqa.default_making.tower_training import copy_rows
 from lmmvqa.training.feature_cache import FeatureCache
 from modeling_lmmvqa.frame_statistics import BRIGHTNESS_QUANTILES, NUM_FRAME_STATISTICS
 
@@ -41,12 +41,12 @@ def blocks(features: dict[str, torch.Tensor]) -> dict[str, np.ndarray]:
 
 
 def read_features(description: str) -> tuple[list[dict[str, str]], dict[str, np.ndarray]]:
-    """Of the ladder that the command line names: the rows that are not tested on, and their `blocks`, stacked."""
+    """Of the copies that the command line names: the rows that are not tested on, and their `blocks`, stacked."""
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("ladder", type=Path)
+    parser.add_argument("copies", type=Path)
     parser.add_argument("--feature-cache", type=Path)
     options = parser.parse_args()
-    rows = [row for row in ladder_rows(options.ladder / "ratings.csv") if row["split"] != "test"]
+    rows = [row for row in copy_rows(options.copies / "ratings.csv") if row["split"] != "test"]
     cache = FeatureCache(options.feature_cache or tempfile.mkdtemp(), *load_checkpoint())
     found = [blocks(features) for features in encode(cache, rows)]
     return rows, {name: np.stack([item[name] for item in found]) for name in found[0]}

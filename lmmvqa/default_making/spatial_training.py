@@ -17,7 +17,7 @@ from transformers import PreTrainedModel, ResNetConfig, ResNetModel
 
 from lmmvqa.checkpoints.parts import Part
 from lmmvqa.default_making.rated_tiles import MEASURES, RatedTiles, tells_its_rating
-from lmmvqa.default_making.tower_training import fit_tower, ladder_rows, remove_checkpoints
+from lmmvqa.default_making.tower_training import copy_rows, fit_tower, remove_checkpoints
 from modeling_lmmvqa.projectors import FeatureStandardizer
 from processing.video_reader import open_video
 
@@ -72,7 +72,7 @@ def first_key_frame(video: str) -> torch.Tensor:
 
 
 class KeyFrames(Dataset):
-    """The first key frames, whole, of the copies of one fold of a ladder: "frames" (3, height, width) from 0 to 1, and
+    """The first key frames, whole, of the copies of one fold: "frames" (3, height, width) from 0 to 1, and
     the copy's VMAF as the last of the "rating", whose others are not known.
 
     Raises:
@@ -80,7 +80,7 @@ class KeyFrames(Dataset):
     """
 
     def __init__(self, ratings: Path, fold: int):
-        self.rows = [row for row in ladder_rows(ratings) if int(row["fold"]) == fold and tells_its_rating(row)]
+        self.rows = [row for row in copy_rows(ratings) if int(row["fold"]) == fold and tells_its_rating(row)]
         if not self.rows:
             raise ValueError(
                 f"{ratings} has no copies of fold {fold} to test a tower on: add contents, or choose with --held-out-fold."

@@ -1,4 +1,4 @@
-"""What more contents bring, more copies of them, and views of their calmest part: `python benchmarks/contents.py LADDER
+"""What more contents bring, more copies of them, and views of their calmest part: `python experiments/contents.py COPIES
 [--feature-cache FOLDER]`.
 
 Support-vector regression on the features of the default checkpoint, fitted on a part of the training and validation

@@ -1,7 +1,7 @@
 """Trains a small temporal tower to see what no single frame shows: stutter, drops, freezes and flicker.
 
-The paper's tower comes from action recognition. Where its weights can't be had, a narrow SlowFast learns from the
-ladder of distortions. Most faults are made at training time, from copies that move as they should, so that every
+The paper's tower comes from action recognition. Where its weights can't be had, a narrow SlowFast learns from graded
+copies. Most faults are made at training time, from copies that move as they should, so that every
 content is seen smooth and with each fault, and what is true of a chunk is known exactly; what a fault costs is learned
 from the rated copies.
 """
@@ -18,7 +18,7 @@ import torch
 from scipy.stats import spearmanr
 from torch import nn
 
-from lmmvqa.default_making.tower_training import DrawnDataset, fit_tower, ladder_rows, remove_checkpoints
+from lmmvqa.default_making.tower_training import DrawnDataset, copy_rows, fit_tower, remove_checkpoints
 from modeling_lmmvqa import LmmVqaTemporalConfig, LmmVqaTemporalModel
 from processing.video_processing_lmmvqa import LmmVqaVideoProcessor, differences
 from processing.video_reader import open_video
@@ -34,32 +34,32 @@ _UNKNOWN = -100
 
 @dataclass
 class RatedChunks:
-    """All chunks of one copy of the ladder: `frames` (chunks, num_frames, 3, size, size) uint8."""
+    """All chunks of one graded copy: `frames` (chunks, num_frames, 3, size, size) uint8."""
 
     content: str
     fold: int
     family: str
-    rung: str
+    distortion: str
     rating: float
     frames: torch.Tensor
 
     @property
     def motion(self) -> str:
-        """The fault that the ladder put in; "smooth" where it put none."""
+        """The fault that was put in; "smooth" where it put none."""
         return {"stutter_light": "stutter", "stutter_strong": "stutter", "stutter_x264": "stutter"}.get(
-            self.rung, self.rung if self.rung in MOTIONS else "smooth"
+            self.distortion, self.distortion if self.distortion in MOTIONS else "smooth"
         )
 
 
 def read_chunks(ratings: Path, config: LmmVqaTemporalConfig) -> list[RatedChunks]:
-    """The copies of a ladder, as small as the tower sees them."""
+    """The copies, as small as the tower sees them."""
     copies = []
     size = (config.image_size, config.image_size)
-    for row in ladder_rows(ratings):
+    for row in copy_rows(ratings):
         with open_video(row["video"], frames_per_chunk=config.num_frames, frame_size=size) as reader:
             frames = torch.from_numpy(np.stack([chunk.frames for chunk in reader]))
         copies.append(
-            RatedChunks(row["content"], int(row["fold"]), row["family"], row["rung"], float(row["mos"]), frames)
+            RatedChunks(row["content"], int(row["fold"]), row["family"], row["distortion"], float(row["mos"]), frames)
         )
     return copies
 
@@ -91,7 +91,7 @@ class ChunkDataset(DrawnDataset):
                 frames, fresh = _disturb(frames, motion, random)
                 rating = 1.0 if motion == "smooth" else _UNKNOWN
             elif motion in ("drop", "freeze"):
-                # The ladder's fault may lie in the other chunk.
+                # The copy's fault may lie in the other chunk.
                 motion = None
             if random.random() < 0.5:
                 frames = frames.flip(-1)
@@ -170,7 +170,7 @@ def train_temporal_tower(
         output: folder for the tower, as `LmmVqaTemporalModel.from_pretrained` loads it.
 
     Returns:
-        On `held_out`: "motion_accuracy" over all copies whose first chunk shows what the ladder did (all but drops and
+        On `held_out`: "motion_accuracy" over all copies whose first chunk shows its fault (all but drops and
         freezes), "balanced_motion_accuracy" (mean over the motions, faults made on the spot), "temporal_rating_srcc" of
         the rating head with the rating over the temporal family.
     """

@@ -1,4 +1,4 @@
-"""What of a key frame keeps the distortion: `python benchmarks/spatial_path.py LADDER/ratings.csv [--tower FOLDER]`.
+"""What of a key frame keeps the distortion: `python experiments/spatial_path.py COPIES/ratings.csv [--tower FOLDER]`.
 
 Every way of showing one key frame of a copy to the spatial tower, and every choice of its stages, is judged by ridge
 regression on the rating, five-fold by content, over the families that a single frame shows. Prints SRCC with VMAF (the
@@ -23,8 +23,8 @@ from transformers import AutoModel
 
 from lmmvqa.checkpoints.parts import fetch
 from lmmvqa.default_making.rated_tiles import tells_its_rating
-from lmmvqa.default_making.spatial_tower import DISTORTION_RESNET, first_key_frame, load_distortion_resnet
-from lmmvqa.default_making.tower_training import ladder_rows
+from lmmvqa.default_making.spatial_training import DISTORTION_RESNET, first_key_frame, load_distortion_resnet
+from lmmvqa.default_making.tower_training import copy_rows
 
 FAMILIES = ("codec", "spatial", "pair")
 FRAGMENT, GRID = 32, 7
@@ -85,7 +85,7 @@ def main() -> None:
         if options.tower
         else load_distortion_resnet(fetch(DISTORTION_RESNET))
     )
-    copies = [row for row in ladder_rows(options.ratings) if row["family"] in FAMILIES and tells_its_rating(row)]
+    copies = [row for row in copy_rows(options.ratings) if row["family"] in FAMILIES and tells_its_rating(row)]
     ratings, folds = (np.array([float(row[name]) for row in copies]) for name in ("mos", "fold"))
     found = {view: [] for view in VIEWS}
     seconds = dict.fromkeys(VIEWS, 0.0)

@@ -1,6 +1,6 @@
 """Does fine-tuning the default checkpoint on 100 rated clips help on contents that neither has seen?
 
-`python benchmarks/finetune.py [--clips 100] [--split test] LADDER/ratings.csv [key=value ...]` takes the contents of
+`python experiments/finetune.py [--clips 100] [--split test] COPIES/ratings.csv [key=value ...]` takes the contents of
 the split "test" (the default checkpoint never saw them), deals them into two halves, draws 100 clips of one, fine-tunes
 with the recipe `own_videos` on these and tests on all clips of the other half; then the other way round. It prints the
 SRCC with the ratings before and after, for both and their mean.
@@ -22,13 +22,13 @@ def draw(*key: str) -> str:
     return hashlib.sha256("/".join(key).encode()).hexdigest()
 
 
-def write_set(folder: Path, ladder: Path, held_in: list[dict], held_out: list[dict]) -> None:
+def write_set(folder: Path, copies: Path, held_in: list[dict], held_out: list[dict]) -> None:
     """Both halves as anyone's rated videos, by their paths."""
     with (folder / "ratings.csv").open("w", newline="", encoding="utf-8") as file:
         rows = csv.writer(file)
         rows.writerow(["video", "mos", "split"])
         for split, part in (("train", held_in), ("test", held_out)):
-            rows.writerows([(ladder / row["video"]).absolute(), row["mos"], split] for row in part)
+            rows.writerows([(copies / row["video"]).absolute(), row["mos"], split] for row in part)
 
 
 def main() -> None:
