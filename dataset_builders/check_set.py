@@ -37,14 +37,18 @@ def unreadable(paths: Iterable[str], workers: int) -> Iterator[tuple[str, str | 
         yield from pool.map(lambda path: (path, _fault(path)), paths)
 
 
+def unit(survey: Survey) -> str:
+    """What the histogram counts: the ratings as they are, or scores where the rows have scales of their own."""
+    return "score" if survey.scale is None else "rating"
+
+
 def histogram(survey: Survey) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Edges (11,) of ten equal bins between the lowest and the highest MOS, and the count (10,) of each level in
-    them."""
-    edges = np.histogram_bin_edges([video.mos for video in survey.videos], _BINS)
-    return edges, {
-        level: np.histogram([video.mos for video in survey.videos if video.level == level], edges)[0]
-        for level in LEVELS
-    }
+    """Edges (11,) of ten equal bins between the lowest and the highest rating (or score: see `unit`), and the count
+    (10,) of each level in them."""
+    values = np.array([video.score if survey.scale is None else video.mos for video in survey.videos])
+    levels = np.array([video.level for video in survey.videos])
+    edges = np.histogram_bin_edges(values, _BINS)
+    return edges, {level: np.histogram(values[levels == level], edges)[0] for level in LEVELS}
 
 
 def draw_histogram(survey: Survey, title: str, path: Path) -> None:
@@ -60,7 +64,7 @@ def draw_histogram(survey: Survey, title: str, path: Path) -> None:
     for (level, count), colour in zip(counts.items(), _LEVEL_COLOURS, strict=True):
         axes.bar(edges[:-1], count, np.diff(edges), base, align="edge", label=f"{level}: {count.sum()}", color=colour)
         base += count
-    axes.set(title=title, xlabel="MOS, as rated", ylabel="videos")
+    axes.set(title=title, xlabel="rating" if survey.scale is not None else "score, 0 to 100", ylabel="videos")
     axes.legend()
     figure.savefig(path, dpi=120)
 

@@ -20,7 +20,9 @@ class Konvid1k(RatedSetBuilder):
 
     def ratings(self, root: Path, files: list[str]) -> list[Rating]:
         # Never *_subjective.csv: it holds the addresses of the people who rated.
-        path = find_label_file(root, files, "KoNViD_1k_mos.csv", "KoNViD_1k_attributes.csv")
+        path = find_label_file(root, files, "KoNViD_1k_mos.csv", "KoNViD_1k_attributes.csv", "labels.txt")
+        if path.suffix == ".txt":
+            return self.benchmark_ratings(root, files, {"labels.txt": "train"})
         return [Rating(*row) for row in names_and_ratings(read_table(path), path, "flickr_id")]
 
     def video_id(self, file: str) -> str | None:

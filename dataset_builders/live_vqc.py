@@ -17,6 +17,8 @@ class LiveVqc(RatedSetBuilder):
     PUBLISHED_ROWS: ClassVar = {"train": (585,)}
 
     def ratings(self, root: Path, files: list[str]) -> list[Rating]:
-        path = find_label_file(root, files, "data.mat")
+        path = find_label_file(root, files, "data.mat", "labels.txt")
+        if path.suffix == ".txt":
+            return self.benchmark_ratings(root, files, {"labels.txt": "train"})
         rows = names_and_ratings(read_table(path), path, "video_list")
         return [Rating(without_video_suffix(name), mos) for name, mos in rows]

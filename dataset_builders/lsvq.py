@@ -12,12 +12,18 @@ from dataset_builders.label_files import (
     column,
     find_label_file,
     names_and_ratings,
+    place,
     read_table,
     without_video_suffix,
 )
 from dataset_builders.rated_set_builder import RatedSetBuilder, Rating
 
 VALIDATION_SHARE = 0.1
+_BENCHMARK_FILES = {
+    "train_labels.txt": "train",
+    "test_labels.txt": "test",
+    "test_1080p_labels.txt": "test_1080p",
+}
 _IS_TEST = {"true": True, "1": True, "false": False, "0": False}
 
 
@@ -38,23 +44,28 @@ class Lsvq(RatedSetBuilder):
     }
 
     def ratings(self, root: Path, files: list[str]) -> list[Rating]:
-        path = find_label_file(root, files, "labels_train_test.csv")
+        path = find_label_file(root, files, "labels_train_test.csv", *_BENCHMARK_FILES)
+        if path.suffix == ".txt":
+            return self._with_validation(self.benchmark_ratings(root, files, _BENCHMARK_FILES))
         table = read_table(path)
         marks = column(table, path, "is_test").str.strip().str.lower()
-        unknown = set(marks) - set(_IS_TEST)
-        if unknown:
-            raise LabelError(f"{path}: {unknown.pop()!r} in column is_test is neither True nor False.")
-        is_test = np.array([_IS_TEST[mark] for mark in marks], dtype=bool)
-        train = np.flatnonzero(~is_test)
-        splits = np.where(is_test, "test", "train").astype(object)
-        drawn = np.random.RandomState(self.config.seed).permutation(len(train))[: round(VALIDATION_SHARE * len(train))]
-        splits[train[drawn]] = "validation"
-        rows = names_and_ratings(table, path, "name")
-        ratings = [Rating(name, mos, split) for (name, mos), split in zip(rows, splits, strict=True)]
+        if (unknown := ~marks.isin(list(_IS_TEST))).any():
+            number = unknown.idxmax()
+            raise LabelError(f"{place(path, number)}: {marks[number]!r} in column is_test is neither True nor False.")
+        rows = zip(names_and_ratings(table, path, "name"), marks, strict=True)
+        ratings = [Rating(name, mos, "test" if _IS_TEST[mark] else "train") for (name, mos), mark in rows]
 
         path = find_label_file(root, files, "labels_test_1080p.csv")
         rows = names_and_ratings(read_table(path), path, "name")
-        return ratings + [Rating(name, mos, "test_1080p") for name, mos in rows]
+        return self._with_validation(ratings) + [Rating(name, mos, "test_1080p") for name, mos in rows]
+
+    def _with_validation(self, ratings: list[Rating]) -> list[Rating]:
+        train = [number for number, rating in enumerate(ratings) if rating.split == "train"]
+        order = np.random.RandomState(self.config.seed).permutation(len(train))
+        drawn = {train[number] for number in order[: round(VALIDATION_SHARE * len(train))]}
+        return [
+            rating._replace(split="validation") if number in drawn else rating for number, rating in enumerate(ratings)
+        ]
 
     def video_id(self, file: str) -> str | None:
         return "/".join(without_video_suffix(file).split("/")[-2:])

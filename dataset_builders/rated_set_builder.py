@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 import math
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
@@ -12,7 +13,14 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import datasets
 import numpy as np
 
-from dataset_builders.label_files import LabelError, files_below, without_video_suffix
+from dataset_builders.label_files import (
+    LabelError,
+    composed,
+    files_below,
+    find_label_file,
+    read_benchmark_labels,
+    without_video_suffix,
+)
 from dataset_builders.release_builder import MESSAGES, ReleaseBuilder, ReleaseConfig
 from processing.quality_prompts import (
     LEVELS,
@@ -26,11 +34,15 @@ from processing.quality_prompts import (
 from processing.video_names import is_video
 
 FOLDS = 5
+# Where no scale is stated, ratings that all give scores up to this one are on another scale than the set's.
+CROWDED = 10.0
 
 
 class Rating(NamedTuple):
-    """A row of a label file: `mos` is as rated, NaN if the row has none. The last three are for label files that state
-    them: the fold in which the video is tested, the MOS that become the scores 0 and 100, and the video's path."""
+    """A row of a label file: `mos` is as rated, NaN if the row has none. The others are for label files that state
+    them: the fold in which the video is tested, the MOS that become the scores 0 and 100, the video's path, where the
+    row stands (for errors), whether the rows have the order of the owners' file (on which the folds of the protocol
+    rest), what the video is a copy of, and the kinds of distortion that it shows."""
 
     id: str
     mos: float
@@ -38,6 +50,11 @@ class Rating(NamedTuple):
     fold: int | None = None
     scale: tuple[float, float] | None = None
     file: str | None = None
+    place: str | None = None
+    in_order: bool = True
+    content: str | None = None
+    family: str | None = None
+    kind: str | None = None
 
 
 class RatedVideo(NamedTuple):
@@ -50,17 +67,22 @@ class RatedVideo(NamedTuple):
     level: str
     split: str
     fold: int | None
+    content: str | None = None
+    family: str | None = None
+    kind: str | None = None
 
 
 class Survey(NamedTuple):
     """What a folder holds: all rated videos in the order of the label file, and what doesn't match.
 
-    `thresholds` are the scores strictly above which a video is fair, and good. `unrated` are rows without a rating,
-    `unused` the videos (paths relative to the root) that no row names or that come second to another file of that name.
+    `thresholds` are the scores strictly above which a video is fair, and good. `scale` are the MOS that become the
+    scores 0 and 100, None where rows have scales of their own. `unrated` are rows without a rating, `unused` the videos
+    (paths relative to the root) that no row names or that come second to another file of that name.
     """
 
     videos: list[RatedVideo]
     thresholds: tuple[float, float]
+    scale: tuple[float, float] | None
     unrated: list[str]
     unused: list[str]
 
@@ -113,6 +135,8 @@ class RatedSetBuilder(ReleaseBuilder):
     # The MOS that become the scores 0 and 100. The authors multiply ratings of 1 to 5 by 20, which is (0, 5).
     SCALE: ClassVar[tuple[float, float]] = (0.0, 100.0)
     HAS_FOLDS: ClassVar[bool] = True
+    # Fields of `RatedVideo` that stand in the rows too: an owner's own set says what its videos are copies of.
+    GROUPS: ClassVar[tuple[str, ...]] = ()
     # Rows of the label files in use, by split; several where several releases are in use.
     PUBLISHED_ROWS: ClassVar[dict[str, tuple[int, ...]]] = {}
 
@@ -124,13 +148,30 @@ class RatedSetBuilder(ReleaseBuilder):
         """The id in the labels of the video at a path relative to the root; None if it can't be of the set."""
         return without_video_suffix(file).rpartition("/")[2]
 
+    def benchmark_ratings(self, root: Path, files: list[str], splits: dict[str, str]) -> list[Rating]:
+        """The rows of label files in the form that benchmarks pass on, for where the owners' file is not at hand.
+
+        Args:
+            splits: the split that each file holds, by its name.
+
+        Raises:
+            LabelError: none of the files is there.
+        """
+        names = [name for name in splits if any(file.rpartition("/")[2].lower() == name for file in files)]
+        found = [(find_label_file(root, files, name), splits[name]) for name in names or splits]
+        return [
+            Rating(self.video_id(name) or name, mos, split, in_order=False)
+            for path, split in found
+            for name, mos in read_benchmark_labels(path)
+        ]
+
     def match(self, root: Path, rated: list[Rating], files: list[str]) -> tuple[dict[str, str], list[str]]:
         """The path of each rated video that is there, by id, and the videos (relative to `root`) that are left over."""
         ids = {rating.id for rating in rated}
         paths: dict[str, str] = {}
         unused = []
         for file in filter(is_video, files):
-            name = self.video_id(file)
+            name = self.video_id(composed(file))
             if name in ids and name not in paths:
                 paths[name] = f"{root}/{file}"
             else:
@@ -138,8 +179,9 @@ class RatedSetBuilder(ReleaseBuilder):
         return paths, unused
 
     def folds(self, rated: list[Rating]) -> list[int | None]:
-        """The fold in which each video is tested, 0 to 4."""
-        return protocol_folds(len(rated)) if self.HAS_FOLDS else [None] * len(rated)
+        """The fold in which each video is tested, 0 to 4; None where the set or the label file has none."""
+        known = self.HAS_FOLDS and all(rating.in_order for rating in rated)
+        return protocol_folds(len(rated)) if known else [None] * len(rated)
 
     def author_thresholds(self, scores: np.ndarray) -> tuple[float, float]:
         """The scores (of the whole set) strictly above which a video is fair, and good, in the authors' protocol."""
@@ -164,19 +206,17 @@ class RatedSetBuilder(ReleaseBuilder):
             raise LabelError(f"{self.dataset_name}: the label file below {root} has no rated rows.")
         twice = [name for name, count in Counter(rating.id for rating in listed).items() if count > 1]
         if twice:
-            raise LabelError(f"{self.dataset_name}: the labels in {root} name a video twice: {', '.join(twice[:3])}.")
+            places = [rating.place for rating in listed if rating.id == twice[0] and rating.place]
+            where = f" ({' and '.join(places)})" if places else ""
+            raise LabelError(
+                f"{self.dataset_name}: the labels in {root} name a video twice: {', '.join(twice[:3])}{where}."
+            )
         rated = [rating._replace(fold=fold) for rating, fold in zip(rated, self.folds(rated), strict=True)]
         if self.config.fold is not None:
             rated = [rating._replace(split=self._split_of_fold(rating)) for rating in rated]
 
         scores = np.array([self._score(rating) for rating in rated])
-        off = np.flatnonzero((scores < 0) | (scores > MAX_SCORE))
-        if off.size:
-            first = rated[off[0]]
-            raise LabelError(
-                f"{self.dataset_name}: {first.id} is rated {first.mos}, off the scale {first.scale or self.SCALE}: "
-                "are these the labels of this set? (Of your own videos, state the scale as scale=(low, high).)"
-            )
+        self._check_scale(rated, scores)
         if self.config.levels == "authors":
             thresholds = self.author_thresholds(scores)
         else:
@@ -193,19 +233,32 @@ class RatedSetBuilder(ReleaseBuilder):
                 level=level_of(score, thresholds),
                 split=rating.split,
                 fold=rating.fold,
+                content=rating.content,
+                family=rating.family,
+                kind=rating.kind,
             )
             for rating, score in zip(rated, scores, strict=True)
         ]
-        return Survey(videos, thresholds, [rating.id for rating in listed if math.isnan(rating.mos)], unused)
+        scales = {rating.scale or self.SCALE for rating in rated}
+        unrated = [rating.id for rating in listed if math.isnan(rating.mos)]
+        return Survey(videos, thresholds, scales.pop() if len(scales) == 1 else None, unrated, unused)
 
-    def items(self) -> dict[str, list[RatedVideo]]:
-        survey = self.survey()
+    def report_missing(self, survey: Survey) -> None:
+        """Say, or with `strict` refuse, that rows and videos don't match.
+
+        Raises:
+            LabelError: as `report` does.
+        """
         self.report(
             [video.id for video in survey.videos if video.path is None] + survey.unrated,
             survey.unused,
             len(survey.videos) + len(survey.unrated),
         )
-        self.info.description = f"{self.TITLE}. {self.describe_levels(survey.thresholds)}"
+
+    def items(self) -> dict[str, list[RatedVideo]]:
+        survey = self.survey()
+        self.report_missing(survey)
+        self.info.description = f"{self.TITLE}. {describe_levels(survey)}"
         splits: dict[str, list[RatedVideo]] = {}
         for video in survey.videos:
             if video.path is not None:
@@ -228,15 +281,10 @@ class RatedSetBuilder(ReleaseBuilder):
                 "score": item.score,
                 "level": item.level,
                 "fold": item.fold,
+                **{name: getattr(item, name) for name in self.GROUPS},
             }
             rows.append(row)
         return rows
-
-    @staticmethod
-    def describe_levels(thresholds: tuple[float, float]) -> str:
-        """Thresholds in words, as they are stored with a data set."""
-        fair, good = thresholds
-        return f"Levels: good above a score of {good:g}, fair above {fair:g}, else poor (scores are 0 to 100)."
 
     def _info(self) -> datasets.DatasetInfo:
         self.config.check()
@@ -252,6 +300,7 @@ class RatedSetBuilder(ReleaseBuilder):
         }
         if self.HAS_FOLDS:
             features["fold"] = datasets.Value("int8")
+        features |= dict.fromkeys(self.GROUPS, datasets.Value("string"))
         return datasets.DatasetInfo(features=datasets.Features(features), citation=self.SOURCE, license=self.LICENCE)
 
     def _split_of_fold(self, rating: Rating) -> str:
@@ -261,6 +310,31 @@ class RatedSetBuilder(ReleaseBuilder):
                 f"{', or give every row a column fold with 0 to 4' if self.HAS_FOLDS else ''}."
             )
         return "test" if rating.fold == self.config.fold else "train"
+
+    def _check_scale(self, rated: Sequence[Rating], scores: np.ndarray) -> None:
+        """
+        Raises:
+            LabelError: a rating is off its scale, or all ratings crowd at the lower end of a scale that nobody stated.
+        """
+        off = np.flatnonzero((scores < 0) | (scores > MAX_SCORE))
+        if off.size:
+            first = rated[off[0]]
+            low, high = first.scale or self.SCALE
+            raise LabelError(
+                f"{first.place or self.dataset_name}: {first.id} is rated {first.mos:g}, off the scale "
+                f"{low:g} to {high:g}: {self._scale_remedy(rated)}"
+            )
+        unstated = [(rating.mos, score) for rating, score in zip(rated, scores, strict=True) if rating.scale is None]
+        if unstated and max(score for _, score in unstated) <= CROWDED:
+            lowest, highest = min(unstated)[0], max(unstated)[0]
+            low, high = self.SCALE
+            raise LabelError(
+                f"{self.dataset_name}: all {len(unstated)} ratings lie between {lowest:g} and {highest:g}, and would be "
+                f"taken as points on a scale from {low:g} to {high:g}: {self._scale_remedy(rated)}"
+            )
+
+    def _scale_remedy(self, rated: Sequence[Rating]) -> str:
+        return "are these the labels of this set?"
 
     def _score(self, rating: Rating) -> float:
         low, high = rating.scale or self.SCALE
@@ -287,3 +361,16 @@ def tertiles(scores: np.ndarray) -> tuple[float, float]:
 
 def level_of(score: float, thresholds: tuple[float, float]) -> str:
     return LEVELS[sum(score > threshold for threshold in thresholds)]
+
+
+def describe_levels(survey: Survey) -> str:
+    """Where the levels part, in words and in the units of the ratings, as it is stored with a data set."""
+    fair, good = survey.thresholds
+    if survey.scale in (None, (0.0, MAX_SCORE)):
+        return f"Levels: good above a score of {good:g}, fair above {fair:g}, else poor (scores are 0 to {MAX_SCORE})."
+    low, high = survey.scale
+    rated = [low + (high - low) * score / MAX_SCORE for score in (good, fair)]
+    return (
+        f"Levels: good above a rating of {rated[0]:.3g}, fair above {rated[1]:.3g}, else poor (ratings count from "
+        f"{low:g} to {high:g}; on 0 to {MAX_SCORE}, that is above {good:.3g} and {fair:.3g})."
+    )

@@ -4,19 +4,28 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-import pandas as pd
-
-from dataset_builders.label_files import LabelError, column, ratings_of, read_table, without_video_suffix
+from dataset_builders.label_files import (
+    LabelError,
+    column,
+    composed,
+    is_blank,
+    place,
+    ratings_of,
+    read_table,
+    without_video_suffix,
+)
 from dataset_builders.rated_set_builder import FOLDS, RatedSetBuilder, RatedSetConfig, Rating
 from processing.video_names import is_video
 
 _SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
-_OPTIONAL_COLUMNS = ("split", "fold", "scale")
+_GROUPS = ("content", "family", "kind")
+_OPTIONAL_COLUMNS = ("split", "fold", "scale", *_GROUPS)
+_SPLIT_NAMES = {"training": "train", "val": "validation", "valid": "validation", "dev": "validation", "testing": "test"}
 
 
 @dataclass
@@ -25,15 +34,17 @@ class RatedVideosConfig(RatedSetConfig):
     Args:
         data_files: the label files; without it, `data_dir` holds one, or one whose name is `ratings`.
         scale: the ratings that become the scores 0 and 100, such as (1, 5); a column `scale` ("1-5") goes before it.
+            Without either they are 0 and 100, and ratings that all lie near 0 are refused.
     """
 
-    scale: tuple[float, float] = (0.0, 100.0)
+    scale: tuple[float, float] | None = None
 
 
 class RatedVideos(RatedSetBuilder):
     """Columns: `video` (path relative to the label file, or absolute), `mos` or `score`, and, if there are such,
-    `split` (else "train", or the key in `data_files`), `fold` (0 to 4) and `scale`; others are not read. The id is the
-    path without its suffix. No folds are drawn: only the owner knows which of the videos show the same content.
+    `split` (train, validation or test...; else "train", or the key in `data_files`), `fold` (0 to 4), `scale`,
+    `content` (what the video is a copy of), `family` and `kind` (of distortion); others are not read. The id is the path
+    without its suffix. No folds are drawn: only the owner knows which of the videos show the same content.
     """
 
     BUILDER_CONFIG_CLASS = RatedVideosConfig
@@ -42,6 +53,7 @@ class RatedVideos(RatedSetBuilder):
     TITLE = "Rated videos"
     SOURCE = ""
     LICENCE = "unknown"
+    GROUPS = _GROUPS
 
     def ratings(self, root: Path, files: list[str]) -> list[Rating]:
         if self.config.data_files:
@@ -61,7 +73,9 @@ class RatedVideos(RatedSetBuilder):
         return list(self._read((named or found)[0], "train"))
 
     def match(self, root: Path, rated: list[Rating], files: list[str]) -> tuple[dict[str, str], list[str]]:
-        paths = {rating.id: rating.file for rating in rated if os.path.isfile(rating.file)}
+        there = {composed(f"{root}/{file}"): f"{root}/{file}" for file in files}
+        named = {rating.id: there.get(composed(rating.file), rating.file) for rating in rated}
+        paths = {name: file for name, file in named.items() if os.path.isfile(file)}
         used = set(paths.values())
         return paths, [file for file in files if is_video(file) and f"{root}/{file}" not in used]
 
@@ -76,37 +90,65 @@ class RatedVideos(RatedSetBuilder):
             ratings_of(table, path, "score" if "score" in names and "mos" not in names else "mos"),
             *(column(table, path, name) if name in names else [None] * len(table) for name in _OPTIONAL_COLUMNS),
         )
-        for row, (video, mos, own_split, fold, scale) in enumerate(zip(*columns, strict=True), start=1):
-            if pd.isna(video) or not str(video).strip():
-                raise LabelError(f"{path}: row {row} names no video.")
+        for number, video, mos, own_split, fold, scale, *groups in zip(table.index, *columns, strict=True):
+            where = place(path, number)
+            if is_blank(video):
+                raise LabelError(f"{where} names no video.")
             video = str(video).strip().replace("\\", "/")
+            stated = self.config.scale if is_blank(scale) else scale
             yield Rating(
-                id=without_video_suffix(os.path.normpath(video)),
+                id=composed(without_video_suffix(os.path.normpath(video))),
                 mos=mos,
-                split=split if _is_blank(own_split) else str(own_split).strip(),
-                fold=_fold(fold, path, row),
-                scale=_scale(self.config.scale if _is_blank(scale) else scale, path, row),
+                split=split if is_blank(own_split) else _split(str(own_split), where),
+                fold=_fold(fold, where),
+                scale=None if stated is None else _scale(stated, where),
                 file=os.path.normpath(path.parent / video),
+                place=where,
+                **{
+                    name: None if is_blank(cell) else str(cell).strip()
+                    for name, cell in zip(_GROUPS, groups, strict=True)
+                },
             )
 
+    def _scale_remedy(self, rated: Sequence[Rating]) -> str:
+        lowest, highest = min(rating.mos for rating in rated), max(rating.mos for rating in rated)
+        ends = ((0, 1), (1, 5), (0, 5), (1, 10), (0, 10), (0, 100), (-1, 1), (0, 1000))
+        low, high = next((pair for pair in ends if pair[0] <= lowest and highest <= pair[1]), (lowest, highest))
+        return (
+            f"state their scale. If it goes from {low:g} to {high:g}, add --scale {low:g} {high:g} to the command (in "
+            f"settings of training the line `data_options: {{scale: [{low:g}, {high:g}]}}`, in Python "
+            f"scale=({low:g}, {high:g})), or a column scale that holds {low:g}-{high:g}."
+        )
 
-def _is_blank(cell: Any) -> bool:
-    return cell is None or cell == "" or (isinstance(cell, float) and cell != cell)
+
+def _split(cell: str, where: str) -> str:
+    """The split that a cell means.
+
+    Raises:
+        LabelError: it is none that a data set may have, or one that no command would know what to do with.
+    """
+    name = cell.strip().lower()
+    name = _SPLIT_NAMES.get(name, name)
+    if name in ("train", "validation") or re.fullmatch(r"test(_\w+)?", name):
+        return name
+    raise LabelError(
+        f"{where}: {cell.strip()!r} in column split is not one of train, validation and test (or test_ with a name)."
+    )
 
 
-def _fold(cell: Any, path: Path, row: int) -> int | None:
-    if _is_blank(cell):
+def _fold(cell: Any, where: str) -> int | None:
+    if is_blank(cell):
         return None
     try:
         fold = float(cell)
     except ValueError:
         fold = -1.0
     if fold not in range(FOLDS):
-        raise LabelError(f"{path}: {cell!r} in row {row} of column fold is not one of 0 to {FOLDS - 1}.")
+        raise LabelError(f"{where}: {cell!r} in column fold is not one of 0 to {FOLDS - 1}.")
     return int(fold)
 
 
-def _scale(cell: Any, path: Path, row: int) -> tuple[float, float]:
+def _scale(cell: Any, where: str) -> tuple[float, float]:
     if isinstance(cell, str):
         written = re.fullmatch(r"\s*(-?[\d.]+)\s*[-,:]\s*(-?[\d.]+)\s*", cell)
         cell = written.groups() if written else cell
@@ -115,5 +157,5 @@ def _scale(cell: Any, path: Path, row: int) -> tuple[float, float]:
     except (TypeError, ValueError):
         low = high = 0.0
     if low >= high:
-        raise LabelError(f"{path}: scale {cell!r} (row {row}) is not a lower and a higher rating, as 1-5 or (1, 5).")
+        raise LabelError(f"{where}: scale {cell!r} is not a lower and a higher rating, as 1-5 or (1, 5).")
     return low, high

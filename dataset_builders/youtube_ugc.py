@@ -19,7 +19,9 @@ class YoutubeUgc(RatedSetBuilder):
     PUBLISHED_ROWS: ClassVar = {"train": (1380, 1147, 1142, 1036)}
 
     def ratings(self, root: Path, files: list[str]) -> list[Rating]:
-        path = find_label_file(root, files, "*MOS_for_YouTube_UGC_dataset.xlsx")
+        path = find_label_file(root, files, "*MOS_for_YouTube_UGC_dataset.xlsx", "labels.txt")
+        if path.suffix == ".txt":
+            return self.benchmark_ratings(root, files, {"labels.txt": "train"})
         return [Rating(*row) for row in names_and_ratings(read_table(path, sheet="MOS"), path, "vid", "MOS full")]
 
     def video_id(self, file: str) -> str | None:

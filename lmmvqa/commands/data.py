@@ -27,9 +27,8 @@ Name = Annotated[
 Root = Annotated[Path, typer.Option(help="Folder of the set as its owners release it.")]
 Levels = Annotated[Literal["tertiles", "authors"], typer.Option(help="Where the levels poor, fair and good part.")]
 Scale = Annotated[
-    tuple[float, float], typer.Option(help="rated_videos only: the ratings that become the scores 0 and 100.")
+    tuple[float, float] | None, typer.Option(help="rated_videos only: the ratings that become the scores 0 and 100.")
 ]
-FULL_SCALE = (0.0, 100.0)
 
 
 @app.command()
@@ -45,12 +44,13 @@ def build(
         Literal["drawn", "fixed"], typer.Option(help="Varied questions, or the one of evaluation.")
     ] = "drawn",
     seed: Annotated[int, typer.Option(help="Draws the questions, and LSVQ's validation split.")] = 0,
-    scale: Scale = FULL_SCALE,
+    scale: Scale = None,
     num_proc: Annotated[int, typer.Option(min=1, help="Worker processes.")] = 1,
 ) -> None:
     """Export a set as Parquet that load_dataset reads without LMM-VQA."""
     with clear_errors():
         from dataset_builders.export_set import export_set
+        from dataset_builders.rated_set_builder import describe_levels
         from hub_cards.data_set_card import data_set_card
 
         options = {"levels": levels, "question": question, "seed": seed, **_scale_option(name, scale)}
@@ -68,8 +68,9 @@ def build(
             root=str(root.absolute()),
             left_out=len(survey.videos) + len(survey.unrated) - len(used),
             scale=(min(used), max(used)),
-            levels=builder.describe_levels(survey.thresholds),
+            levels=describe_levels(survey),
             folds=builder.HAS_FOLDS,
+            groups=builder.GROUPS,
             validation="validation" in export.infos["score"].splits,
             options=options,
         )
@@ -79,7 +80,7 @@ def build(
             for split, part in info.splits.items():
                 table.add_row(configuration, split, f"{part.num_examples:,}")
         Console().print(table)
-        typer.echo(builder.describe_levels(survey.thresholds))
+        typer.echo(describe_levels(survey))
 
 
 @app.command()
@@ -87,7 +88,7 @@ def check(
     name: Name,
     root: Root,
     levels: Levels = "tertiles",
-    scale: Scale = FULL_SCALE,
+    scale: Scale = None,
     picture: Annotated[
         Path | None, typer.Option(help="Save the histogram of the ratings here, such as ratings.png.")
     ] = None,
@@ -102,13 +103,14 @@ def check(
         import datasets
 
         from dataset_builders import check_set, register
+        from dataset_builders.rated_set_builder import describe_levels
 
         register()
         builder = datasets.load_dataset_builder(name, data_dir=str(root), levels=levels, **_scale_option(name, scale))
         survey = builder.survey()
         _print_counts(builder.TITLE, survey, check_set.split_counts(survey, builder.PUBLISHED_ROWS))
-        _print_ratings(survey, *check_set.histogram(survey))
-        typer.echo(builder.describe_levels(survey.thresholds))
+        _print_ratings(check_set.unit(survey), *check_set.histogram(survey))
+        typer.echo(describe_levels(survey))
         if picture is not None:
             check_set.draw_histogram(survey, builder.TITLE, picture)
         there = [video.path for video in survey.videos if video.path is not None]
@@ -152,12 +154,12 @@ def templates() -> None:
     console.print("A question is an instruction and a restriction. Evaluation asks the first of each.")
 
 
-def _scale_option(name: str, scale: tuple[float, float]) -> dict[str, tuple[float, float]]:
-    if name == "rated_videos":
-        return {"scale": scale}
-    if scale != FULL_SCALE:
+def _scale_option(name: str, scale: tuple[float, float] | None) -> dict[str, tuple[float, float]]:
+    if scale is None:
+        return {}
+    if name != "rated_videos":
         raise ValueError(f"--scale is for rated_videos; the scale of {name} is known.")
-    return {}
+    return {"scale": scale}
 
 
 def _print_counts(title: str, survey: Survey, counts: list[tuple[str, int, int, tuple[int, ...]]]) -> None:
@@ -170,8 +172,8 @@ def _print_counts(title: str, survey: Survey, counts: list[tuple[str, int, int, 
     Console().print(table)
 
 
-def _print_ratings(survey: Survey, edges: list[float], counts: dict[str, list[int]]) -> None:
-    table = Table("MOS", *counts, title="Ratings by level")
+def _print_ratings(unit: str, edges: list[float], counts: dict[str, list[int]]) -> None:
+    table = Table(unit, *counts, title="Ratings by level")
     for position, (low, high) in enumerate(pairwise(edges)):
         table.add_row(f"{low:.2f} to {high:.2f}", *(str(count[position]) for count in counts.values()))
     table.add_section()

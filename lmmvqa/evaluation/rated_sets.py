@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from dataset_builders import RATED_SETS
-from dataset_builders.label_files import read_table, without_video_suffix
 
 Protocol = Literal["in-sample", "ood", "5fold", "levels"]
 PROTOCOLS: tuple[Protocol, ...] = ("in-sample", "ood", "5fold", "levels")
 
-# Columns of one's own label file that say what a video is a copy of, and what kinds of rows to report by themselves.
-CONTENT, PARTS = "content", ("family", "kind")
+# Columns of one's own label file that say what kinds of rows to report by themselves.
+PARTS = ("family", "kind")
 
 
 @dataclass(frozen=True)
@@ -23,7 +22,8 @@ class RatedRow:
 
     Args:
         set_name: the set's name, as tables show it.
-        video: `{"path", "bytes"}`, as an undecoded `datasets` video; with bytes, the path is a name alone.
+        video: `{"path", "bytes"}`, as an undecoded `datasets` video; with bytes, the path is a name alone. Both are
+            None where the video is not there.
         mos: as rated.
         score: the MOS on 0 to 100.
         fold: 0 to 4, the fold in which the video is tested, where the set has folds.
@@ -80,72 +80,82 @@ class SetSpec:
         return cls(builder, builder, str(Path(folder).absolute()))
 
 
-def read_set(spec: SetSpec, *, levels: str = "tertiles", scale: tuple[float, float] | None = None) -> list[RatedRow]:
-    """All rated videos of a set that are there.
+def read_set(
+    spec: SetSpec, *, levels: str = "tertiles", scale: tuple[float, float] | None = None, videos: bool = True
+) -> list[RatedRow]:
+    """All rated videos of a set.
 
     Args:
         levels: where the levels part; of a builder only, an exported set has its own.
         scale: ratings that become 0 and 100, of the builder `rated_videos` only.
+        videos: leave out those whose file is not there; without, the labels alone are enough.
 
     Raises:
         LabelError, ValueError: the folder is not the set.
     """
+    if spec.builder is None:
+        return _exported_rows(spec)
     import datasets
 
     import dataset_builders
 
     dataset_builders.register()
-    if spec.builder is None:
-        try:
-            if not Path(spec.folder).is_dir() and spec.folder.count("/") != 1:
-                raise FileNotFoundError("there is no such folder, and a Hub id is owner/name")
-            data = datasets.load_dataset(spec.folder, "score")
-        # Errors of several libraries: no such folder, no such configuration, no network.
-        except Exception as error:
-            raise ValueError(
-                f"{spec.folder} is not an exported set ({str(error).splitlines()[0]}): make one with `lmmvqa data build`, or name a set of ours as SET=FOLDER."
-            ) from error
-        # An exported set may hold its videos; they must not be decoded here.
-        data = data.cast_column("video", datasets.Video(decode=False))
-    else:
-        options = {"levels": levels} | (
-            {"scale": scale} if scale is not None and spec.builder == "rated_videos" else {}
+    options = {"levels": levels} | ({"scale": scale} if scale is not None and spec.builder == "rated_videos" else {})
+    # Of one's own videos, the label file may be named itself.
+    place = {"data_files": spec.folder} if Path(spec.folder).is_file() else {"data_dir": spec.folder}
+    builder = datasets.load_dataset_builder(spec.builder, "score", **place, **options)
+    survey = builder.survey()
+    if videos:
+        builder.report_missing(survey)
+    return [
+        RatedRow(
+            set_name=spec.name,
+            split=video.split,
+            id=video.id,
+            video={"path": video.path, "bytes": None},
+            mos=video.mos,
+            score=video.score,
+            level=video.level,
+            fold=video.fold,
+            content=video.content,
+            parts={name: value for name in PARTS if (value := getattr(video, name))},
         )
-        data = datasets.load_dataset(spec.builder, "score", data_dir=spec.folder, question="fixed", **options)
-    more = _more_columns(Path(spec.folder)) if spec.builder == "rated_videos" else {}
-    rows = []
-    for split, part in data.items():
-        for row in part:
-            known = more.get(row["id"], {})
-            rows.append(
-                RatedRow(
-                    set_name=spec.name,
-                    split=split,
-                    id=row["id"],
-                    video=row["video"],
-                    mos=row["mos"],
-                    score=row["score"],
-                    level=row["level"],
-                    fold=row.get("fold"),
-                    content=known.get(CONTENT),
-                    parts={name: known[name] for name in PARTS if known.get(name)},
-                )
-            )
-    return rows
+        for video in survey.videos
+        if video.path is not None or not videos
+    ]
 
 
-def _more_columns(folder: Path) -> dict[str, dict[str, str]]:
-    """Columns of `ratings.*` that the builder leaves alone, by the id of the video."""
-    file = next(
-        (file for file in sorted(folder.glob("ratings.*")) if file.suffix in (".csv", ".tsv", ".jsonl", ".parquet")),
-        None,
-    )
-    if file is None:
-        return {}
-    table = read_table(file).rename(columns=lambda name: str(name).strip().lower())
-    wanted = [name for name in (CONTENT, *PARTS) if name in table]
-    records = table[wanted].astype(str).to_dict("records")
-    return {without_video_suffix(str(video)): record for video, record in zip(table["video"], records, strict=True)}
+def _exported_rows(spec: SetSpec) -> list[RatedRow]:
+    import datasets
+
+    try:
+        if not Path(spec.folder).is_dir() and spec.folder.count("/") != 1:
+            raise FileNotFoundError("there is no such folder, and a Hub id is owner/name")
+        data = datasets.load_dataset(spec.folder, "score")
+    # Errors of several libraries: no such folder, no such configuration, no network.
+    except Exception as error:
+        raise ValueError(
+            f"{spec.folder} is not an exported set ({str(error).splitlines()[0]}): make one with `lmmvqa data build`, "
+            "or name a set of ours as SET=FOLDER."
+        ) from error
+    # An exported set may hold its videos; they must not be decoded here.
+    data = data.cast_column("video", datasets.Video(decode=False))
+    return [
+        RatedRow(
+            set_name=spec.name,
+            split=split,
+            id=row["id"],
+            video=row["video"],
+            mos=row["mos"],
+            score=row["score"],
+            level=row["level"],
+            fold=row.get("fold"),
+            content=row.get("content"),
+            parts={name: row[name] for name in PARTS if row.get(name)},
+        )
+        for split, part in data.items()
+        for row in part
+    ]
 
 
 def select(rows: Sequence[RatedRow], protocol: Protocol) -> list[RatedRow]:

@@ -11,6 +11,7 @@ from typing import Any
 import datasets
 
 import dataset_builders
+from dataset_builders.label_files import LabelError
 from dataset_builders.release_builder import MESSAGES
 from lmmvqa.training.arguments import DataSource, LmmVqaTrainingArguments
 from processing.quality_prompts import TASKS
@@ -106,7 +107,7 @@ def _load(source: DataSource, tasks: str) -> datasets.DatasetDict:
         return datasets.load_dataset(source.dataset, configuration, data_dir=source.data_dir, **options)
     # A missing configuration, an option that a builder doesn't have and a broken file are errors of unrelated kinds.
     except Exception as error:
-        cause = error.__cause__ or error
+        cause = error if isinstance(error, LabelError) else error.__cause__ or error
         raise ValueError(
             f"The data set {source.dataset} ({source.data_dir or source.dataset}) can't be loaded: {cause}"
         ) from error

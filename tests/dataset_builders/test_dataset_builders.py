@@ -309,7 +309,7 @@ def test_a_changed_label_file_or_folder_is_not_served_from_the_cache(tmp_path):
 
 @pytest.mark.parametrize(
     ("mos", "message"),
-    [("n/a", "'n/a' in row 2 of column mos is not a rating"), ("101", "off the scale"), ("-1", "off the scale")],
+    [("n/a", "csv, line 3: 'n/a' in column mos is not a rating"), ("101", "off the scale"), ("-1", "off the scale")],
 )
 def test_bad_ratings_name_the_row(tmp_path, mos, message):
     layouts.touch(tmp_path, ["a-1.mp4", "b-1.mp4"])
@@ -405,9 +405,10 @@ def test_own_data_files_by_split_and_score_column(own_videos):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"mos": [10, 55, 900]}, "off the scale"),
-        ({"video": ["a/x.mp4", "a/x.mp4", "z.mp4"]}, "twice"),
-        ({"video": ["a/x.mp4", "", "z.mp4"]}, "row 2 names no video"),
+        ({"mos": [10, 55, 900]}, r"ratings\.csv, line 4: z is rated 900, off the scale 0 to 100"),
+        ({"split": ["train", "dev set", "test"]}, "line 3: 'dev set' in column split is not one of train"),
+        ({"video": ["a/x.mp4", "a/x.mp4", "z.mp4"]}, r"twice: a/x \(.*line 2 and .*line 3\)"),
+        ({"video": ["a/x.mp4", "", "z.mp4"]}, "line 3 names no video"),
         ({"fold": [0, 1, 5]}, "not one of 0 to 4"),
         ({"scale": ["5-1", "", ""]}, "not a lower and a higher rating"),
     ],
@@ -436,6 +437,6 @@ def test_own_videos_outside_the_folder(own_videos, tmp_path):
     frame = pd.DataFrame({"video": [str(CLIP), "../elsewhere.mp4"], "mos": [1, 2]})
     layouts.touch(tmp_path, ["elsewhere.mp4"])
     path = write_table(frame, own_videos / "ratings.csv")
-    rows = load_dataset("rated_videos", "score", data_files=str(path))["train"]
+    rows = load_dataset("rated_videos", "score", data_files=str(path), scale=(0, 100))["train"]
     assert [video["path"] for video in rows["video"]] == [str(CLIP), str(tmp_path / "elsewhere.mp4")]
     assert rows["answer"][:] == [format_score(1), format_score(2)]
