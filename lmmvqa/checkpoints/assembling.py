@@ -7,7 +7,6 @@ import hashlib
 import json
 import logging
 import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,9 @@ import torch
 
 from hub_cards.model_card import add_model_card
 from lmmvqa.checkpoints.adapters import merge_adapter
+from lmmvqa.checkpoints.cache import cache_folder, remove_leftovers, scratch_folder
 from lmmvqa.checkpoints.composing import compose, load_decoder, load_temporal_tower, load_vision_tower
-from lmmvqa.checkpoints.parts import Part, cache_folder, fetch
+from lmmvqa.checkpoints.parts import Part, fetch
 from lmmvqa.checkpoints.remote_code import add_remote_code
 
 logger = logging.getLogger(__name__)
@@ -52,18 +52,19 @@ def default_checkpoint() -> Path:
 
     Raises:
         PartError: a part can't be fetched, or is not the file that it should be.
+        CacheError: the cache can't be written.
     """
     folder = cache_folder() / f"default-{_version()}"
     if (folder / "config.json").is_file():
+        remove_leftovers()
         return folder
     logger.info("Assembling the default checkpoint in %s (once).", folder)
     model, processor = compose_default()
     model = merge_adapter(model, ADAPTER)
     model.config.update(json.loads(CALIBRATION.read_text(encoding="utf-8")))
-    folder.parent.mkdir(parents=True, exist_ok=True)
     # Assembled beside its place and moved there whole: two processes may do this at once, and one may be killed.
-    with tempfile.TemporaryDirectory(dir=folder.parent) as assembling:
-        checkpoint = Path(assembling) / "checkpoint"
+    with scratch_folder() as assembling:
+        checkpoint = assembling / "checkpoint"
         model.save_pretrained(checkpoint)
         processor.save_pretrained(checkpoint)
         add_remote_code(checkpoint)

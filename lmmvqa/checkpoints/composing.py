@@ -128,17 +128,27 @@ def load_vision_tower(name_or_path: str, **kwargs: Any) -> PreTrainedModel:
 
 
 def load_decoder(name_or_path: str, **kwargs: Any) -> tuple[PreTrainedModel, Any]:
-    """Decoder and tokenizer of a Hub id, a folder, or a GGUF file (its weights are dequantised)."""
+    """Decoder and tokenizer of a Hub id, a folder, or a GGUF file (its weights are dequantised).
+
+    Raises:
+        ComposeError: a GGUF file can't be read.
+    """
     path = Path(name_or_path)
-    if path.suffix == ".gguf":
-        source, kwargs["gguf_file"] = str(path.parent), path.name
-    else:
-        source = name_or_path
-    decoder = AutoModelForCausalLM.from_pretrained(source, **kwargs).eval()
-    tokenizer = AutoTokenizer.from_pretrained(source, gguf_file=kwargs.get("gguf_file"))
-    if "gguf_file" in kwargs:
-        # Dequantised weights are plain weights; with the entry left in, the library refuses to save them.
-        del decoder.config.quantization_config
+    if path.suffix != ".gguf":
+        return AutoModelForCausalLM.from_pretrained(name_or_path, **kwargs).eval(), AutoTokenizer.from_pretrained(
+            name_or_path
+        )
+    try:
+        decoder = AutoModelForCausalLM.from_pretrained(str(path.parent), gguf_file=path.name, **kwargs).eval()
+        tokenizer = AutoTokenizer.from_pretrained(str(path.parent), gguf_file=path.name)
+    # The reader under the library raises errors of many kinds for a broken file.
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+        raise ComposeError(
+            f"{path} can't be read as a GGUF file ({reason}): it may be cut or damaged, so fetch it again."
+        ) from error
+    # Dequantised weights are plain weights; with the entry left in, the library refuses to save them.
+    del decoder.config.quantization_config
     return decoder, tokenizer
 
 

