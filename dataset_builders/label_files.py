@@ -21,7 +21,7 @@ from typing import Any
 import pandas as pd
 
 from processing.errors import LmmVqaError
-from processing.video_names import is_video
+from processing.video_names import is_picture, is_video
 
 logger = logging.getLogger(__name__)
 
@@ -66,8 +66,9 @@ def is_table(path: str) -> bool:
 
 
 def without_video_suffix(name: str) -> str:
-    """`A001` of `A001.mp4`; names may hold other dots, so only a video's suffix is taken off."""
-    return os.path.splitext(name)[0] if is_video(name) else name
+    """`A001` of `A001.mp4` or `A001.jpg`; names may hold other dots, so only the suffix of a video or photograph is taken
+    off."""
+    return os.path.splitext(name)[0] if is_video(name) or is_picture(name) else name
 
 
 def find_label_file(root: Path, files: list[str], *patterns: str) -> Path:

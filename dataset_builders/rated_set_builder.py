@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
@@ -137,6 +137,8 @@ class RatedSetBuilder(ReleaseBuilder):
     HAS_FOLDS: ClassVar[bool] = True
     # Fields of `RatedVideo` that stand in the rows too: an owner's own set says what its videos are copies of.
     GROUPS: ClassVar[tuple[str, ...]] = ()
+    # Whether a file below the folder may be one that was rated.
+    is_rated: ClassVar[Callable[[str], bool]] = staticmethod(is_video)
     # Rows of the label files in use, by split; several where several releases are in use.
     PUBLISHED_ROWS: ClassVar[dict[str, tuple[int, ...]]] = {}
 
@@ -170,7 +172,7 @@ class RatedSetBuilder(ReleaseBuilder):
         ids = {rating.id for rating in rated}
         paths: dict[str, str] = {}
         unused = []
-        for file in filter(is_video, files):
+        for file in filter(self.is_rated, files):
             name = self.video_id(composed(file))
             if name in ids and name not in paths:
                 paths[name] = f"{root}/{file}"

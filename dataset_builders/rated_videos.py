@@ -1,4 +1,4 @@
-"""Anyone's own rated videos: a CSV, TSV, JSONL or Parquet file beside them, columns `video` and `mos` or `score`."""
+"""Anyone's own rated videos and photographs: a CSV, TSV, JSONL or Parquet file beside them, columns `video` and `mos` or `score`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from dataset_builders.label_files import (
     without_video_suffix,
 )
 from dataset_builders.rated_set_builder import FOLDS, RatedSetBuilder, RatedSetConfig, Rating
-from processing.video_names import is_video
+from processing.video_names import is_picture, is_video
 
 _SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
 _GROUPS = ("content", "family", "kind")
@@ -77,7 +77,10 @@ class RatedVideos(RatedSetBuilder):
         named = {rating.id: there.get(composed(rating.file), rating.file) for rating in rated}
         paths = {name: file for name, file in named.items() if os.path.isfile(file)}
         used = set(paths.values())
-        return paths, [file for file in files if is_video(file) and f"{root}/{file}" not in used]
+        # A folder of videos may hold plots, and one of photographs a clip that shows them.
+        kinds = [kind for kind in (is_video, is_picture) if any(kind(str(rating.file)) for rating in rated)]
+        left = [file for file in files if f"{root}/{file}" not in used]
+        return paths, [file for file in left if any(kind(file) for kind in kinds)]
 
     def folds(self, rated: list[Rating]) -> list[int | None]:
         return [rating.fold for rating in rated]

@@ -1,4 +1,4 @@
-"""What videos are called; apart from the reader, so that asking does not load a decoder or torch."""
+"""What videos and photographs are called; apart from the reader, so that asking does not load a decoder or torch."""
 
 from __future__ import annotations
 
@@ -8,11 +8,17 @@ from typing import Any
 
 _SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg")
 _SUFFIXES += (".ts", ".m2ts", ".mts", ".flv", ".wmv", ".3gp", ".ogv", ".vob")
+_PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".heif")
 
 
 def is_video(path: str) -> bool:
     """Whether a path has the suffix of a video, in upper or lower case."""
     return path.lower().endswith(_SUFFIXES)
+
+
+def is_picture(path: str) -> bool:
+    """Whether a path has the suffix of a photograph, in upper or lower case."""
+    return path.lower().endswith(_PICTURE_SUFFIXES)
 
 
 def name_of(video: Any) -> str:

@@ -30,6 +30,11 @@ LAYOUTS = {
     "youtube_ugc": (layouts.youtube_ugc, layouts.numbered(61, "Sports_720P-{:04x}", 1.5, 4.8)),
     "live_vqc": (layouts.live_vqc, layouts.numbered(61, "A{:03}")),
     "live_yt_gaming": (layouts.live_yt_gaming, layouts.numbered(61, "ARKSuvivalEvolved-{:03}")),
+    "biq2021": (
+        layouts.biq2021,
+        layouts.numbered(60, "ss03 ({})", 0.05, 0.95),
+        layouts.numbered(12, "ss01 ({})", 0.05, 0.95),
+    ),
 }
 
 
@@ -41,7 +46,7 @@ def own_cache(tmp_path, monkeypatch):
 
 @pytest.fixture(params=LAYOUTS)
 def release(request, tmp_path):
-    """(name, folder, ratings of all splits) of each of the five sets."""
+    """(name, folder, ratings of all splits) of each of the rated sets."""
     lay_out, *ratings = LAYOUTS[request.param]
     (tmp_path / "set").mkdir()
     return request.param, lay_out(tmp_path / "set", *ratings), [rating for part in ratings for rating in part]
@@ -74,8 +79,8 @@ def test_messages_hold_the_chat_that_the_processor_takes(release):
 def test_answers_parse_back_and_levels_rise_with_the_rating(release):
     name, root, _ = release
     rows = rows_of(load_dataset(name, data_dir=str(root)))
-    factor = 20 if name in ("konvid_1k", "youtube_ugc") else 1
-    assert np.allclose(rows.score, rows.mos * factor)
+    factors = {"konvid_1k": 20, "youtube_ugc": 20, "biq2021": 100}
+    assert np.allclose(rows.score, rows.mos * factors.get(name, 1))
     scores = rows[rows.task == "score"]
     assert (scores.answer.map(parse_score) - scores.score).abs().max() <= 0.5
     levels = rows[rows.task == "level"]
@@ -205,6 +210,23 @@ def test_live_yt_gaming_csv(tmp_path):
     assert len(load_dataset("live_yt_gaming", "score", data_dir=str(root), strict=True)["train"]) == 61
 
 
+def test_biq2021_has_its_official_splits(tmp_path):
+    root = layouts.biq2021(tmp_path, *LAYOUTS["biq2021"][1:])
+    data = load_dataset("biq2021", "score", data_dir=str(root), strict=True)
+    assert {name: split["id"][0] for name, split in data.items()} == {"train": "ss03 (0)", "test": "ss01 (0)"}
+    assert {name: len(split) for name, split in data.items()} == {"train": 60, "test": 12}
+
+
+def test_a_folder_of_photographs_is_rated_as_one_of_videos_is(tmp_path):
+    layouts.touch(tmp_path, ["a.b.JPG", "c.png", "clip.mp4"])
+    (tmp_path / "ratings.csv").write_text("video,mos\na.b.JPG,20\nc.png,80\n")
+    rows = load_dataset("rated_videos", "score", data_dir=str(tmp_path), strict=True)["train"].to_pandas()
+    assert rows[["id", "score"]].values.tolist() == [["a.b", 20.0], ["c", 80.0]]
+    (tmp_path / "d.jpg").touch()
+    with pytest.raises(LabelError, match=r"1 files have no row .*d\.jpg"):
+        load_dataset("rated_videos", "score", data_dir=str(tmp_path), strict=True)
+
+
 # Folds and levels of the protocol
 
 
@@ -250,14 +272,15 @@ def test_author_levels_of_lsvq_are_constants(tmp_path):
 
 def test_rows_without_video_and_videos_without_row_are_reported(release, caplog):
     name, root, ratings = release
-    missing = next(path for path in sorted(root.rglob("*.mp4")) if "test" not in path.name)
-    missing.rename(missing.with_name("000_stray.mp4"))
-    (missing.parent / "._hidden.mp4").touch()
+    suffix = ".jpg" if name == "biq2021" else ".mp4"
+    missing = next(path for path in sorted(root.rglob(f"*{suffix}")) if "test" not in path.name)
+    missing.rename(missing.with_name(f"000_stray{suffix}"))
+    (missing.parent / f"._hidden{suffix}").touch()
     with caplog.at_level(logging.WARNING, "dataset_builders"):
         rows = rows_of(load_dataset(name, "score", data_dir=str(root)))
     assert len(rows) == len(ratings) - 1
     assert f"1 of {len(ratings)} rows have no file" in caplog.text
-    assert "1 files have no row" in caplog.text and "000_stray.mp4" in caplog.text
+    assert "1 files have no row" in caplog.text and f"000_stray{suffix}" in caplog.text
     with pytest.raises(LabelError, match="strict"):
         load_dataset(name, "score", data_dir=str(root), strict=True)
 

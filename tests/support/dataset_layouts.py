@@ -138,6 +138,14 @@ def live_yt_gaming(root: Path, ratings: Ratings, *, as_csv: bool = False) -> Pat
     return root
 
 
+def biq2021(root: Path, train: Ratings, test: Ratings) -> Path:
+    touch(root, [f"Images/{name}.jpg" for name, _ in train + test])
+    for split, ratings, end in (("Train", train, ",,"), ("Test", test, "")):
+        lines = [f"Image Name,MOS{end}", *(f"{name}.jpg,{mos}{end}" for name, mos in ratings)]
+        (root / f"{split} (Images and MOS).csv").write_bytes("".join(f"{line}\r\n" for line in lines).encode())
+    return root
+
+
 def real_ratings(name: str) -> Ratings:
     """The ratings of one of the files below LABELS, in its order, under the names that the official file uses."""
     path = LABELS / name
