@@ -20,7 +20,7 @@ import torch
 
 from lmmvqa.checkpoints.loading import load_checkpoint
 from lmmvqa.scoring.bulk_bench import BulkFigures, measure_bulk
-from lmmvqa.scoring.scorer import find_videos
+from lmmvqa.scoring.finding import find_videos
 from processing.video_reader import VideoError
 
 ROUNDS = 3

@@ -13,7 +13,7 @@ from decode import WAYS, measure_codecs, ratios
 from readout import CLIP, measure_readout
 
 from lmmvqa.checkpoints.loading import load_checkpoint
-from lmmvqa.scoring.scorer import find_videos
+from lmmvqa.scoring.finding import find_videos
 
 
 def table(*rows: Sequence[str]) -> None:

@@ -13,8 +13,9 @@ from typing import Any
 import torch
 
 from lmmvqa.checkpoints.loading import load_checkpoint
-from modeling_lmmvqa.feature_batches import assessment_inputs, encode_video
+from modeling_lmmvqa.feature_batches import assessment_inputs
 from modeling_lmmvqa.quality_readout import AnswerTrie, lay_out_branches
+from modeling_lmmvqa.video_features import tower_features
 
 CLIP = Path(__file__).parent.parent / "tests" / "data" / "flower.mp4"
 
@@ -22,7 +23,7 @@ CLIP = Path(__file__).parent.parent / "tests" / "data" / "flower.mp4"
 @torch.no_grad()
 def measure_readout(model: Any, processor: Any, video: str, repeats: int) -> tuple[int, dict[str, float]]:
     """The number of tokens, and the best time of each way in seconds."""
-    features = encode_video(model.base_model, processor.video_processor(video, return_tensors="pt"))
+    features = tower_features(model.base_model, processor.video_processor(video, return_tensors="pt"))
     inputs = assessment_inputs(processor, [features])
     answers = [
         [[t for t in row if t >= 0] for row in inputs[f"{task}_answer_ids"].tolist()] for task in ("score", "level")

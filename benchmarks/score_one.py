@@ -9,7 +9,8 @@ import time
 from pathlib import Path
 
 from lmmvqa.checkpoints.loading import load_checkpoint
-from modeling_lmmvqa.feature_batches import assessment_inputs, encode_video
+from modeling_lmmvqa.feature_batches import assessment_inputs
+from modeling_lmmvqa.video_features import tower_features
 
 CLIP = Path(__file__).parent.parent / "tests" / "data" / "flower.mp4"
 
@@ -28,7 +29,7 @@ def main() -> None:
         inputs = processor.video_processor(video, return_tensors="pt", return_metadata=True)
         info = inputs.pop("video_metadata")[0]
         marks.append(time.perf_counter())
-        features = encode_video(model.base_model, inputs)
+        features = tower_features(model.base_model, inputs)
         marks.append(time.perf_counter())
         model.assess(**assessment_inputs(processor, [features]))
         marks.append(time.perf_counter())

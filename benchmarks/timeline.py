@@ -21,11 +21,10 @@ from modeling_lmmvqa.quality_readout import AnswerTrie, lay_out_branches
 from modeling_lmmvqa.quality_timeline import (
     WINDOW_S,
     WINDOWS_AT_ONCE,
-    EncodedVideo,
     assess_timeline,
     cut_windows,
-    encode_stream,
 )
+from modeling_lmmvqa.video_features import VideoFeatures, extract_features
 
 CLIP = Path(__file__).parent.parent / "tests" / "data" / "flower.mp4"
 
@@ -51,7 +50,7 @@ def looped(clip: str, seconds: int, folder: Path) -> str:
     return str(target)
 
 
-def tokens_of_window(model: Any, processor: Any, video: EncodedVideo) -> int:
+def tokens_of_window(model: Any, processor: Any, video: VideoFeatures) -> int:
     """What the language model reads of each window behind the template: visual tokens, the question, the nodes of its
     trie."""
     inputs = assessment_inputs(processor, [video.part(cut_windows(len(video.starts_s))[0])])
@@ -82,10 +81,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         video = looped(arguments.video, arguments.seconds, Path(folder))
         # A short one first, so that nothing below pays for what is done once.
-        short = encode_stream(model, processor.video_processor.stream(video, max_chunks=5))
+        short = extract_features(model.model, video, processor.video_processor.stream(video, max_chunks=5))
         assess_timeline(model, processor, short)
         marks = [time.perf_counter()]
-        encoded = encode_stream(model, processor.video_processor.stream(video))
+        encoded = extract_features(model.model, video, processor.video_processor.stream(video))
         marks.append(time.perf_counter())
         windows = assess_timeline(model, processor, encoded)["windows"]
         marks.append(time.perf_counter())

@@ -32,7 +32,7 @@ from lmmvqa.default_making.graded_copies import run_ffmpeg
 from lmmvqa.default_making.tower_training import copy_rows
 from lmmvqa.evaluation.natural_scene import BASELINES, mean_over_key_frames
 from lmmvqa.evaluation.vqa_metric.vqa_metric import vqa_metrics
-from lmmvqa.scoring.scorer import score_videos
+from lmmvqa.scoring.scorer import Scorer
 from lmmvqa.training.feature_cache import FeatureCache
 from modeling_lmmvqa.feature_batches import assessment_inputs
 
@@ -226,14 +226,14 @@ def neighbours(content: str, contents: np.ndarray, distortions: np.ndarray, rate
 
 def print_stability(console: Console, rows: list[dict], model, processor) -> None:
     videos = [row["video"] for row in rows]
-    before = [score.score for score in score_videos(videos, model, processor)]
+    before = [score.score for score in Scorer(model, processor).scores(videos)]
     for name, arguments in CHANGES.items():
         with tempfile.TemporaryDirectory() as folder:
             changed = [Path(folder) / f"{number}.mp4" for number in range(len(videos))]
             for video, copy in zip(videos, changed, strict=True):
                 # As an option of the output, so that frames are cut off exactly.
                 run_ffmpeg("-i", video, *arguments, "-pix_fmt", "yuv420p", str(copy))
-            after = [score.score for score in score_videos(map(str, changed), model, processor)]
+            after = [score.score for score in Scorer(model, processor).scores(map(str, changed))]
         moved = np.abs(np.array(after) - np.array(before))
         console.print(
             f"{name}: the score of {len(videos)} copies moves by {np.median(moved):.2f} (median), {np.quantile(moved, 0.9):.2f} (nine in ten)"

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 
 if TYPE_CHECKING:
-    from lmmvqa.scoring.scorer import VideoScore
+    from modeling_lmmvqa.video_score import VideoScore
 
 # Results go to standard output; everything else goes here, so that a pipe gets results only.
 messages = Console(stderr=True)

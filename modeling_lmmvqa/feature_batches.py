@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-Features = dict[str, torch.Tensor]
+from .video_features import Features
 
 
 def pad_left(sequences: Sequence[torch.Tensor], value: int) -> torch.Tensor:
@@ -35,12 +35,3 @@ def assessment_inputs(processor: Any, features: Sequence[Features]) -> dict[str,
     """What `assess` takes, for videos whose features are at hand."""
     streams = stack_features(features)
     return assessment_prompts(processor, streams["chunk_counts"]) | streams
-
-
-@torch.no_grad()
-def encode_video(model: Any, video_inputs: dict[str, torch.Tensor]) -> Features:
-    """Features of one video from the frozen towers, for a batch of one from the video processor."""
-    device = model.vision_tower.device
-    streams = model.encode_videos(**{name: tensor.to(device) for name, tensor in video_inputs.items()})
-    names = ("spatial_features", "temporal_features")
-    return {name: stream[0].cpu() for name, stream in zip(names, streams, strict=True) if stream is not None}

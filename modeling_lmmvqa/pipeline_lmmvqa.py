@@ -1,14 +1,15 @@
 """The pipeline "video-quality-assessment": videos in, what `lmmvqa score --json` prints out."""
 
-import os
-from collections.abc import Iterable, Iterator, Mapping, Sized
+from collections.abc import Iterable, Iterator, Sized
 from itertools import islice
 from typing import Any
 
 from transformers import Pipeline
 
-from .feature_batches import assessment_inputs
-from .quality_timeline import STEP_S, WINDOW_S, EncodedVideo, Progress, assess_timeline, encode_stream, no_progress
+from .video_score import VideoScore
+from .video_scorer import VideoScorer, is_one_video
+
+_SETTINGS = ("timeline", "window", "step", "key_frames", "progress", "fps")
 
 
 class LmmVqaPipeline(Pipeline):
@@ -26,6 +27,10 @@ class LmmVqaPipeline(Pipeline):
     _load_tokenizer = _load_feature_extractor = _load_image_processor = _load_video_processor = False
     _pipeline_calls_generate = False
 
+    def __init__(self, *args: Any, **kwargs: Any):
+        self._scorers: dict[str, VideoScorer] = {}
+        super().__init__(*args, **kwargs)
+
     def __call__(self, videos: Any, **kwargs: Any) -> Any:
         """
         Args:
@@ -38,30 +43,26 @@ class LmmVqaPipeline(Pipeline):
                 done, and of how many).
 
         Returns:
-            A dictionary for one video, a list for a list or a column, an iterator for a generator. Keys: path, score,
-            score_std, interval (the central 90 %), level, level_probabilities, duration_s, error; with `timeline`,
-            timeline (see `assess_timeline`). A video that can't be read has an error that says why and what to do, and
-            nothing else.
+            A row for one video, a list for a list or a column, an iterator for a generator. A row is a dictionary with
+            the columns of `video_score.COLUMNS`, and with `timeline` the timeline (see `assess_timeline`). A video
+            that can't be read has an error that says why and what to do, and no score.
         """
-        if _is_one_video(videos):
+        if is_one_video(videos):
             return next(super().__call__(_generator([videos]), **kwargs))
         results = super().__call__(_generator(videos), **kwargs)
         return list(results) if isinstance(videos, Sized) else results
 
+    def make_scorer(self, decoder: str) -> VideoScorer:
+        """What scores the videos: here in this process, from the code that travels with a checkpoint."""
+        return VideoScorer(self.model, self.processor, decoder=decoder)
+
     def _sanitize_parameters(
-        self,
-        timeline: bool | None = None,
-        window: int | None = None,
-        step: int | None = None,
-        key_frames: bool | None = None,
-        progress: Progress | None = None,
-        decoder: str | None = None,
-        fps: float | None = None,
+        self, decoder: str | None = None, **settings: Any
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-        settings = {
-            "timeline": timeline, "window": window, "step": step, "key_frames": key_frames, "progress": progress, "decoder": decoder, "fps": fps,
-        }  # fmt: skip
-        return {}, {name: value for name, value in settings.items() if value is not None}, {}
+        if unknown := settings.keys() - set(_SETTINGS):
+            raise TypeError(f"Unknown setting {', '.join(sorted(unknown))}: choose of {', '.join(_SETTINGS)}.")
+        given = {name: value for name, value in settings.items() if value is not None}
+        return {}, given | ({} if decoder is None else {"decoder": decoder}), {}
 
     def preprocess(self, video: Any) -> dict[str, Any]:
         """The video as it is: its seconds are read when the towers are ready for them, so memory does not grow with its
@@ -81,71 +82,20 @@ class LmmVqaPipeline(Pipeline):
         # towers.
         videos = iter(videos)
         while batch := [self.preprocess(video, **preprocess_params) for video in islice(videos, batch_size)]:
-            for row in self.forward(batch, **forward_params):
-                yield self.postprocess(row, **postprocess_params)
+            for score in self.forward(batch, **forward_params):
+                yield self.postprocess(score, **postprocess_params)
 
-    def _forward(
-        self,
-        batch: list[dict[str, Any]],
-        timeline: bool = False,
-        window: int = WINDOW_S,
-        step: int = STEP_S,
-        key_frames: bool = False,
-        progress: Progress = no_progress,
-        **settings: Any,
-    ) -> list[dict[str, Any]]:
-        video_processor = self.processor.video_processor
-        if not timeline:
-            settings["max_chunks"] = video_processor.max_chunks
-        watched = {"keep_key_frames": key_frames, "progress": progress} if timeline else {}
-        encoded = [self._encode(item, settings, watched) for item in batch]
-        videos = [video for video in encoded if isinstance(video, EncodedVideo)]
-        rows = iter(())
-        if videos:
-            features = [video.part(video_processor.choose(len(video.starts_s))) for video in videos]
-            inputs = assessment_inputs(self.processor, features)
-            quality = self.model.assess(**{name: tensor.to(self.device) for name, tensor in inputs.items()})
-            rows = iter(quality.as_dicts(self.processor.levels))
-        results = []
-        for item, video in zip(batch, encoded, strict=True):
-            if isinstance(video, str):
-                results.append({"path": item["path"], "error": video})
-                continue
-            result = {"path": item["path"], **next(rows), "duration_s": round(video.info.duration_s, 3)}
-            if timeline:
-                result["timeline"] = assess_timeline(
-                    self.model, self.processor, video, window=window, step=step, progress=progress
-                )
-            results.append(result)
-        return results
+    def _forward(self, batch: list[dict[str, Any]], decoder: str = "auto", **settings: Any) -> list[VideoScore]:
+        if decoder not in self._scorers:
+            self._scorers[decoder] = self.make_scorer(decoder)
+        return self._scorers[decoder].score_batch([item["video"] for item in batch], **settings)
 
-    def _encode(self, item: dict[str, Any], settings: dict[str, Any], watched: dict[str, Any]) -> EncodedVideo | str:
-        """The features of a video, or what is wrong with it."""
-        try:
-            stream = self.processor.video_processor.stream(item["video"], **settings)
-            return encode_stream(self.model, stream, **watched)
-        # The reader's errors are for people as they stand. Its class may be loaded twice, so it is known by its base.
-        except ValueError as error:
-            return str(error)
-        # One bad file among many must not end the run, whatever is wrong with it.
-        except Exception as error:
-            reason = (str(error).strip().splitlines() or [""])[0].rstrip(".")
-            return f"{item['path']}: {type(error).__name__}: {reason}. Please report this file."
-
-    def postprocess(self, row: dict[str, Any]) -> dict[str, Any]:
-        """The keys of the command line's JSON, in its order."""
-        keys = ("path", "score", "score_std", "interval", "level", "level_probabilities", "duration_s", "error")
-        return {key: row.get(key) for key in keys} | {key: row[key] for key in ("timeline",) if key in row}
+    def postprocess(self, score: VideoScore) -> dict[str, Any]:
+        return score.as_row()
 
 
 def _generator(videos: Iterable[Any]) -> Iterator[Any]:
     yield from videos
-
-
-def _is_one_video(video: Any) -> bool:
-    if isinstance(video, str | bytes | os.PathLike | Mapping) or hasattr(video, "read") or hasattr(video, "ndim"):
-        return True
-    return not isinstance(video, Iterable)
 
 
 __all__ = ["LmmVqaPipeline"]

@@ -1,65 +1,17 @@
 """Quality over time: a window slides over a video whose tower features are computed once."""
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torchvision.io import encode_jpeg
 
-from .feature_batches import Features, assessment_inputs, encode_video
+from .feature_batches import assessment_inputs
+from .video_features import Progress, VideoFeatures, no_progress
 
 WINDOW_S = 4
 STEP_S = 1
 # Windows are short prompts; this many at once keep two cores or a GPU busy.
 WINDOWS_AT_ONCE = 16
-# Longer side of a key frame that is kept, in pixels.
-THUMBNAIL_SIZE = 480
-
-# Called with what is counted ("seconds" that the towers see, then "windows" that are assessed), how many are done, and
-# of how many.
-Progress = Callable[[str, int, int], None]
-
-
-def no_progress(what: str, done: int, total: int) -> None:
-    """For those who don't watch."""
-
-
-@dataclass
-class EncodedVideo:
-    """The features of every second of a video.
-
-    Args:
-        features: of all chunks, as `encode_video` gives them.
-        starts_s: where each chunk starts, in seconds.
-        info: what the reader knows of the video.
-        key_frames: each chunk's key frame as a small JPEG, if they were kept.
-    """
-
-    features: Features
-    starts_s: list[float]
-    info: Any
-    key_frames: list[bytes]
-
-    def part(self, chunks: Sequence[int]) -> Features:
-        """The features of some of the chunks."""
-        return {name: stream[list(chunks)] for name, stream in self.features.items()}
-
-
-def encode_stream(
-    model: Any, stream: Iterable[Any], *, keep_key_frames: bool = False, progress: Progress = no_progress
-) -> EncodedVideo:
-    """Features of a whole video, second by second as `video_processor.stream` gives it: only features (and small JPEGs)
-    are kept, so memory does not grow with what a frame takes."""
-    features, starts_s, key_frames = [], [], []
-    for chunk in stream:
-        features.append(encode_video(model.base_model, chunk.as_batch()))
-        starts_s.append(chunk.start_s)
-        if keep_key_frames:
-            key_frames.append(_small_jpeg(chunk.key_frame))
-        progress("seconds", len(starts_s), chunk.info.num_chunks)
-    joined = {name: torch.cat([second[name] for second in features]) for name in features[0]}
-    return EncodedVideo(joined, starts_s, chunk.info, key_frames)
 
 
 def cut_windows(num_chunks: int, window: int = WINDOW_S, step: int = STEP_S) -> list[range]:
@@ -81,7 +33,7 @@ def cut_windows(num_chunks: int, window: int = WINDOW_S, step: int = STEP_S) -> 
 def assess_timeline(
     model: Any,
     processor: Any,
-    video: EncodedVideo,
+    video: VideoFeatures,
     *,
     window: int = WINDOW_S,
     step: int = STEP_S,
@@ -130,16 +82,8 @@ def assess_timeline(
     }
 
 
-def _small_jpeg(frame: torch.Tensor) -> bytes:
-    """(3, height, width) uint8 as a JPEG of at most so many pixels."""
-    scale = min(1.0, THUMBNAIL_SIZE / max(frame.shape[1:]))
-    size = [max(1, round(side * scale)) for side in frame.shape[1:]]
-    small = torch.nn.functional.interpolate(frame[None], size=size, mode="bilinear", antialias=True)[0]
-    return encode_jpeg(small.contiguous(), quality=85).numpy().tobytes()
-
-
 def _scores(
-    model: Any, processor: Any, video: EncodedVideo, windows: Sequence[range], progress: Progress = no_progress
+    model: Any, processor: Any, video: VideoFeatures, windows: Sequence[range], progress: Progress = no_progress
 ) -> list[tuple[float, float]]:
     """Expected score and standard deviation of each window."""
     scores: list[tuple[float, float]] = []

@@ -13,7 +13,7 @@ from transformers.processing_utils import VideosKwargs
 from transformers.video_processing_utils import BaseVideoProcessor
 
 from .video_names import name_of
-from .video_reader import Chunk, VideoInfo, evenly_spaced, open_video
+from .video_reader import Chunk, VideoError, VideoInfo, evenly_spaced, open_video
 
 
 @dataclass
@@ -96,6 +96,7 @@ class LmmVqaVideoProcessor(BaseVideoProcessor):
 
     # For what has a processor and can't import this package: code of a model on the Hub.
     name_of = staticmethod(name_of)
+    VideoError = VideoError
 
     def preprocess(self, videos: Any, **kwargs: Any) -> BatchFeature:
         """

@@ -38,9 +38,10 @@ def serve(model: str | None = None, device: str | None = None, host: str = "127.
     from transformers import pipeline
 
     from lmmvqa.checkpoints.loading import load_checkpoint
+    from lmmvqa.scoring.pipeline import TASK
 
     network, processor = load_checkpoint(model, device)
-    pipe = pipeline("video-quality-assessment", model=network, processor=processor, device=network.device)
+    pipe = pipeline(TASK, model=network, processor=processor, device=network.device)
     if not port:
         with socket.socket() as free:
             free.bind((host, 0))

@@ -81,14 +81,14 @@ class LmmVqa:
                 yield item if "error" in item else {**next(answers), "duration_s": item["duration_s"]}
 
     def _encode(self, row: RatedRow) -> dict[str, Any]:
-        from modeling_lmmvqa.feature_batches import encode_video
+        from modeling_lmmvqa.video_features import tower_features
 
         try:
             if self.cache is not None:
                 return self._cached(row)
             inputs = self.processor.video_processor(row.source, return_metadata=True, return_tensors="pt")
             info = inputs.pop("video_metadata")[0]
-            return {"features": encode_video(self.model.base_model, inputs), "duration_s": info.duration_s}
+            return {"features": tower_features(self.model.base_model, inputs), "duration_s": info.duration_s}
         except Exception as error:
             return _guarded(row, error)
 

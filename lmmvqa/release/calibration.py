@@ -97,7 +97,8 @@ def calibrate_checkpoint(
     """
     from lmmvqa.checkpoints.loading import load_checkpoint
     from lmmvqa.training.feature_cache import FeatureCache
-    from modeling_lmmvqa.feature_batches import assessment_inputs, encode_video
+    from modeling_lmmvqa.feature_batches import assessment_inputs
+    from modeling_lmmvqa.video_features import tower_features
 
     model, processor = load_checkpoint(str(folder))
     features = FeatureCache(cache, model, processor) if cache else None
@@ -106,7 +107,7 @@ def calibrate_checkpoint(
     model.config.level_temperature = 1.0
     for video in videos:
         if features is None:
-            encoded = encode_video(model.base_model, processor.video_processor(video, return_tensors="pt"))
+            encoded = tower_features(model.base_model, processor.video_processor(video, return_tensors="pt"))
         else:
             key = features.key(video)
             for _, error in features.fill([(key, video)]):

@@ -16,7 +16,7 @@ import torch
 from lmmvqa.checkpoints.assembling import CHECKPOINT_FOLDER, REFERENCE
 from lmmvqa.checkpoints.loading import load_checkpoint
 from lmmvqa.checkpoints.parts import file_sha256
-from lmmvqa.scoring.scorer import score_videos
+from lmmvqa.scoring.scorer import Scorer
 from processing.errors import LmmVqaError
 
 FOLDER = REFERENCE.name
@@ -69,7 +69,8 @@ def verify(model: str | None = None, device: str | None = None, decoder: str = "
     reference = json.loads((folder / FILE).read_text(encoding="utf-8"))
     network, processor = load_checkpoint(model, device)
     clips = [folder / clip["file"] for clip in reference["clips"]]
-    results = score_videos([str(clip) for clip in clips], network, processor, decoder=decoder)
+    with Scorer(network, processor, decoder=decoder) as scorer:
+        results = scorer([str(clip) for clip in clips])
     comparisons = [
         Comparison(clip["file"], clip["score"], result.score, result.error)
         for clip, result in zip(reference["clips"], results, strict=True)
@@ -102,8 +103,10 @@ def write_reference(model: str | None = None, device: str | None = None, output:
             f"{folder} holds no clips (.mp4): put some of two or three seconds there that may be published."
         )
     network, processor = load_checkpoint(model, device)
+    with Scorer(network, processor) as scorer:
+        results = scorer([str(clip) for clip in clips])
     rows = []
-    for clip, result in zip(clips, score_videos([str(clip) for clip in clips], network, processor), strict=True):
+    for clip, result in zip(clips, results, strict=True):
         if result.error is not None:
             raise NoReferenceError(result.error)
         rows.append({"file": clip.name, "score": result.score, "level": result.level, "sha256": file_sha256(clip)})

@@ -19,9 +19,9 @@ from typing import Any
 import torch
 
 from lmmvqa.scoring.reading_workers import ReadingLimits, ReadingWorker
-from lmmvqa.scoring.scorer import VideoScore, assess_batch, encode, read_template
-from modeling_lmmvqa.quality_timeline import EncodedVideo
-from processing.video_names import name_of
+from lmmvqa.scoring.scorer import Scorer
+from modeling_lmmvqa.video_features import VideoFeatures
+from modeling_lmmvqa.video_score import VideoScore
 
 
 @dataclass
@@ -72,11 +72,10 @@ def score_in_bulk(
         times: is filled as the run goes on.
     """
     times = times or StageTimes()
+    scorer = Scorer(model, processor)
     count = workers or default_workers()
     jobs, jobs_lock, stopped = iter(videos), threading.Lock(), threading.Event()
-    encoded: queue.Queue[VideoScore | tuple[str, EncodedVideo] | BaseException | None] = queue.Queue(
-        maxsize=2 * batch_size
-    )
+    found: queue.Queue[VideoScore | VideoFeatures | BaseException | None] = queue.Queue(maxsize=2 * batch_size)
     readers = [ReadingWorker(processor.video_processor, decoder, limits or ReadingLimits()) for _ in range(count)]
 
     def run(reader: ReadingWorker) -> None:
@@ -87,11 +86,11 @@ def score_in_bulk(
                     video = next(jobs, _END)
                 if video is _END:
                     break
-                _put(encoded, _encode(video, reader, model, processor.video_processor.max_chunks, times), stopped)
-            _put(encoded, None, stopped)
+                _put(found, _features(video, reader, scorer, times), stopped)
+            _put(found, None, stopped)
         # The iterable of videos may raise too, and the caller must hear of it.
         except BaseException as error:
-            _put(encoded, error, stopped)
+            _put(found, error, stopped)
         finally:
             reader.close()
 
@@ -101,14 +100,14 @@ def score_in_bulk(
     ]
     intra_op = torch.get_num_threads()
     _one_core_each(model)
-    template = read_template(model, processor)
+    template = scorer.read_template()
     try:
         for thread in threads:
             thread.start()
-        batch: list[tuple[str, EncodedVideo]] = []
+        batch: list[VideoFeatures] = []
         running = len(threads)
         while running:
-            item = encoded.get()
+            item = found.get()
             if isinstance(item, BaseException):
                 raise item
             if isinstance(item, VideoScore):
@@ -119,10 +118,10 @@ def score_in_bulk(
                 batch.append(item)
             if len(batch) == batch_size or (batch and not running):
                 began = time.thread_time()
-                scores = assess_batch(batch, model, processor, template)
+                scores = scorer.assess(batch, template)
                 times.answering += time.thread_time() - began
-                times.videos += len(scores)
-                times.video_seconds += sum(score.duration_s for score in scores)
+                times.videos += sum(score.error is None for score in scores)
+                times.video_seconds += sum(score.duration_s or 0.0 for score in scores)
                 batch = []
                 yield from scores
     finally:
@@ -137,18 +136,15 @@ def score_in_bulk(
 _END = object()
 
 
-def _encode(
-    video: Any, reader: ReadingWorker, model: Any, max_chunks: int, times: StageTimes
-) -> VideoScore | tuple[str, EncodedVideo]:
+def _features(video: Any, reader: ReadingWorker, scorer: Scorer, times: StageTimes) -> VideoScore | VideoFeatures:
     there, here, began = reader.seconds_there, reader.seconds_here, time.thread_time()
-    encoded = encode(video, reader, model, max_chunks)
-    if isinstance(encoded, VideoScore):
-        return encoded
-    # Several threads add to these; a lost update now and then does no harm to a sum that is shown to people.
-    preparing = reader.seconds_here - here
-    times.reading += reader.seconds_there - there + preparing
-    times.encoding += time.thread_time() - began - preparing
-    return name_of(video), encoded
+    features = scorer.features(video, reader=reader)
+    if isinstance(features, VideoFeatures):
+        # Several threads add to these; a lost update now and then does no harm to a sum that is shown to people.
+        preparing = reader.seconds_here - here
+        times.reading += reader.seconds_there - there + preparing
+        times.encoding += time.thread_time() - began - preparing
+    return features
 
 
 def _one_core_each(model: Any) -> None:

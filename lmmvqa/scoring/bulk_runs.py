@@ -8,14 +8,13 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 from lmmvqa.checkpoints.loading import load_checkpoint
 from lmmvqa.scoring.bulk import StageTimes, default_workers, score_in_bulk
 from lmmvqa.scoring.reading_workers import ReadingLimits
 from lmmvqa.scoring.result_files import ResultFile
-from lmmvqa.scoring.scorer import VideoScore
+from modeling_lmmvqa.video_score import VideoScore
 
 logger = logging.getLogger(__name__)
 
@@ -36,8 +35,7 @@ def score_to_file(
 
     Args:
         videos: paths or URLs; each is scored once, also over several runs.
-        output: a file that `ResultFile` writes; JSONL holds rows as `--json` prints them, CSV and Parquet have plain
-            columns.
+        output: a file that `ResultFile` writes, with the columns of `video_score.COLUMNS` and of the levels.
         engine: scores videos, for example `local_engine`.
         watch: wraps the scores as they come, to show progress.
 
@@ -47,11 +45,10 @@ def score_to_file(
     Raises:
         ValueError, OSError: the result file can't be used.
     """
-    as_row = VideoScore.as_dict if Path(output).suffix.lower() == ".jsonl" else VideoScore.as_flat_dict
     rank, share = _share(output, videos)
     with ResultFile(_rank_file(output, rank)) as results:
         for score in watch(engine(share), len(share)):
-            results.append(as_row(score))
+            results.append(score.as_row())
     if rank is not None:
         _state().wait_for_everyone()
         if rank:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
+import pickle
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from lmmvqa.scoring.reading_workers import ReadingLimits
-from lmmvqa.scoring.scorer import VideoScore
+from modeling_lmmvqa.video_score import VideoScore
 
 
 class _Worker:
@@ -25,7 +25,7 @@ class _Worker:
 
         videos = [os.fsdecode(path) for path in batch["path"]]
         scores = score_in_bulk(videos, self._network, self._processor, **self._settings)
-        return {"score": [json.dumps(score.as_dict()) for score in scores]}
+        return {"score": [pickle.dumps(score) for score in scores]}
 
 
 def score_on_ray(
@@ -78,11 +78,7 @@ def score_on_ray(
             num_cpus=0 if gpus else 1,
         )
         for row in scored.iter_rows():
-            yield _from_dict(json.loads(row["score"]))
+            yield pickle.loads(row["score"])
     finally:
         if ours:
             ray.shutdown()
-
-
-def _from_dict(row: dict[str, Any]) -> VideoScore:
-    return VideoScore(**row | {"interval": tuple(row["interval"]) if row["interval"] else None})

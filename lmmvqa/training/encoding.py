@@ -17,7 +17,8 @@ from lmmvqa.console import messages
 from lmmvqa.training.collators import AnswerCollator
 from lmmvqa.training.feature_cache import PROBED, FeatureCache
 from lmmvqa.training.training_data import TrainingData
-from modeling_lmmvqa.feature_batches import encode_video, stack_features
+from modeling_lmmvqa.feature_batches import stack_features
+from modeling_lmmvqa.video_features import tower_features
 
 logger = logging.getLogger(__name__)
 
@@ -106,7 +107,7 @@ def fit_standardizers(model: Any, collator: AnswerCollator, data: TrainingData) 
     for index in firsts:
         inputs = collator.video_inputs([rows[index]])
         if collator.cache is None:
-            inputs = stack_features([encode_video(model.model, inputs)])
+            inputs = stack_features([tower_features(model.model, inputs)])
         for name, features in model.model.projector_inputs(**inputs).items():
             streams.setdefault(name, []).append(features.flatten(0, 1))
     for name, features in streams.items():

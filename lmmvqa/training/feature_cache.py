@@ -29,7 +29,7 @@ from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
 from lmmvqa.checkpoints.training_record import video_digests
-from modeling_lmmvqa.feature_batches import Features, encode_video
+from modeling_lmmvqa.video_features import Features, tower_features
 from processing.video_reader import CHUNKING_VERSION, VideoError, open_video
 
 logger = logging.getLogger(__name__)
@@ -84,7 +84,7 @@ class FeatureCache:
                 error = None
                 try:
                     if (inputs := job.result()) is not None:
-                        self._write(key, encode_video(self.model, inputs))
+                        self._write(key, tower_features(self.model, inputs))
                 except (VideoError, OSError) as fault:
                     error = str(fault)
                 yield key, error

@@ -20,9 +20,11 @@ from lmmvqa.checkpoints.loading import load_checkpoint
 from lmmvqa.scoring import reading_workers
 from lmmvqa.scoring.bulk import StageTimes, score_in_bulk
 from lmmvqa.scoring.bulk_runs import local_engine, score_to_file
+from lmmvqa.scoring.finding import find_videos
 from lmmvqa.scoring.reading_workers import ReadingLimits, ReadingWorker
 from lmmvqa.scoring.result_files import ResultFile
-from lmmvqa.scoring.scorer import VideoScore, find_videos, score_videos
+from lmmvqa.scoring.scorer import Scorer
+from modeling_lmmvqa.video_score import VideoScore
 from processing.video_reader import VideoError
 
 
@@ -42,7 +44,7 @@ def test_the_same_scores_as_one_by_one(default_model, clip, tmp_path):
     model, processor = default_model
     ffmpeg("-i", clip, "-t", 1.5, "-vf", "scale=320:-2", "-c:v", "libx264", "-crf", 40, tmp_path / "short.mp4")
     videos = [str(tmp_path / "short.mp4"), str(tmp_path / "missing.mp4"), str(clip), clip.read_bytes()]
-    one_by_one = {score.path: score for score in score_videos(videos, model, processor)}
+    one_by_one = {score.path: score for score in Scorer(model, processor).scores(videos)}
     times = StageTimes()
     in_bulk = {
         score.path: score for score in score_in_bulk(videos, model, processor, batch_size=2, workers=2, times=times)
@@ -88,7 +90,7 @@ def test_readers_do_without_torch(tiny, library):
 
 def test_one_by_one_a_lost_reader_costs_one_video_too(tiny, library):
     videos = [str(library / "0.mp4"), _Poison(), str(library / "2.mov")]
-    first, lost, last = score_videos(videos, *tiny)
+    first, lost, last = Scorer(*tiny).scores(videos)
     assert (
         first.error is None
         and last.error is None
@@ -108,7 +110,7 @@ def test_warnings_of_readers_are_heard_here(tiny, library, tmp_path, caplog, cap
     ffmpeg("-i", library / "2.mov", "-c", "copy", "-movflags", "+faststart", tmp_path / "fast.mp4")
     fast = (tmp_path / "fast.mp4").read_bytes()
     cut.write_bytes(fast[: len(fast) * 6 // 10])
-    (score,) = score_videos([str(cut)], *tiny)
+    (score,) = Scorer(*tiny).scores([str(cut)])
     assert score.error is None and f"{cut} is damaged" in caplog.text and capfd.readouterr().err == ""
 
 
@@ -213,7 +215,7 @@ def test_processes_of_accelerate_share_the_videos(tiny_checkpoint, library, tmp_
     output = tmp_path / "results.csv"
     # Rows of processes that were killed in an earlier run count.
     with ResultFile(f"{output}.process7.jsonl") as rows:
-        rows.append(VideoScore(str(library / "0.mp4"), score=12.5).as_flat_dict())
+        rows.append(VideoScore(str(library / "0.mp4"), score=12.5).as_row())
     # What `accelerate launch` runs for several GPUs; for processors alone it would want MPI.
     launch = [
         sys.executable,
@@ -301,5 +303,5 @@ def test_half_precision_on_request(tiny_checkpoint, library):
     full, half = (load_checkpoint(str(tiny_checkpoint), "cpu", dtype) for dtype in ("auto", "bfloat16"))
     assert (full[0].dtype, half[0].dtype) == (torch.float32, torch.bfloat16)
     assert half[0].base_model.vision_tower.dtype == torch.bfloat16
-    one, other = (next(score_videos([str(library / "2.mov")], *loaded)) for loaded in (full, half))
+    one, other = (next(Scorer(*loaded).scores([str(library / "2.mov")])) for loaded in (full, half))
     assert one.score != other.score and abs(one.score - other.score) < 5

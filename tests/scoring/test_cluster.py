@@ -16,7 +16,8 @@ from inputs import ffmpeg, score_command
 from lmmvqa.checkpoints.loading import load_checkpoint
 from lmmvqa.scoring import remote_videos
 from lmmvqa.scoring.bulk import score_in_bulk
-from lmmvqa.scoring.scorer import find_videos, score_videos
+from lmmvqa.scoring.finding import find_videos
+from lmmvqa.scoring.scorer import Scorer
 from processing.video_reader import VideoError
 
 
@@ -52,7 +53,7 @@ def test_a_killed_ray_worker_costs_no_result(small_clip, tiny_checkpoint, tmp_pa
     table = pd.read_parquet(output)
     assert sorted(table["path"]) == sorted(str(videos / name) for name in os.listdir(videos))
     assert table["error"].notna().sum() == 1
-    (expected,) = score_videos([str(small_clip)], *load_checkpoint(tiny_checkpoint, "cpu"))
+    (expected,) = Scorer(*load_checkpoint(tiny_checkpoint, "cpu")).scores([str(small_clip)])
     assert ((table["score"].dropna() - expected.score).abs() < 1e-3).all()
 
 
@@ -116,7 +117,7 @@ def test_videos_of_a_bucket(bucket, tiny, small_clip, tmp_path):
     assert videos == [f"{bucket}/{name}" for name in ("a b.mp4", "deep/ü.mp4", "empty.mp4")]
     assert find_videos([f"{bucket}/*.mp4"]) == [f"{bucket}/a b.mp4", f"{bucket}/empty.mp4"]
     assert find_videos([f"{bucket}/a b.mp4"]) == [f"{bucket}/a b.mp4"]
-    (expected,) = score_videos([str(small_clip)], model, processor)
+    (expected,) = Scorer(model, processor).scores([str(small_clip)])
     before = set(os.listdir("/tmp"))
     scores = {
         score.path: score for score in score_in_bulk([*videos, f"{bucket}/none.mp4"], model, processor, workers=2)
@@ -126,7 +127,7 @@ def test_videos_of_a_bucket(bucket, tiny, small_clip, tmp_path):
     assert scores[f"{bucket}/empty.mp4"].error.startswith(f"{bucket}/empty.mp4")
     assert "none.mp4 can't be fetched" in scores[f"{bucket}/none.mp4"].error
     # One by one they give the same.
-    assert next(score_videos(videos[:1], model, processor)).score == pytest.approx(expected.score, abs=1e-3)
+    assert next(Scorer(model, processor).scores(videos[:1])).score == pytest.approx(expected.score, abs=1e-3)
 
 
 def test_a_file_that_is_too_large_is_not_fetched(bucket, monkeypatch):

@@ -9,9 +9,12 @@ from inputs import DATA, ffmpeg
 from typer.testing import CliRunner
 
 from lmmvqa.checkpoints.assembling import DECODER, default_checkpoint
+from lmmvqa.checkpoints.loading import ModelError, load_checkpoint
 from lmmvqa.checkpoints.parts import Part, PartError, fetch
 from lmmvqa.commands.main import app
-from lmmvqa.scoring import scorer as scoring
+from lmmvqa.scoring import loading as scoring
+from lmmvqa.scoring.finding import find_videos
+from lmmvqa.scoring.scorer import DECODER_TOLERANCE, Scorer
 
 SCORED, ERROR = "scored", "error"
 
@@ -84,7 +87,7 @@ def hostile(tmp_path_factory, clip) -> dict[Path, str]:
 
 def test_every_hostile_file_gets_a_score_or_a_clear_error(default_model, hostile):
     model, processor = default_model
-    results = list(scoring.score_videos([str(path) for path in hostile], model, processor, batch_size=4))
+    results = list(Scorer(model, processor, batch_size=4).scores([str(path) for path in hostile]))
     assert [result.path for result in results] == [str(path) for path in hostile]
     for (path, outcome), result in zip(hostile.items(), results, strict=True):
         if outcome == ERROR:
@@ -132,7 +135,7 @@ def test_batch_size_does_not_change_scores(default_model, hostile):
         for path, outcome in hostile.items()
         if outcome == SCORED and path.name not in ("4k.mp4", "ten_minutes.mp4")
     ]
-    one, eight = (list(scoring.score_videos(some, model, processor, batch_size=size)) for size in (1, 8))
+    one, eight = (list(Scorer(model, processor, batch_size=size).scores(some)) for size in (1, 8))
     assert max(abs(a.score - b.score) for a, b in zip(one, eight, strict=True)) <= 1e-3
     assert [result.level for result in one] == [result.level for result in eight]
 
@@ -140,8 +143,8 @@ def test_batch_size_does_not_change_scores(default_model, hostile):
 def test_decoders_agree_to_the_stated_tolerance(default_model, clip):
     pytest.importorskip("decord", reason="decord has wheels for x86-64 only")
     model, processor = default_model
-    one, other = (next(scoring.score_videos([str(clip)], model, processor, decoder=d)) for d in ("pyav", "decord"))
-    assert abs(one.score - other.score) <= scoring.DECODER_TOLERANCE
+    one, other = (next(Scorer(model, processor, decoder=d).scores([str(clip)])) for d in ("pyav", "decord"))
+    assert abs(one.score - other.score) <= DECODER_TOLERANCE
 
 
 def test_the_default_checkpoint_knows_good_from_bad(default_model, tmp_path):
@@ -149,7 +152,7 @@ def test_the_default_checkpoint_knows_good_from_bad(default_model, tmp_path):
     model, processor = default_model
     clip = DATA / "toy_monster.mp4"
     ffmpeg("-i", clip, "-an", "-vf", "scale=640:360", "-c:v", "libx264", "-crf", "50", tmp_path / "bad.mp4")
-    good, bad = scoring.score_videos([str(clip), str(tmp_path / "bad.mp4")], model, processor)
+    good, bad = Scorer(model, processor).scores([str(clip), str(tmp_path / "bad.mp4")])
     assert good.score - bad.score > 20
     assert processor.levels.index(good.level) > processor.levels.index(bad.level)
 
@@ -168,12 +171,12 @@ def test_finding_videos(tmp_path):
     for name in ("10.mp4", "2.mp4", "notes.txt", "deep/1.MKV"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
-    found = [str(Path(path).relative_to(tmp_path)) for path in scoring.find_videos([str(tmp_path)])]
+    found = [str(Path(path).relative_to(tmp_path)) for path in find_videos([str(tmp_path)])]
     assert found == ["2.mp4", "10.mp4", "deep/1.MKV"]
-    assert scoring.find_videos([f"{tmp_path}/*.mp4"]) == [f"{tmp_path}/2.mp4", f"{tmp_path}/10.mp4"]
+    assert find_videos([f"{tmp_path}/*.mp4"]) == [f"{tmp_path}/2.mp4", f"{tmp_path}/10.mp4"]
     # Nothing found is an error of that path, later, and the same file is not scored twice.
     nothing = [str(tmp_path / "none.mp4"), f"{tmp_path}/none*.mp4"]
-    assert scoring.find_videos([*nothing, f"{tmp_path}/2.mp4", str(tmp_path / "2.mp4")]) == [
+    assert find_videos([*nothing, f"{tmp_path}/2.mp4", str(tmp_path / "2.mp4")]) == [
         *nothing,
         f"{tmp_path}/2.mp4",
     ]
@@ -190,8 +193,8 @@ def test_a_broken_checkpoint_is_named(harm, tmp_path):
     elif harm == "config":
         (folder / "config.json").unlink()
         (folder / "config.json").write_text("{")
-    with pytest.raises(scoring.ModelError, match="checkpoint") as error:
-        scoring.load_checkpoint(str(folder))
+    with pytest.raises(ModelError, match="checkpoint") as error:
+        load_checkpoint(str(folder))
     assert str(folder) in str(error.value)
 
 
@@ -220,9 +223,9 @@ def test_code_of_a_checkpoint_does_not_run(tiny, tmp_path):
     config = json.loads((folder / "config.json").read_text())
     names = {"AutoConfig": "evil.EvilConfig", "AutoModelForImageTextToText": "evil.EvilModel"}
     (folder / "config.json").write_text(json.dumps(config | {"model_type": "evil", "auto_map": names}))
-    with pytest.raises(scoring.ModelError):
-        scoring.load_checkpoint(str(folder))
+    with pytest.raises(ModelError):
+        load_checkpoint(str(folder))
     # Beside a type that is ours, its code is not needed, and does not run either.
     (folder / "config.json").write_text(json.dumps(config | {"auto_map": names}))
-    assert isinstance(scoring.load_checkpoint(str(folder), "cpu")[0], type(model))
+    assert isinstance(load_checkpoint(str(folder), "cpu")[0], type(model))
     assert not trace.exists()

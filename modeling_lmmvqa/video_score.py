@@ -1,0 +1,70 @@
+"""The result of one video, and the row that every output makes of it: JSON, CSV, Parquet, table and pipeline."""
+
+from dataclasses import dataclass
+from typing import Any
+
+# Columns of a row in their order: type and meaning. Between "level" and "duration_s" stands one column for each level
+# of the checkpoint, worst first: PROBABILITY and the word.
+COLUMNS: dict[str, tuple[str, str]] = {
+    "path": ("string", "the video, as it was given"),
+    "score": ("float64", "0 (worst) to 100 (best)"),
+    "score_std": ("float64", "standard deviation of the score, in points"),
+    "interval_low": ("float64", "lower end of the central 90 % of the score's distribution"),
+    "interval_high": ("float64", "its upper end"),
+    "level": ("string", "the most probable level word"),
+    "duration_s": ("float64", "length of the video in seconds"),
+    "warnings": ("list<string>", "sentences: why the score may mislead; in CSV the list as JSON text"),
+    "error": ("string", "what is wrong with the video and the remedy; there is no score then"),
+}
+PROBABILITY = "probability_"
+
+
+@dataclass(frozen=True)
+class VideoScore:
+    """The quality of one video, or why it has none.
+
+    Args:
+        path: as it was given.
+        score: 0 to 100, higher is better.
+        score_std: standard deviation of the score, in points.
+        interval: the central 90 % of the score's distribution.
+        level: the most probable level word.
+        level_probabilities: by level word, worst first; each None where there is an error.
+        duration_s: length of the video in seconds.
+        warnings: sentences for people: why the score may mislead.
+        error: what is wrong and the remedy; scores and level are then None.
+        timeline: quality over time, as `assess_timeline` gives it, where it was asked for.
+    """
+
+    path: str
+    score: float | None = None
+    score_std: float | None = None
+    interval: tuple[float, float] | None = None
+    level: str | None = None
+    level_probabilities: dict[str, float | None] | None = None
+    duration_s: float | None = None
+    warnings: tuple[str, ...] = ()
+    error: str | None = None
+    timeline: dict[str, Any] | None = None
+
+    def as_row(self) -> dict[str, Any]:
+        """The columns of `COLUMNS` and of the levels in their order, and "timeline" where there is one."""
+        low, high = self.interval or (None, None)
+        row = {
+            "path": self.path,
+            "score": self.score,
+            "score_std": self.score_std,
+            "interval_low": low,
+            "interval_high": high,
+            "level": self.level,
+            **{f"{PROBABILITY}{word}": p for word, p in (self.level_probabilities or {}).items()},
+            "duration_s": self.duration_s,
+            "warnings": list(self.warnings),
+            "error": self.error,
+        }
+        return row if self.timeline is None else row | {"timeline": self.timeline}
+
+
+def column_type(column: str) -> str:
+    """The type of a column of a row, by its name: "string", "float64" or "list<string>"."""
+    return "float64" if column.startswith(PROBABILITY) else COLUMNS[column][0]

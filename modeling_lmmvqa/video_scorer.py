@@ -1,0 +1,221 @@
+"""Videos to scores: the one path under Python, the command line, the pipeline, bulk scoring, the demo and evaluation."""
+
+import logging
+import math
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from contextlib import closing
+from dataclasses import replace
+from itertools import islice
+from typing import Any, Protocol
+
+import torch
+
+from .feature_batches import assessment_inputs
+from .quality_timeline import STEP_S, WINDOW_S, assess_timeline
+from .video_features import Progress, VideoFeatures, extract_features, no_progress
+from .video_score import VideoScore
+
+logger = logging.getLogger(__name__)
+
+
+class Reader(Protocol):
+    """Where the seconds of a video come from."""
+
+    def read(self, video: Any, max_chunks: int | None = None, fps: float | None = None) -> Iterator[Any]:
+        """Each `PreparedChunk` as it is decoded; evenly spaced over the video where there are more than `max_chunks`.
+        `fps` is the rate of a video that is an array."""
+
+    def close(self) -> None:
+        """Let go of what reading needs."""
+
+
+class InProcessReader:
+    """Reads videos in this process: no limits, and a file that crashes the decoder takes the program with it."""
+
+    def __init__(self, video_processor: Any, decoder: str = "auto"):
+        self._video_processor, self._decoder = video_processor, decoder
+
+    def read(self, video: Any, max_chunks: int | None = None, fps: float | None = None) -> Iterator[Any]:
+        return self._video_processor.stream(video, decoder=self._decoder, max_chunks=max_chunks, fps=fps)
+
+    def close(self) -> None:
+        pass
+
+
+class VideoScorer:
+    """Scores videos: 0 (worst) to 100 (best).
+
+    >>> scorer("clip.mp4").score
+    71.3
+
+    A video that can't be read becomes a result with an `error`, and the others go on. The towers see one second at a
+    time, so memory does not grow with the batch; the language model sees `batch_size` videos at once.
+
+    Args:
+        model: in eval mode, with `assess`.
+        processor: the one that is saved with it.
+        batch_size: videos that the language model sees at once.
+        decoder: "pyav", "decord" or "auto".
+        reader: in the stead of an `InProcessReader` with this decoder.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        processor: Any,
+        *,
+        batch_size: int = 8,
+        decoder: str = "auto",
+        reader: Reader | None = None,
+    ):
+        self.model, self.processor, self.batch_size = model, processor, batch_size
+        self.reader: Reader = reader or InProcessReader(processor.video_processor, decoder)
+
+    def __call__(self, videos: Any, **settings: Any) -> VideoScore | list[VideoScore] | Iterator[VideoScore]:
+        """
+        Args:
+            videos: one video (path, URL, bytes, binary file, mapping with "path" or "bytes", array with `fps`), a
+                list, a `datasets` column, or a generator.
+            settings: those of `scores`.
+
+        Returns:
+            A `VideoScore` for one video, a list for a list or a column, an iterator for a generator.
+        """
+        if is_one_video(videos):
+            return next(self.scores([videos], **settings))
+        scores = self.scores(videos, **settings)
+        return list(scores) if isinstance(videos, Sized) else scores
+
+    def scores(self, videos: Iterable[Any], *, batch_size: int | None = None, **settings: Any) -> Iterator[VideoScore]:
+        """Score videos one after the other, in their order; arguments are those of `score_batch`."""
+        template = self.read_template()
+        remaining = iter(videos)
+        while batch := list(islice(remaining, batch_size or self.batch_size)):
+            yield from self.score_batch(batch, template, **settings)
+
+    def score_batch(
+        self,
+        videos: Sequence[Any],
+        template: Any = None,
+        *,
+        timeline: bool = False,
+        window: int = WINDOW_S,
+        step: int = STEP_S,
+        key_frames: bool = False,
+        progress: Progress = no_progress,
+        fps: float | None = None,
+    ) -> list[VideoScore]:
+        """Score videos in one pass of the language model.
+
+        Args:
+            template: from `read_template`.
+            timeline: also quality over time; every second of the videos is then read. The score is the same.
+            window, step: of the timeline, in whole seconds.
+            key_frames: the timeline also has small JPEGs of the worst and the best second.
+            progress: of the timeline: called with what is counted ("seconds", then "windows"), how many are done, and
+                of how many.
+            fps: frames per second of videos that are arrays.
+        """
+        watched = {"every_second": True, "keep_key_frames": key_frames, "progress": progress} if timeline else {}
+        found = [self.features(video, fps=fps, **watched) for video in videos]
+        read = [item for item in found if isinstance(item, VideoFeatures)]
+        scores = iter(zip(read, self.assess(read, template), strict=True))
+        results = []
+        for item in found:
+            if isinstance(item, VideoScore):
+                results.append(item)
+                continue
+            features, score = next(scores)
+            if timeline and score.error is None:
+                over_time = assess_timeline(
+                    self.model, self.processor, features, window=window, step=step, progress=progress
+                )
+                score = replace(score, timeline=over_time)
+            results.append(score)
+        return results
+
+    def features(
+        self,
+        video: Any,
+        *,
+        every_second: bool = False,
+        fps: float | None = None,
+        keep_key_frames: bool = False,
+        progress: Progress = no_progress,
+        reader: Reader | None = None,
+    ) -> VideoFeatures | VideoScore:
+        """What the towers see in a video, or a result that says what is wrong with it.
+
+        Args:
+            every_second: also of a video that is longer than the language model reads at once.
+            reader: in the stead of the scorer's own.
+        """
+        video_processor = self.processor.video_processor
+        path = video_processor.name_of(video)
+        max_chunks = None if every_second else video_processor.max_chunks
+        try:
+            rate = {} if fps is None else {"fps": fps}
+            with closing((reader or self.reader).read(video, max_chunks, **rate)) as chunks:
+                return extract_features(
+                    self.model.base_model, path, chunks, keep_key_frames=keep_key_frames, progress=progress
+                )
+        except video_processor.VideoError as error:
+            logger.debug("%s can't be read", path, exc_info=True)
+            return self._failed(path, str(error))
+        # One bad file among a million must not end the run, whatever is wrong with it.
+        except Exception as error:
+            logger.debug("Unexpected error on %s", path, exc_info=True)
+            reason = (str(error).strip().splitlines() or ["no reason given"])[0].rstrip(".")
+            return self._failed(path, f"{path}: {type(error).__name__}: {reason}. Please report this file.")
+
+    def assess(self, videos: Sequence[VideoFeatures], template: Any = None) -> list[VideoScore]:
+        """One pass of the language model over the features of several videos.
+
+        Args:
+            template: from `read_template`, to spare the text that stands in front of every video.
+        """
+        if not videos:
+            return []
+        choose = self.processor.video_processor.choose
+        inputs = assessment_inputs(self.processor, [video.part(choose(len(video.starts_s))) for video in videos])
+        quality = self.model.assess(
+            **{name: tensor.to(self.model.device) for name, tensor in inputs.items()}, template_cache=template
+        )
+        rows = quality.as_dicts(self.processor.levels)
+        return [self._result(video, row) for video, row in zip(videos, rows, strict=True)]
+
+    def read_template(self) -> Any:
+        """The text in front of every video, read once for many calls of `assess`."""
+        return self.model.cache_template(torch.tensor(self.processor.assessment_prefix_ids(1)))
+
+    def close(self) -> None:
+        """Let go of the reader; the next video makes a new one."""
+        self.reader.close()
+
+    def __enter__(self) -> "VideoScorer":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _result(self, video: VideoFeatures, row: dict[str, Any]) -> VideoScore:
+        if not math.isfinite(row["score"]):
+            reason = "its score is not a finite number: load the model in float32, or check its weights"
+            return self._failed(video.path, f"{video.path}: {reason}.")
+        return VideoScore(
+            path=video.path,
+            duration_s=round(video.info.duration_s, 3),
+            warnings=tuple(getattr(video.info, "warnings", ())),
+            **row,
+        )
+
+    def _failed(self, path: str, error: str) -> VideoScore:
+        return VideoScore(path, level_probabilities=dict.fromkeys(self.processor.levels), error=error)
+
+
+def is_one_video(video: Any) -> bool:
+    """Whether this is a video, and not several."""
+    if isinstance(video, str | bytes | os.PathLike | Mapping) or hasattr(video, "read") or hasattr(video, "ndim"):
+        return True
+    return not isinstance(video, Iterable)
