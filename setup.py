@@ -11,6 +11,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["lmmvqa*", "modeling_lmmvqa*", "processing*", "dataset_builders*", "hub_cards*"]),
+    py_modules=["lmmvqa_command"],
     package_data={
         "lmmvqa": [
             "checkpoints/default/**/*",
@@ -24,7 +25,7 @@ setup(
         ],
         "hub_cards": ["*.md", "*.jinja"],
     },
-    entry_points={"console_scripts": ["lmmvqa = lmmvqa.commands.main:run"]},
+    entry_points={"console_scripts": ["lmmvqa = lmmvqa_command:run"]},
     install_requires=[
         "accelerate>=1.15",
         "av>=14",

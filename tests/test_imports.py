@@ -1,6 +1,7 @@
 """Imports point one way, without a circle, and what travels to the Hub as remote code imports only its siblings."""
 
 import ast
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -25,9 +26,12 @@ ROOMS = (
     "lmmvqa.demo",
     "lmmvqa.release",
     "lmmvqa.commands",
+    # What `import lmmvqa` and `python -m lmmvqa` do; what else lies flat in the folder is a room of its own, above.
+    "import lmmvqa",
 )
 REMOTE_CODE = ("processing", "modeling_lmmvqa")
-FILES = [file for package in ROOMS if "." not in package for file in sorted((SITE / package).rglob("*.py"))]
+PACKAGES = ("processing", "modeling_lmmvqa", "hub_cards", "dataset_builders", "lmmvqa")
+FILES = [file for package in PACKAGES for file in sorted((SITE / package).rglob("*.py"))]
 MODULES = {".".join(file.relative_to(SITE).with_suffix("").parts).removesuffix(".__init__"): file for file in FILES}
 
 
@@ -60,6 +64,8 @@ def imported_modules(name: str) -> set[str]:
 
 
 def room_of(module: str) -> str:
+    if module in ("lmmvqa", "lmmvqa.__main__"):
+        return ROOMS[-1]
     return max((room for room in ROOMS if f"{module}.".startswith(f"{room}.")), key=len)
 
 
@@ -87,17 +93,57 @@ def test_every_folder_is_a_known_room():
     assert {folder for folder in folders if folder.count(".") < 2} <= set(ROOMS)
 
 
-def test_help_needs_no_torch():
-    code = (
-        "import sys; sys.argv = ['lmmvqa', '--help']\n"
-        "from lmmvqa.commands.main import app\n"
-        "try: app()\n"
-        "except SystemExit as stop: assert stop.code == 0\n"
-        "assert not {'torch', 'transformers', 'datasets'} & set(sys.modules)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+HEAVY = {"torch", "transformers", "datasets"}
+
+
+@pytest.mark.parametrize("program", ["lmmvqa --help", "-m lmmvqa --help", "-m lmmvqa.commands.main score --help"])
+def test_help_needs_no_torch(program):
+    """As each way of starting it is: the installed script imports `lmmvqa_command` first."""
+    name, *arguments = program.split()
+    script = "import sys; from lmmvqa_command import run; sys.argv = ['lmmvqa', '--help']; run()"
+    start = ["-c", script] if name == "lmmvqa" else [name, *arguments]
+    command = [sys.executable, "-X", "importtime", *start]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=SITE)
     assert done.returncode == 0, done.stderr
     assert "score" in done.stdout
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "typer" in imported and not HEAVY & imported
+
+
+@pytest.mark.parametrize("start", ["script", "module", "package of a module"])
+def test_import_lmmvqa_always_registers(start, tmp_path):
+    """Whatever the program is called, and however it is started."""
+    package = tmp_path / "tools"
+    package.mkdir()
+    check = (
+        "import lmmvqa\nfrom transformers import AutoConfig\nfrom transformers.pipelines import PIPELINE_REGISTRY\n"
+        "from datasets.packaged_modules import _PACKAGED_DATASETS_MODULES as builders\n"
+        "AutoConfig.for_model('lmmvqa'); PIPELINE_REGISTRY.check_task('video-quality-assessment')\n"
+        "assert 'lsvq' in builders\nprint('known')\n"
+    )
+    (package / "__init__.py").write_text(check if start == "package of a module" else "")
+    (package / "lmmvqa").write_text(check)
+    (package / "tool.py").write_text("" if start == "package of a module" else check)
+    command = [str(package / "lmmvqa")] if start == "script" else ["-m", "tools.tool"]
+    done = subprocess.run(
+        [sys.executable, *command],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{SITE}"},
+    )
+    assert done.stdout == "known\n", done.stderr
+
+
+def test_public_names():
+    import lmmvqa
+
+    for name in lmmvqa.__all__:
+        assert getattr(lmmvqa, name) is not None, name
+    assert set(lmmvqa.__all__) <= set(dir(lmmvqa))
+    with pytest.raises(AttributeError, match="nothing"):
+        lmmvqa.nothing  # noqa: B018
 
 
 def test_every_error_of_ours_has_the_one_base():

@@ -33,7 +33,7 @@ def bench(
         from lmmvqa.checkpoints.assembling import REFERENCE
         from lmmvqa.checkpoints.loading import load_checkpoint
         from lmmvqa.scoring.bulk_bench import measure_bulk
-        from lmmvqa.scoring.scorer import find_videos
+        from lmmvqa.scoring.finding import find_videos
 
         clips = find_videos(paths or [str(REFERENCE)])
         network, processor = load_checkpoint(model, device, dtype)

@@ -18,7 +18,7 @@ from lmmvqa.commands.options import Device, Model, Precision
 from lmmvqa.console import clear_errors, messages, print_timeline, show_error
 
 if TYPE_CHECKING:
-    from lmmvqa.scoring.scorer import VideoScore
+    from modeling_lmmvqa.video_score import VideoScore
 
 app = typer.Typer()
 
@@ -71,36 +71,34 @@ def score(
     if decoder not in ("auto", "pyav", "decord"):
         raise typer.BadParameter(f"--decoder {decoder} is unknown: choose pyav, decord or auto.")
     with clear_errors():
-        from lmmvqa.checkpoints.loading import load_checkpoint
+        from lmmvqa.scoring.finding import find_videos
         from lmmvqa.scoring.reading_workers import ReadingLimits
-        from lmmvqa.scoring.scorer import find_videos, score_over_time, score_videos
 
         videos, limits = find_videos(paths), ReadingLimits(time_limit, memory_limit)
         if output is not None:
             from lmmvqa.scoring.bulk_runs import local_engine, ray_engine, score_to_file
 
             settings = dict(dtype=dtype, batch_size=batch_size, decoder=decoder, workers=workers, limits=limits)
-            scorer = (
+            run = (
                 local_engine(model, device, **settings) if engine == "local" else ray_engine(model, address, **settings)
             )
-            failed = score_to_file(videos, output, scorer, _watched)
+            failed = score_to_file(videos, output, run, _watched)
             messages.print(
                 f"{output}: {len(videos):,} videos" + (f", {failed:,} with an error." if failed else "."),
                 soft_wrap=True,
             )
         else:
-            network, processor = load_checkpoint(model, device, dtype)
-            if timeline:
-                scores = score_over_time(videos, network, processor, decoder=decoder, limits=limits)
-            else:
-                scores = score_videos(videos, network, processor, batch_size=batch_size, decoder=decoder, limits=limits)
-            results = _watched(scores, len(videos))
-            if as_json:
-                failed = _write_json(results)
-            elif csv_file is not None:
-                failed = _write_csv(results, csv_file)
-            else:
-                failed = _print_table(results)
+            from lmmvqa.scoring.loading import load
+
+            settings = {"batch_size": batch_size, "decoder": decoder, "limits": limits}
+            with load(model, device=device, dtype=dtype, **settings) as scorer:
+                results = _watched(scorer.scores(videos, timeline=timeline), len(videos))
+                if as_json:
+                    failed = _write_json(results)
+                elif csv_file is not None:
+                    failed = _write_csv(results, csv_file)
+                else:
+                    failed = _print_table(results)
     raise typer.Exit(1 if failed else 0)
 
 
@@ -124,21 +122,22 @@ def _write_json(scores: Iterator[VideoScore]) -> int:
     for result in scores:
         failed += result.error is not None
         # File names may hold bytes that are no text; JSON can still name them.
-        sys.stdout.write(json.dumps(result.as_dict()) + "\n")
+        sys.stdout.write(json.dumps(result.as_row()) + "\n")
         sys.stdout.flush()
     return failed
 
 
 def _write_csv(scores: Iterator[VideoScore], path: Path) -> int:
     failed = 0
-    columns = ["path", "score", "score_std", "interval_low", "interval_high", "level", "duration_s", "error"]
+    writer: csv.DictWriter[str] | None = None
     with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
-        writer = csv.DictWriter(file, columns, extrasaction="ignore")
-        writer.writeheader()
         for result in scores:
             failed += result.error is not None
-            low, high = result.interval or (None, None)
-            writer.writerow(result.as_dict() | {"interval_low": low, "interval_high": high})
+            row = result.as_row()
+            if writer is None:
+                writer = csv.DictWriter(file, list(row))
+                writer.writeheader()
+            writer.writerow(row | {"warnings": json.dumps(row["warnings"])})
             file.flush()
     return failed
 

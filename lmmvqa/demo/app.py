@@ -14,6 +14,8 @@ from typing import Any
 
 import gradio as gr
 
+# How columns of a row begin that hold the probability of a level.
+PROBABILITY = "probability_"
 # More bars than this no one can hit with a finger; a bar then stands for the lowest of several windows.
 MOST_BARS = 90
 
@@ -154,9 +156,10 @@ def report(row: dict[str, Any]) -> str:
     """What the pipeline says of a video, as HTML for people."""
     if row["error"] is not None:
         return f'<div class="vqa"><p class="fault" role="alert">{escape(row["error"])}</p></div>'
-    low, high = row["interval"]
-    colour, levels = _colour(row["score"]), list(row["level_probabilities"])
-    rank, sure = levels.index(row["level"]) / (len(levels) - 1), row["level_probabilities"][row["level"]]
+    low, high = row["interval_low"], row["interval_high"]
+    probabilities = {name.removeprefix(PROBABILITY): p for name, p in row.items() if name.startswith(PROBABILITY)}
+    colour, levels = _colour(row["score"]), list(probabilities)
+    rank, sure = levels.index(row["level"]) / (len(levels) - 1), probabilities[row["level"]]
     return f"""<div class="vqa">
 <div class="head"><span class="score">{row["score"]:.0f}</span><span class="of">of 100</span>
 <span class="level" style="background:{_colour(100 * rank)}">{escape(row["level"])}</span><span>{_certainty(sure)} ({sure:.0%})</span></div>
@@ -176,7 +179,7 @@ def compare(first: dict[str, Any] | None, second: dict[str, Any] | None) -> str:
     else:
         better, other = (first, second) if first["score"] > second["score"] else (second, first)
         place = "first" if better is first else "second"
-        clear = better["interval"][0] > other["interval"][1]
+        clear = better["interval_low"] > other["interval_high"]
         doubt = (
             "This is clear: their likely ranges don't overlap."
             if clear

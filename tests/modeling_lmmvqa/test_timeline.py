@@ -20,9 +20,9 @@ from modeling_lmmvqa.pipeline_lmmvqa import LmmVqaPipeline
 from modeling_lmmvqa.quality_timeline import assess_timeline, cut_windows
 from modeling_lmmvqa.video_features import extract_features
 from modeling_lmmvqa.video_score import COLUMNS, PROBABILITY
+from processing.quality_prompts import LEVELS
 
-LEVELS = [f"{PROBABILITY}{word}" for word in ("bad", "poor", "fair", "good", "excellent")]
-KEYS = [*list(COLUMNS)[:6], *LEVELS, *list(COLUMNS)[6:]]
+KEYS = [*list(COLUMNS)[:6], *(f"{PROBABILITY}{word}" for word in LEVELS), *list(COLUMNS)[6:]]
 
 
 @pytest.fixture(scope="session")

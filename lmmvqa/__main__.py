@@ -1,0 +1,5 @@
+"""`python -m lmmvqa`."""
+
+from lmmvqa.commands.main import run
+
+run()
