@@ -11,12 +11,8 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
+from lmmvqa.file_locks import left_behind, open_locked
 from processing.errors import LmmVqaError
-
-try:
-    import fcntl
-except ImportError:  # no such locks on Windows: there, what a killed process left stays
-    fcntl = None
 
 _SCRATCH, _LOCK = ".making-", ".lock"
 
@@ -64,28 +60,14 @@ def _locked_name() -> tuple[Path, int]:
     """The name of a folder that is not there yet, so that no folder is ever without its lock; and the lock."""
     while True:
         folder = cache_folder() / f"{_SCRATCH}{os.getpid()}-{secrets.token_hex(4)}"
-        lock = os.open(f"{folder}{_LOCK}", os.O_RDWR | os.O_CREAT | os.O_EXCL)
-        try:
-            if fcntl is not None:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            taken = False
-        except BlockingIOError:
-            taken = True
-        except OSError:  # a file system without locks
-            taken = False
-        # Another process may have taken it for a leftover before it was locked.
-        if not taken and os.path.exists(f"{folder}{_LOCK}"):
-            return folder, lock
-        os.close(lock)
+        # Another process may take it for a leftover before it is locked.
+        with suppress(BlockingIOError):
+            return folder, open_locked(Path(f"{folder}{_LOCK}"))[0]
 
 
 def remove_leftovers() -> None:
     """Remove what killed processes have left: folders whose lock nobody holds."""
-    if fcntl is None:
-        return
     with suppress(OSError):
-        for name in cache_folder().glob(f"{_SCRATCH}*{_LOCK}"):
-            with suppress(OSError), name.open("rb") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(str(name).removesuffix(_LOCK), ignore_errors=True)
-                name.unlink()
+        for lock in left_behind(cache_folder().glob(f"{_SCRATCH}*{_LOCK}")):
+            shutil.rmtree(str(lock).removesuffix(_LOCK), ignore_errors=True)
+            lock.unlink()

@@ -12,6 +12,7 @@ import io
 import json
 import logging
 import os
+import secrets
 import shutil
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
@@ -25,11 +26,14 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
 from transformers import PreTrainedModel
 
 from lmmvqa.checkpoints.training_record import video_digests
+from lmmvqa.file_locks import left_behind, open_locked
 from modeling_lmmvqa.video_features import Features, tower_features
+from processing.errors import LmmVqaError
 from processing.video_reader import CHUNKING_VERSION, VideoError, open_video
 
 logger = logging.getLogger(__name__)
@@ -37,6 +41,14 @@ logger = logging.getLogger(__name__)
 _IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 # Videos whose length is looked up for an estimate of the cache's size.
 PROBED = 64
+# How the names of entries end that are being written.
+_PARTIAL = ".partial"
+# Bytes; that of an entry names two tensors.
+_LONGEST_HEAD = 1_000_000
+
+
+class FeatureCacheError(LmmVqaError, OSError):
+    """The cache can't be read or written. The message names the file or folder and the remedy."""
 
 
 class FeatureCache:
@@ -48,7 +60,12 @@ class FeatureCache:
 
     def __init__(self, folder: str | os.PathLike, model: PreTrainedModel, processor: Any):
         self.folder = Path(folder)
-        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise self._unwritable(error) from error
+        for partial in left_behind(self.folder.glob(f"*{_PARTIAL}")):
+            partial.unlink(missing_ok=True)
         self.model = model.base_model
         self.processor = processor
         self._fingerprint = _fingerprint(self.model, processor)
@@ -74,6 +91,9 @@ class FeatureCache:
 
         Yields:
             Each key with the reason why the video has no features, or None, as soon as that is known.
+
+        Raises:
+            FeatureCacheError: the disk is full, or the folder can't be written.
         """
         with ThreadPoolExecutor(workers) as pool:
             jobs = ((key, pool.submit(self._read, key, video)) for key, video in videos)
@@ -81,12 +101,15 @@ class FeatureCache:
             waiting = deque(islice(jobs, workers))
             while waiting:
                 key, job = waiting.popleft()
-                error = None
+                error = features = None
                 try:
                     if (inputs := job.result()) is not None:
-                        self._write(key, tower_features(self.model, inputs))
+                        features = tower_features(self.model, inputs)
                 except (VideoError, OSError) as fault:
                     error = str(fault)
+                # Not a fault of the video.
+                if features is not None:
+                    self._write(key, features)
                 yield key, error
                 waiting.extend(islice(jobs, 1))
 
@@ -109,17 +132,28 @@ class FeatureCache:
         videos = list(videos)
         found = 0
         for own, theirs in zip(self.keys(videos), other.keys(videos), strict=True):
-            if not self._entry(own).exists() and other._entry(theirs).exists():
+            if not self._has(own) and other._has(theirs):
                 self._write(own, {"spatial_features": load_file(other._entry(theirs))["spatial_features"]})
                 found += 1
         return found
 
     def load(self, key: str) -> Features:
-        """Features of an entry, in float32."""
-        return {name: features.float() for name, features in load_file(self._entry(key)).items()}
+        """Features of an entry, in float32.
+
+        Raises:
+            FeatureCacheError: the entry is gone or damaged.
+        """
+        try:
+            return {name: features.float() for name, features in load_file(self._entry(key)).items()}
+        except (OSError, SafetensorError) as error:
+            raise FeatureCacheError(
+                f"{self._entry(key)}, the features of a video, can't be read ({error}): delete the file if it is there, and run the command "
+                "again, which encodes that video anew."
+            ) from error
 
     def missing(self, keys: Iterable[str]) -> list[str]:
-        return [key for key in keys if not self._entry(key).exists()]
+        """Those without a whole entry."""
+        return [key for key in keys if not self._has(key)]
 
     def check_space(self, sample: list[Any], count: int) -> int:
         """Bytes that the features of `count` videos will take, if they are as long as those of the sample.
@@ -162,15 +196,43 @@ class FeatureCache:
             return 1
 
     def _read(self, key: str, video: Any) -> dict[str, torch.Tensor] | None:
-        return None if self._entry(key).exists() else decode(self.processor.video_processor, video)
+        return None if self._has(key) else decode(self.processor.video_processor, video)
 
     def _write(self, key: str, features: Features) -> None:
         tensors = {name: stream.half().contiguous() for name, stream in features.items()}
-        entry = self._entry(key)
         # A run that is killed must not leave half a file under the final name.
-        partial = entry.with_suffix(f".{os.getpid()}.partial")
-        save_file(tensors, partial)
-        partial.replace(entry)
+        partial = self.folder / f"{key}.{os.getpid()}-{secrets.token_hex(4)}{_PARTIAL}"
+        try:
+            file, _ = open_locked(partial)
+            try:
+                with os.fdopen(file, "wb", closefd=False) as stream:
+                    stream.write(save(tensors))
+                partial.replace(self._entry(key))
+            finally:
+                partial.unlink(missing_ok=True)
+                os.close(file)
+        except OSError as error:
+            raise self._unwritable(error) from error
+
+    def _has(self, key: str) -> bool:
+        """Whether there is an entry that is whole: as long as its head says."""
+        try:
+            with self._entry(key).open("rb") as file:
+                size = int.from_bytes(file.read(8), "little")
+                head = json.loads(file.read(min(size, _LONGEST_HEAD)))
+                ends = [entry["data_offsets"][1] for name, entry in head.items() if name != "__metadata__"]
+                return os.fstat(file.fileno()).st_size == 8 + size + max(ends)
+        except FileNotFoundError:
+            return False
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, IndexError):
+            logger.warning("%s is damaged: that video is encoded anew.", self._entry(key))
+            return False
+
+    def _unwritable(self, error: OSError) -> FeatureCacheError:
+        return FeatureCacheError(
+            f"{self.folder}, the cache of features, can't be written ({error.strerror or error}): make room or make it writable, or name "
+            "another feature_cache."
+        )
 
     def _entry(self, key: str) -> Path:
         return self.folder / f"{key}.safetensors"

@@ -4,6 +4,8 @@ once."""
 from __future__ import annotations
 
 import json
+import logging
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,8 @@ from lmmvqa.training.warm_up import token_scores, word_direction
 from lmmvqa.training.watching import DivergedError, LossWatch, ProgressDisplay, Throughput, WarmUpLog, token_losses
 from modeling_lmmvqa.feature_batches import assessment_prompts
 from modeling_lmmvqa.quality_readout import expected_answer
+
+logger = logging.getLogger(__name__)
 
 
 class LmmVqaTrainer(Trainer):
@@ -205,9 +209,16 @@ class LmmVqaTrainer(Trainer):
 
 
 def last_checkpoint(output_dir: str | Path) -> str | None:
-    """The newest checkpoint of a run that was written to its end; its state is the last file to be written."""
+    """The newest checkpoint of a run that was written to its end; its state is the last file to be written. One with a
+    file that is cut is left out, with a warning."""
     written = [path.parent for path in Path(output_dir).glob("checkpoint-*/trainer_state.json") if _is_json(path)]
-    return str(max(written, key=lambda path: int(path.name.rpartition("-")[2]))) if written else None
+    for checkpoint in sorted(written, key=lambda path: int(path.name.rpartition("-")[2]), reverse=True):
+        # What PyTorch saves is a zip file, whose end is its table of contents.
+        cut = [file for file in checkpoint.glob("*.pt") if not zipfile.is_zipfile(file)]
+        if not cut:
+            return str(checkpoint)
+        logger.warning("%s is damaged: training goes on from an earlier checkpoint, or from the beginning.", cut[0])
+    return None
 
 
 def rated_videos(rows: Dataset) -> list[dict[str, Any]]:
