@@ -247,7 +247,7 @@ def calibrated_answers(probabilities: np.ndarray, known: np.ndarray, held_out: n
     fitted = fit_calibration(torch.from_numpy(probabilities[known]), torch.from_numpy(rated[known]))
     return read_out(
         torch.from_numpy(probabilities[held_out]).log(),
-        calibration=fitted["score_calibration"],
+        score_map=fitted["score_map"],
         interval_scale=fitted["interval_scale"],
     )
 

@@ -1,5 +1,7 @@
 """Configuration of the LMM-VQA network: two frozen towers, two projectors, a language model."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from itertools import pairwise
 from math import isqrt
 from os import PathLike
@@ -49,7 +51,7 @@ class LmmVqaTemporalConfig(PreTrainedConfig):
     slow_channels: int = 64
     fast_channels: int = 8
 
-    def __post_init__(self, **kwargs):
+    def __post_init__(self, **kwargs: Any):
         super().__post_init__(**kwargs)
         if self.slow_stride < 1 or self.num_frames % self.slow_stride:
             raise ValueError(
@@ -71,6 +73,74 @@ class LmmVqaTemporalConfig(PreTrainedConfig):
         return 32 * (self.slow_channels + self.fast_channels)
 
 
+@dataclass(frozen=True)
+class View:
+    """How one backbone of `LmmVqaSpatialConfig` sees a frame, and what is taken from it.
+
+    Args:
+        backbone: the config of any vision model that `AutoModel` loads.
+        layers: which of its hidden states are taken.
+        side: the frame is resized, its shape kept, to about as many pixels as a square of this side has, in whole
+            patches of the backbone; None leaves it as it is.
+        tile_size: the backbone sees square tiles of this side, one for each place of the grid, cut from the frame;
+            None shows it the whole frame.
+        mean, std: of each colour; what the backbone sees is (colour - mean) / std.
+        class_token: whether each token also carries the first token of the selected hidden states.
+    """
+
+    backbone: dict[str, Any]
+    layers: Sequence[int]
+    side: int | None = None
+    tile_size: int | None = None
+    mean: Sequence[float] = (0.0, 0.0, 0.0)
+    std: Sequence[float] = (1.0, 1.0, 1.0)
+    class_token: bool = False
+
+
+@strict
+class LmmVqaSpatialConfig(PreTrainedConfig):
+    """A spatial tower of backbones that each see the frame in a way of their own, and of frame statistics.
+
+    The paper's tower is a single model that `AutoModel` loads; this one is for seeing small faults, of which means over
+    a patch tell little. It takes frames between 0 and 1 and gives `grid` x `grid` tokens.
+
+    Args:
+        views: each a mapping with the fields of `View`.
+        grid: tokens along each side of the frame.
+        frame_statistics: whether each token also carries, as its last channels, quantiles of the whole frame's
+            brightness, and how its detail falls from scale to scale (`frame_statistics`).
+
+    Raises:
+        ValueError: a value out of range; the message shows it and what is allowed.
+    """
+
+    model_type = "lmmvqa_spatial"
+
+    views: list[dict] | tuple[dict, ...] = ()
+    grid: int = 2
+    frame_statistics: bool = True
+
+    def __post_init__(self, **kwargs: Any):
+        super().__post_init__(**kwargs)
+        if self.grid < 1:
+            raise ValueError(f"grid={self.grid} must be at least 1.")
+        known = {field.name for field in fields(View)}
+        for view in self.views:
+            if unknown := sorted(set(view) - known):
+                raise ValueError(f"A view has no field {', '.join(unknown)}: known are {', '.join(sorted(known))}.")
+            if missing := sorted({"backbone", "layers"} - set(view)):
+                raise ValueError(f"A view lacks {' and '.join(missing)}: name a backbone and its layers.")
+
+    def parsed_views(self) -> list[View]:
+        """The views, in the order of the backbones."""
+        return [View(**view) for view in self.views]
+
+    @property
+    def num_frame_statistics(self) -> int:
+        """How many of a token's channels, the last ones, are statistics of its frame."""
+        return NUM_FRAME_STATISTICS if self.frame_statistics else 0
+
+
 @strict
 class LmmVqaConfig(PreTrainedConfig):
     """LMM-VQA (Ge et al.). The defaults are the paper's: CLIP ViT-L/14, SlowFast R50, Llama-3-8B-Instruct.
@@ -81,34 +151,18 @@ class LmmVqaConfig(PreTrainedConfig):
         text_config: the decoder, any model that `AutoModelForCausalLM` loads.
         video_token_id: the placeholder that visual tokens replace.
         vision_feature_layer: which hidden state of the spatial tower to take; several are joined along their channels.
-        vision_feature_size: channels of that feature; needed where the tower has no single `hidden_size`
-            (`lmmvqa compose` measures it).
         spatial_projector_type: "vit" (one ViT layer and one linear layer, the paper), "mlp" or "perceiver" (ablations).
-        num_spatial_tokens: spatial tokens of a key frame, a square number; fewer than the tower gives are pooled.
-        spatial_pooling: what a pooled token keeps of its part of the frame: the "mean" of each channel, or the
-            "mean_and_deviation", which doubles the channels. An artefact that fills a tenth of a patch hardly moves a
-            mean.
-        frame_statistics: whether each spatial feature also carries quantiles of its key frame's brightness, and how its
-            detail falls from scale to scale (`frame_statistics`); meant for a processor that leaves key frames between
-            0 and 1.
+        num_spatial_tokens: spatial tokens of a key frame, a square number; the tower's map is pooled to so many.
         num_temporal_tokens: temporal tokens of a chunk: 0 (the ablation), 1, 4, 16, 64 or 256 (Table VIII).
         frame_fusion: "concat" keeps the tokens of every second (eq. 8); "mean" averages the features over time first.
-        joint_streams: whether each projector also sees the other stream, averaged over its tokens: how much a stutter
-            shows depends on the picture, and how much a blur shows on the motion. In the paper each sees its own;
-            without temporal tokens there is no other.
-        feature_limit: at how many deviations from their mean standardised features are cut; None does not cut them. A
-            channel behind a rectifier has a long tail, and a video far out in one would be judged by it alone.
+            "joint" averages them too, and each projector also sees the other stream, averaged over its tokens: how much
+            a stutter shows depends on the picture, and how much a blur shows on the motion.
         projector_hidden_size: width inside the projectors; by default the tower's (vit, perceiver) or the decoder's
             (mlp).
         projector_num_heads: attention heads of the "vit" and "perceiver" projectors.
-        projector_dropout: dropout on the features that enter a projector and inside an MLP.
         levels: the level words, worst first.
-        score_calibration: pairs (expected answer, score), both rising: the expectation of an uncertain answer shrinks
-            towards the middle of the scale, and this piecewise linear map undoes it. None leaves it as it is.
-        interval_scale: by how much the 90 % interval and the standard deviation are wider than those of the answer's
-            distribution.
-        level_temperature: what the log-probabilities of the levels are divided by, so that they are as sure as they are
-            right.
+        calibration: keywords of `read_out`, as `lmmvqa calibrate` finds them: `score_map`, `interval_scale`,
+            `level_temperature`. None leaves answers as they are.
 
     Raises:
         ValueError: a value out of range; the message shows it and what is allowed.
@@ -154,25 +208,17 @@ class LmmVqaConfig(PreTrainedConfig):
     # Llama 3 keeps reserved special tokens; its first one serves as the placeholder, so its vocabulary stays as it is.
     video_token_id: int = 128002
     vision_feature_layer: int | list[int] = -2
-    vision_feature_size: int | None = None
     spatial_projector_type: Literal["vit", "mlp", "perceiver"] = "vit"
     num_spatial_tokens: int = 256
-    spatial_pooling: Literal["mean", "mean_and_deviation"] = "mean"
-    frame_statistics: bool = False
     num_temporal_tokens: int = 256
-    frame_fusion: Literal["concat", "mean"] = "concat"
-    joint_streams: bool = False
-    feature_limit: float | None = None
+    frame_fusion: Literal["concat", "mean", "joint"] = "concat"
     projector_hidden_size: int | None = None
     projector_num_heads: int = 16
-    projector_dropout: float = 0.0
     levels: list[str] | tuple[str, ...] = ("poor", "fair", "good")
-    score_calibration: list[list[float]] | None = None
-    interval_scale: float = 1.0
-    level_temperature: float = 1.0
+    calibration: dict | None = None
     tie_word_embeddings: bool = False
 
-    def __post_init__(self, **kwargs):
+    def __post_init__(self, **kwargs: Any):
         super().__post_init__(**kwargs)
         # Decoders that tie their embeddings say so in their own config; the head is ours, so we must say it too.
         self.tie_word_embeddings = self.tie_word_embeddings or getattr(self.text_config, "tie_word_embeddings", False)
@@ -186,32 +232,23 @@ class LmmVqaConfig(PreTrainedConfig):
             raise ValueError(
                 f"num_spatial_tokens={self.num_spatial_tokens} is not a square number of at least 1, for example 1, 4, 64 or 256."
             )
-        if not 0 <= self.projector_dropout < 1:
-            raise ValueError(f"projector_dropout={self.projector_dropout} must be at least 0 and below 1.")
         if len(self.levels) < 2 or len(set(self.levels)) != len(self.levels) or not all(self.levels):
             raise ValueError(f"levels={self.levels} must be at least two different words, worst first.")
-        if self.score_calibration is not None:
-            rising = all(
-                before < after
-                for column in zip(*self.score_calibration, strict=True)
-                for before, after in pairwise(column)
-            )
-            if len(self.score_calibration) < 2 or not rising:
-                raise ValueError(
-                    f"score_calibration={self.score_calibration} must be at least two pairs of rising numbers."
-                )
-        for name in ("feature_limit", "interval_scale", "level_temperature"):
-            if getattr(self, name) is not None and getattr(self, name) <= 0:
-                raise ValueError(f"{name}={getattr(self, name)} must be above 0.")
-        if self.spatial_projector_type == "perceiver" and self.spatial_pooling != "mean":
-            raise ValueError(
-                "A perceiver reads every place of the tower's map, so nothing is pooled: leave spatial_pooling at 'mean'."
-            )
-        if self.spatial_projector_type != "mlp" and self.spatial_hidden_size % self.projector_num_heads:
-            raise ValueError(
-                f"projector_num_heads={self.projector_num_heads} does not divide the width {self.spatial_hidden_size} of "
-                f"the {self.spatial_projector_type!r} projector: choose a divisor."
-            )
+        self._check_calibration()
+
+    def _check_calibration(self) -> None:
+        known = ("score_map", "interval_scale", "level_temperature")
+        for name, value in (self.calibration or {}).items():
+            if name not in known:
+                raise ValueError(f"calibration has no entry {name!r}: known are {', '.join(known)}.")
+            if name != "score_map" and value <= 0:
+                raise ValueError(f"calibration: {name}={value} must be above 0.")
+        pairs = self.score_map
+        if pairs is not None and (
+            len(pairs) < 2
+            or any(before >= after for column in zip(*pairs, strict=True) for before, after in pairwise(column))
+        ):
+            raise ValueError(f"calibration: score_map={pairs} must be at least two pairs of rising numbers.")
 
     def save_pretrained(self, save_directory: str | PathLike, push_to_hub: bool = False, **kwargs: Any) -> None:
         """The library's, and beside it all that a stranger needs: our code, and what the checkpoint learned from. Every
@@ -226,43 +263,24 @@ class LmmVqaConfig(PreTrainedConfig):
         return without_paths(super().to_diff_dict())
 
     @property
-    def spatial_feature_size(self) -> int:
-        """Channels of a spatial feature before its projector."""
-        channels = self.vision_feature_size
-        if channels is None:
-            channels = getattr(self.vision_config, "hidden_size", None)
-            if channels is None:
-                raise ValueError(
-                    f"vision_feature_size is not set and a tower of type {self.vision_config.model_type!r} does not tell it: set it "
-                    "to the number of channels of the selected hidden states."
-                )
-            channels *= len(self.vision_feature_layer) if isinstance(self.vision_feature_layer, list | tuple) else 1
-        channels *= 2 if self.spatial_pooling == "mean_and_deviation" else 1
-        return channels + self.num_frame_statistics
+    def score_map(self) -> list[list[float]] | None:
+        """Pairs (expected answer, score) of the calibration, both rising; None leaves the answer as it is."""
+        return (self.calibration or {}).get("score_map")
 
     @property
     def num_frame_statistics(self) -> int:
         """How many of the channels of a spatial feature, the last ones, are statistics of its key frame."""
-        return NUM_FRAME_STATISTICS if self.frame_statistics else 0
+        return getattr(self.vision_config, "num_frame_statistics", 0)
 
     @property
-    def joint_feature_size(self) -> int | None:
-        """Channels of what each projector sees where two streams are joined: temporal ones, then spatial ones."""
-        if not (self.joint_streams and self.num_temporal_tokens):
-            return None
-        return self.temporal_config.feature_size + self.spatial_feature_size
-
-    @property
-    def spatial_hidden_size(self) -> int:
-        """Width inside the spatial projector."""
-        if self.projector_hidden_size is not None:
-            return self.projector_hidden_size
-        return self.text_config.hidden_size if self.spatial_projector_type == "mlp" else self.spatial_feature_size
+    def is_joint(self) -> bool:
+        """Whether each projector sees both streams; without temporal tokens there is no other."""
+        return self.frame_fusion == "joint" and self.num_temporal_tokens > 0
 
     @property
     def tokens_per_chunk(self) -> int:
-        """Visual tokens for one second of video (for the whole video where `frame_fusion` is "mean")."""
+        """Visual tokens for one second of video (for the whole video where `frame_fusion` is not "concat")."""
         return self.num_spatial_tokens + self.num_temporal_tokens
 
 
-__all__ = ["LmmVqaConfig", "LmmVqaTemporalConfig"]
+__all__ = ["LmmVqaConfig", "LmmVqaSpatialConfig", "LmmVqaTemporalConfig"]

@@ -14,53 +14,20 @@ from torch import nn
 from transformers import AutoModel, GenerationMixin, PreTrainedModel
 from transformers import initialization as init
 from transformers.cache_utils import Cache, DynamicCache
-from transformers.modeling_outputs import BaseModelOutputWithPooling
+from transformers.modeling_outputs import (
+    BaseModelOutputWithPooling,
+    MultimodalBaseModelOutputWithPast,
+    MultimodalCausalLMOutputWithPast,
+)
 from transformers.modeling_utils import slice_logits_to_keep
-from transformers.utils import ModelOutput, can_return_tuple
+from transformers.processing_utils import Unpack
+from transformers.utils import TransformersKwargs, can_return_tuple
 
 from .configuration_lmmvqa import TEMPORAL_GRIDS, LmmVqaConfig
-from .frame_statistics import frame_statistics
 from .projectors import SPATIAL_PROJECTORS, FeatureStandardizer, MlpProjector, PerceiverProjector, Projector
 from .quality_readout import AnswerTrie, Branches, QualityOutput, lay_out_answers, lay_out_batch, read_out
+from .spatial_tower import as_map, map_shape, pool
 from .temporal_tower import LmmVqaTemporalModel
-
-
-@dataclass
-class LmmVqaModelOutputWithPast(ModelOutput):
-    """
-    Args:
-        last_hidden_state: (batch, length, hidden size).
-        cache: the cache of the language model.
-        hidden_states: of every layer, where asked for.
-        attentions: of every layer, where asked for.
-        video_hidden_states: one tensor (tokens, hidden size) a video.
-    """
-
-    last_hidden_state: torch.Tensor | None = None
-    cache: Cache | None = None
-    hidden_states: tuple[torch.Tensor, ...] | None = None
-    attentions: tuple[torch.Tensor, ...] | None = None
-    video_hidden_states: list[torch.Tensor] | None = None
-
-
-@dataclass
-class LmmVqaCausalLMOutputWithPast(ModelOutput):
-    """
-    Args:
-        loss: cross-entropy of the next token over the positions whose label is not -100, where labels are given.
-        logits: (batch, length or `logits_to_keep`, vocabulary).
-        cache: the cache of the language model.
-        hidden_states: of every layer, where asked for.
-        attentions: of every layer, where asked for.
-        video_hidden_states: one tensor (tokens, hidden size) a video.
-    """
-
-    loss: torch.Tensor | None = None
-    logits: torch.Tensor | None = None
-    cache: Cache | None = None
-    hidden_states: tuple[torch.Tensor, ...] | None = None
-    attentions: tuple[torch.Tensor, ...] | None = None
-    video_hidden_states: list[torch.Tensor] | None = None
 
 
 @dataclass(frozen=True)
@@ -82,6 +49,8 @@ class LmmVqaPreTrainedModel(PreTrainedModel):
     input_modalities = ("video", "text")
     supports_gradient_checkpointing = True
     _no_split_modules = ["VitProjector", "MlpProjector", "PerceiverProjector"]  # noqa: RUF012
+    # Half precision can't hold the scale of a silent channel.
+    _keep_in_fp32_modules_strict = ["standardizer"]  # noqa: RUF012
     # Only the decoder is worth quantising; the library reads here what a quantiser must leave alone, and matches it
     # from the start of a name.
     _keep_in_fp32_modules = [".*vision_tower", ".*temporal_tower", ".*spatial_projector", ".*temporal_projector"]  # noqa: RUF012
@@ -94,6 +63,7 @@ class LmmVqaPreTrainedModel(PreTrainedModel):
         if isinstance(module, FeatureStandardizer):
             init.zeros_(module.mean)
             init.ones_(module.scale)
+            init.constant_(module.limit, torch.inf)
         elif isinstance(module, PerceiverProjector):
             init.normal_(module.queries, std=0.02)
 
@@ -104,20 +74,18 @@ class LmmVqaModel(LmmVqaPreTrainedModel):
     def __init__(self, config: LmmVqaConfig):
         super().__init__(config)
         self.vision_tower = AutoModel.from_config(config.vision_config)
-        joint = config.joint_feature_size
+        self.spatial_feature_size = map_shape(self.vision_tower, config.vision_feature_layer)[0]
+        text_size, temporal_size = config.text_config.hidden_size, config.temporal_config.feature_size
+        joint_size = temporal_size + self.spatial_feature_size
+        spatial_size = joint_size if config.is_joint else self.spatial_feature_size
+        width = text_size if config.spatial_projector_type == "mlp" else self.spatial_feature_size
         self.spatial_projector: Projector = SPATIAL_PROJECTORS[config.spatial_projector_type](
-            config,
-            joint or config.spatial_feature_size,
-            config.spatial_hidden_size,
-            config.num_frame_statistics,
+            config, spatial_size, config.projector_hidden_size or width
         )
         if config.num_temporal_tokens:
             self.temporal_tower = LmmVqaTemporalModel(config.temporal_config)
             self.temporal_projector: Projector = MlpProjector(
-                config,
-                joint or config.temporal_config.feature_size,
-                config.projector_hidden_size or config.text_config.hidden_size,
-                config.num_frame_statistics if joint else 0,
+                config, joint_size if config.is_joint else temporal_size, config.projector_hidden_size or text_size
             )
         self.language_model = AutoModel.from_config(config.text_config)
         self.post_init()
@@ -138,29 +106,21 @@ class LmmVqaModel(LmmVqaPreTrainedModel):
             key_frames: (frames, 3, height, width), normalised.
 
         Returns:
-            (frames, tokens, channels): `num_spatial_tokens` tokens, or every place of the tower's map for a Perceiver;
-            with `frame_statistics`, those of the whole frame are the last channels of each.
+            (frames, tokens, channels): `num_spatial_tokens` tokens, or every place of the tower's map for a Perceiver.
         """
         # Convolutions on a processor are an eighth faster with colours innermost (benchmarks/towers.py).
         frames = key_frames.to(self.vision_tower.dtype, memory_format=torch.channels_last)
         states = self.vision_tower(frames, output_hidden_states=True, return_dict=True).hidden_states
         layers = self.config.vision_feature_layer
-        maps = [_as_map(states[layer]) for layer in ([layers] if isinstance(layers, int) else layers)]
+        maps = [
+            as_map(states[layer], frames.shape[-2:], self.config.vision_config)
+            for layer in ([layers] if isinstance(layers, int) else layers)
+        ]
         if self.config.spatial_projector_type == "perceiver":
             grid = maps[-1].shape[-2:]
         else:
             grid = (isqrt(self.config.num_spatial_tokens),) * 2
-        pooled = [_pool(layer, grid) for layer in maps]
-        if self.config.spatial_pooling == "mean_and_deviation":
-            squares = [_pool(layer.square(), grid) for layer in maps]
-            pooled += [
-                (square - mean.square()).clamp(min=0).sqrt() for mean, square in zip(pooled, squares, strict=True)
-            ]
-        features = torch.cat(pooled, dim=1).flatten(2).transpose(1, 2)
-        if self.config.frame_statistics:
-            statistics = frame_statistics(key_frames).to(features.dtype)
-            features = torch.cat([features, statistics[:, None].expand(-1, features.shape[1], -1)], dim=2)
-        return features
+        return torch.cat([pool(layer, grid) for layer in maps], dim=1).flatten(2).transpose(1, 2)
 
     def encode_chunks(self, chunks: torch.Tensor) -> torch.Tensor:
         """Temporal features of chunks, from the frozen tower: slow and fast map pooled to one grid and joined.
@@ -226,7 +186,7 @@ class LmmVqaModel(LmmVqaPreTrainedModel):
         """
         inputs = self.projector_inputs(spatial_features, temporal_features, chunk_counts)
         rows = torch.cat([getattr(self, name)(features) for name, features in inputs.items()], dim=1)
-        if self.config.frame_fusion == "mean":
+        if self.config.frame_fusion != "concat":
             return list(rows)
         present = self._present_chunks(spatial_features, chunk_counts)
         return [video.flatten(0, 1) for video in rows.split(present.sum(1).tolist())]
@@ -241,22 +201,21 @@ class LmmVqaModel(LmmVqaPreTrainedModel):
 
         Returns:
             "spatial_projector" and, if the model has a temporal tower, "temporal_projector": (chunks of all videos, or
-            videos where `frame_fusion` is "mean"; tokens; channels).
+            videos where `frame_fusion` is not "concat"; tokens; channels).
         """
         present = self._present_chunks(spatial_features, chunk_counts)
         streams = {"spatial_projector": spatial_features}
         if self.config.num_temporal_tokens:
             streams["temporal_projector"] = temporal_features
-        if self.config.frame_fusion == "mean":
+        if self.config.frame_fusion == "concat":
+            streams = {name: stream[present] for name, stream in streams.items()}
+        else:
             weights = present / present.sum(1, keepdim=True)
             streams = {
                 name: torch.einsum("vc,vc...->v...", weights.to(stream.dtype), stream)
                 for name, stream in streams.items()
             }
-        else:
-            streams = {name: stream[present] for name, stream in streams.items()}
-        streams = {name: stream.to(getattr(self, name).linear.weight.dtype) for name, stream in streams.items()}
-        if self.config.joint_feature_size:
+        if self.config.is_joint:
             spatial, temporal = streams.values()
             # Statistics of the frame stay the last channels.
             streams = {
@@ -269,12 +228,12 @@ class LmmVqaModel(LmmVqaPreTrainedModel):
             }
         return streams
 
+    @can_return_tuple
     def get_video_features(
         self,
         pixel_values_videos: torch.Tensor,
         temporal_values: torch.Tensor | None = None,
         chunk_counts: torch.Tensor | None = None,
-        **kwargs: Any,
     ) -> BaseModelOutputWithPooling:
         """Both streams of a batch of videos as visual tokens. Shapes are those of `encode_videos`.
 
@@ -299,8 +258,8 @@ class LmmVqaModel(LmmVqaPreTrainedModel):
         cache: Cache | None = None,
         inputs_embeds: torch.Tensor | None = None,
         mm_encoder_outputs: dict[str, BaseModelOutputWithPooling] | None = None,
-        **kwargs: Any,
-    ) -> LmmVqaModelOutputWithPast:
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> MultimodalBaseModelOutputWithPast:
         """One pass of the language model over text in which visual tokens take the place of the placeholders.
 
         Args:
@@ -309,24 +268,30 @@ class LmmVqaModel(LmmVqaPreTrainedModel):
             spatial_features, temporal_features: in their stead, what `encode_videos` returned for them.
             mm_encoder_outputs: in their stead, {"video": what `get_video_features` returned for them}.
 
+        Returns:
+            The language model's output; `video_outputs.pooler_output` has one tensor (tokens, hidden size) a video.
+
         Raises:
-            ValueError: not exactly one of `input_ids` and `inputs_embeds`, or as many visual tokens as placeholders are
-                not there.
+            ValueError: not exactly one of `input_ids` and `inputs_embeds`, more than one form of the videos, or another
+                number of visual tokens than of placeholders.
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("Give exactly one of input_ids and inputs_embeds.")
         if inputs_embeds is None:
             inputs_embeds = self.get_input_embeddings()(input_ids)
 
-        video_tokens = None
-        if mm_encoder_outputs and mm_encoder_outputs.get("video") is not None:
-            video_tokens = mm_encoder_outputs["video"].pooler_output
-        elif spatial_features is not None:
-            video_tokens = self.project_features(spatial_features, temporal_features, chunk_counts)
+        encoded = (mm_encoder_outputs or {}).get("video")
+        if sum(form is not None for form in (pixel_values_videos, spatial_features, encoded)) > 1:
+            raise ValueError(
+                "Give the videos in one form: pixel_values_videos, or spatial_features, or mm_encoder_outputs."
+            )
+        if spatial_features is not None:
+            tokens = self.project_features(spatial_features, temporal_features, chunk_counts)
+            encoded = BaseModelOutputWithPooling(pooler_output=tokens)
         elif pixel_values_videos is not None:
-            video_tokens = self.get_video_features(pixel_values_videos, temporal_values, chunk_counts).pooler_output
-        if video_tokens is not None:
-            inputs_embeds = self._place_tokens(input_ids, inputs_embeds, torch.cat(list(video_tokens)))
+            encoded = self.get_video_features(pixel_values_videos, temporal_values, chunk_counts)
+        if encoded is not None:
+            inputs_embeds = self._place_tokens(input_ids, inputs_embeds, torch.cat(list(encoded.pooler_output)))
 
         outputs = self.language_model(
             attention_mask=attention_mask,
@@ -335,13 +300,7 @@ class LmmVqaModel(LmmVqaPreTrainedModel):
             inputs_embeds=inputs_embeds,
             **kwargs,
         )
-        return LmmVqaModelOutputWithPast(
-            last_hidden_state=outputs.last_hidden_state,
-            cache=outputs.cache,
-            hidden_states=outputs.hidden_states,
-            attentions=outputs.attentions,
-            video_hidden_states=video_tokens,
-        )
+        return MultimodalBaseModelOutputWithPast(**outputs, video_outputs=encoded)
 
     def _place_tokens(
         self, input_ids: torch.LongTensor | None, inputs_embeds: torch.Tensor, tokens: torch.Tensor
@@ -387,8 +346,14 @@ class LmmVqaForConditionalGeneration(LmmVqaPreTrainedModel, GenerationMixin):
     def get_output_embeddings(self) -> nn.Module:
         return self.lm_head
 
-    def get_video_features(self, *args: Any, **kwargs: Any) -> BaseModelOutputWithPooling:
-        return self.model.get_video_features(*args, **kwargs)
+    def get_video_features(
+        self,
+        pixel_values_videos: torch.Tensor,
+        temporal_values: torch.Tensor | None = None,
+        chunk_counts: torch.Tensor | None = None,
+    ) -> BaseModelOutputWithPooling:
+        """As `LmmVqaModel.get_video_features`."""
+        return self.model.get_video_features(pixel_values_videos, temporal_values, chunk_counts)
 
     @can_return_tuple
     def forward(
@@ -406,8 +371,8 @@ class LmmVqaForConditionalGeneration(LmmVqaPreTrainedModel, GenerationMixin):
         labels: torch.LongTensor | None = None,
         logits_to_keep: int | torch.Tensor = 0,
         mm_encoder_outputs: dict[str, BaseModelOutputWithPooling] | None = None,
-        **kwargs: Any,
-    ) -> LmmVqaCausalLMOutputWithPast:
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> MultimodalCausalLMOutputWithPast:
         """Logits, and the loss where labels are given. Arguments beyond these are those of `LmmVqaModel.forward`.
 
         Args:
@@ -436,13 +401,13 @@ class LmmVqaForConditionalGeneration(LmmVqaPreTrainedModel, GenerationMixin):
             loss = self.loss_function(
                 logits=logits, labels=labels, vocab_size=self.config.text_config.vocab_size, **kwargs
             )
-        return LmmVqaCausalLMOutputWithPast(
+        return MultimodalCausalLMOutputWithPast(
             loss=loss,
             logits=logits,
             cache=outputs.cache,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
-            video_hidden_states=outputs.video_hidden_states,
+            video_outputs=outputs.video_outputs,
         )
 
     @torch.no_grad()
@@ -503,9 +468,7 @@ class LmmVqaForConditionalGeneration(LmmVqaPreTrainedModel, GenerationMixin):
         return read_out(
             *self._answer_log_probabilities(prefix, tries, branches, template_cache),
             levels=self.config.levels,
-            calibration=self.config.score_calibration,
-            interval_scale=self.config.interval_scale,
-            level_temperature=self.config.level_temperature,
+            **(self.config.calibration or {}),
         )
 
     @torch.no_grad()
@@ -598,22 +561,6 @@ class LmmVqaForConditionalGeneration(LmmVqaPreTrainedModel, GenerationMixin):
 
 def _rows(padded: torch.Tensor) -> tuple[tuple[int, ...], ...]:
     return tuple(tuple(token for token in row if token >= 0) for row in padded.tolist())
-
-
-def _as_map(state: torch.Tensor) -> torch.Tensor:
-    """A hidden state as (batch, channels, height, width), whatever kind of tower it is from.
-
-    Tokens of a ViT form a square; what precedes it (class token, registers) is left out.
-    """
-    if state.ndim == 4:
-        return state
-    side = isqrt(state.shape[1])
-    return state[:, -side * side :].transpose(1, 2).unflatten(2, (side, side))
-
-
-def _pool(feature_map: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
-    """(batch, channels, height, width) -> (batch, channels, *grid), means over the parts of the map."""
-    return feature_map if feature_map.shape[-2:] == grid else nn.functional.adaptive_avg_pool2d(feature_map, grid)
 
 
 def _scatter(rows: torch.Tensor, present: torch.Tensor) -> torch.Tensor:

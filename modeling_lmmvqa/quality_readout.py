@@ -213,7 +213,7 @@ def read_out(
     score_log_probabilities: torch.Tensor,
     level_log_probabilities: torch.Tensor | None = None,
     levels: Sequence[str] = (),
-    calibration: Sequence[Sequence[float]] | None = None,
+    score_map: Sequence[Sequence[float]] | None = None,
     interval_scale: float = 1.0,
     level_temperature: float = 1.0,
 ) -> QualityOutput:
@@ -222,7 +222,8 @@ def read_out(
     Args:
         score_log_probabilities: (videos, 101), for the scores 0 to 100.
         level_log_probabilities: (videos, levels), worst level first; None where the level was not asked for.
-        calibration: pairs (expected answer, score); the identity by default.
+        score_map: pairs (expected answer, score), both rising: the expectation of an uncertain answer shrinks towards
+            the middle of the scale, and this piecewise linear map undoes it. The identity by default.
         interval_scale: factor on the standard deviation, and on the distances between the score and the quantiles of
             the answer.
         level_temperature: divides the log-probabilities of the levels, so that above 1 none is as sure.
@@ -232,8 +233,8 @@ def read_out(
     answers = torch.arange(probabilities.shape[1], dtype=torch.float64, device=probabilities.device)
     interval = _central_interval(probabilities)
     score, values = probabilities @ answers, answers
-    if calibration is not None:
-        score, values, interval = (_interpolate(x, calibration) for x in (score, values, interval))
+    if score_map is not None:
+        score, values, interval = (_interpolate(x, score_map) for x in (score, values, interval))
     variance = (probabilities * (values - score[:, None]) ** 2).sum(1)
     interval = (score[:, None] + interval_scale * (interval - score[:, None])).clamp(0, probabilities.shape[1] - 1)
     quality = QualityOutput(
@@ -248,14 +249,11 @@ def read_out(
     return quality
 
 
-def expected_answer(score: torch.Tensor, calibration: Sequence[Sequence[float]] | None) -> torch.Tensor:
-    """The expected answer that `calibration` turns into this score: what a calibrated model is to learn from a
-    rating."""
-    return (
-        score
-        if calibration is None
-        else _interpolate(score.double(), [(after, before) for before, after in calibration])
-    )
+def expected_answer(score: torch.Tensor, score_map: Sequence[Sequence[float]] | None) -> torch.Tensor:
+    """The expected answer that `score_map` turns into this score: what a calibrated model is to learn from a rating."""
+    if score_map is None:
+        return score
+    return _interpolate(score.double(), [(after, before) for before, after in score_map])
 
 
 def _interpolate(x: torch.Tensor, pairs: Sequence[Sequence[float]]) -> torch.Tensor:

@@ -58,4 +58,4 @@ def without_paths(settings: Any) -> Any:
     """A saved config without the entries that say where on this machine its parts were loaded from."""
     if isinstance(settings, dict):
         return {name: without_paths(value) for name, value in settings.items() if name != "_name_or_path"}
-    return settings
+    return [without_paths(value) for value in settings] if isinstance(settings, list) else settings

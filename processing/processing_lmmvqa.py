@@ -50,7 +50,7 @@ class LmmVqaProcessor(ProcessorMixin):
         video_processor: a `LmmVqaVideoProcessor`.
         tokenizer: the tokenizer of the language model; it must know `video_token`.
         video_token: the placeholder; one in the text becomes as many as the video has visual tokens.
-        tokens_per_chunk: visual tokens of one second of video (of the whole video where `frame_fusion` is "mean").
+        tokens_per_chunk: visual tokens of one second of video (of the whole video where `frame_fusion` is not "concat").
         frame_fusion: as in the model's config.
         levels: the level words, worst first, as in the model's config.
     """
@@ -63,7 +63,7 @@ class LmmVqaProcessor(ProcessorMixin):
         tokenizer: Any,
         video_token: str = "<video>",
         tokens_per_chunk: int = 512,
-        frame_fusion: Literal["concat", "mean"] = "concat",
+        frame_fusion: Literal["concat", "mean", "joint"] = "concat",
         levels: Sequence[str] = LEVELS,
         chat_template: str | None = None,
     ):
@@ -159,7 +159,7 @@ class LmmVqaProcessor(ProcessorMixin):
     def video_placeholders(self, num_chunks: int) -> str:
         """What one placeholder becomes: the visual tokens of each second, a line for each."""
         second = self.video_token * self.tokens_per_chunk
-        return second if self.frame_fusion == "mean" else "\n".join([second] * num_chunks)
+        return "\n".join([second] * num_chunks) if self.frame_fusion == "concat" else second
 
     def replace_video_token(self, video_inputs: dict[str, Any], video_idx: int, **kwargs: Any) -> str:
         return self.video_placeholders(int(video_inputs["chunk_counts"][video_idx]))

@@ -15,6 +15,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokeni
 
 from lmmvqa.checkpoints.parts import fetch_address
 from modeling_lmmvqa import LmmVqaConfig, LmmVqaForConditionalGeneration, LmmVqaTemporalConfig, LmmVqaTemporalModel
+from modeling_lmmvqa.spatial_tower import frame_size_of
 from processing.errors import LmmVqaError
 from processing.processing_lmmvqa import LmmVqaProcessor, video_chat_template
 from processing.video_processing_lmmvqa import LmmVqaVideoProcessor
@@ -71,7 +72,6 @@ def compose(
         vision_config=vision_tower.config.to_dict(),
         text_config=decoder.config.to_dict(),
         video_token_id=tokenizer.convert_tokens_to_ids(video_token),
-        vision_feature_size=_feature_size(vision_tower, fields.get("vision_feature_layer", -2)),
         **fields,
     )
     # On the meta device, so that an 8B decoder is never in memory twice.
@@ -96,7 +96,10 @@ def compose(
     model.generation_config.update(do_sample=False, temperature=None, top_p=None, top_k=None)
     _check_logits(model, decoder, tokenizer)
 
-    settings = {"size": _frame_size(vision_tower), **(video_processor or {})}
+    settings = {
+        "size": dict(zip(("height", "width"), frame_size_of(vision_tower.config), strict=True)),
+        **(video_processor or {}),
+    }
     if temporal_tower is None:
         settings["temporal_size"] = None
     else:
@@ -215,23 +218,6 @@ def _make_room(decoder: PreTrainedModel, num_tokens: int) -> None:
             embeddings.weight[old:] = embeddings.weight[:old].mean(0)
 
 
-def _frame_size(vision_tower: PreTrainedModel) -> dict[str, int]:
-    """Height and width that a tower was made for; the paper's 224 where it takes any."""
-    side = getattr(vision_tower.config, "image_size", 224)
-    height, width = (side, side) if isinstance(side, int) else side
-    return {"height": height, "width": width}
-
-
-@torch.no_grad()
-def _feature_size(vision_tower: PreTrainedModel, layers: int | list[int]) -> int:
-    """Channels of the selected hidden states, measured."""
-    size = _frame_size(vision_tower)
-    pixels = torch.zeros(1, 3, size["height"], size["width"], dtype=vision_tower.dtype, device=vision_tower.device)
-    states = vision_tower(pixels, output_hidden_states=True, return_dict=True).hidden_states
-    selected = [states[layer] for layer in ([layers] if isinstance(layers, int) else layers)]
-    return sum(state.shape[1] if state.ndim == 4 else state.shape[2] for state in selected)
-
-
 @torch.no_grad()
 def _check_logits(model: LmmVqaForConditionalGeneration, decoder: PreTrainedModel, tokenizer: Any) -> None:
     """Some decoders scale or cap their logits, or add a bias, outside of the parts that we take over."""
@@ -248,7 +234,7 @@ def _check_logits(model: LmmVqaForConditionalGeneration, decoder: PreTrainedMode
 class Description:
     """Size of a model. Parameters by part; visual tokens; bytes in bfloat16.
 
-    `tokens_per_second` counts visual tokens per second of video (per video where `frame_fusion` is "mean");
+    `tokens_per_second` counts visual tokens per second of video (per video where `frame_fusion` is not "concat");
     `cache_bytes` is what one second of video takes in the key-value cache.
     """
 

@@ -13,11 +13,8 @@ from lmmvqa.checkpoints.loading import load_base
 from lmmvqa.checkpoints.training_record import read_record
 
 
-def merge(adapter: str | os.PathLike, output: str | os.PathLike, *, share: float = 1.0) -> None:
+def merge(adapter: str | os.PathLike, output: str | os.PathLike) -> None:
     """An output of `lmmvqa train` and its base, as one full checkpoint.
-
-    Args:
-        share: as `merge_adapter` takes it.
 
     Raises:
         FileNotFoundError: `adapter` is no such output, or its base is gone.
@@ -36,7 +33,7 @@ def merge(adapter: str | os.PathLike, output: str | os.PathLike, *, share: float
             f"{adapter} was trained on {base}, which is gone: put it back, or name its place in adapter_config.json."
         )
     model, _ = load_base(base)
-    merge_adapter(model, adapter, share=share).save_pretrained(output)
+    merge_adapter(model, adapter).save_pretrained(output)
     AutoProcessor.from_pretrained(adapter).save_pretrained(output)
     if (record := read_record(str(adapter))) is not None:
         record.write(Path(output))

@@ -44,7 +44,7 @@ def info(
         table.add_row("all", f"{sum(description.parameters.values()):,}")
         table.add_row("trained (projectors)", f"{description.trained_parameters:,}")
         Console().print(table)
-        span = "video" if config.frame_fusion == "mean" else "second of video"
+        span = "video" if config.frame_fusion != "concat" else "second of video"
         typer.echo(f"visual tokens for each {span}: {description.tokens_per_second}")
         typer.echo(f"weights in bfloat16: {description.weight_bytes / 2**30:.2f} GiB")
         typer.echo(f"key-value cache for each {span}, bfloat16: {description.cache_bytes_per_second / 2**20:.1f} MiB")
@@ -125,20 +125,12 @@ def composition_table(config: LmmVqaConfig, title: str) -> Table:
 def merge(
     adapter: Annotated[Path, typer.Argument(help="Output of `lmmvqa train`.")],
     output: Annotated[Path, typer.Argument(help="New or empty folder for the full checkpoint.")],
-    share: Annotated[
-        float,
-        typer.Option(
-            min=0,
-            max=1,
-            help="How far to go from the base (0) to what was trained (1): in between can lie the best of both.",
-        ),
-    ] = 1.0,
 ) -> None:
     """Make a full checkpoint of what was trained and its base."""
     with clear_errors():
         from lmmvqa.checkpoints.merging import merge as merge_checkpoint
 
-        merge_checkpoint(adapter, output, share=share)
+        merge_checkpoint(adapter, output)
         messages.print(f"Full checkpoint in {output}.")
 
 

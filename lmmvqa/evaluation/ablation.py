@@ -138,12 +138,11 @@ def run_grid(
         output, {"grid": grid.recipe, "data": [grid.data.folder], "protocol": grid.protocol, "levels": grid.levels}
     )
     done: dict[int, dict[str, Any]] = {}
-    # A row without temporal tokens takes over features of those with them, which therefore come first.
-    for place, row in sorted(enumerate(grid.rows), key=lambda item: _is_still(item[1])):
+    for place, row in enumerate(grid.rows):
         folder = output / row.run
         if not (folder / protocols.METRICS).is_file():
             logger.info("Row %d of %d: %s, %s", len(done) + 1, len(grid.rows), row.table, row.name)
-            _run_row(grid, row, folder, features, rated, tested)
+            _run_row(grid, row, folder, features, tested)
         settings, predictions = protocols.read_run(folder)
         figures = protocols.tables(settings, predictions, resamples=resamples)
         if row.settings.get("tasks") == "score":
@@ -162,9 +161,7 @@ def run_grid(
     return results
 
 
-def _run_row(
-    grid: Grid, row: GridRow, folder: Path, features: Path, rated: Sequence[RatedRow], tested: Sequence[RatedRow]
-) -> None:
+def _run_row(grid: Grid, row: GridRow, folder: Path, features: Path, tested: Sequence[RatedRow]) -> None:
     from lmmvqa.checkpoints.loading import load_checkpoint
     from lmmvqa.training.run import run_training
 
@@ -179,8 +176,6 @@ def _run_row(
     base = row.model or str(_fresh_base(row.config, folder / "base").absolute())
     finished = folder / "trained" / "finished"
     if not finished.exists():
-        if row.model is None and _is_still(row):
-            _adopt_features(Path(base), row.config, features, rated)
         options = {"levels": grid.levels, **row.settings.get("data_options", {})}
         overrides = {
             "standardize_features": row.model is None,
@@ -202,10 +197,6 @@ def _run_row(
         shutil.rmtree(folder / "base", ignore_errors=True)
 
 
-def _is_still(row: GridRow) -> bool:
-    return row.config.get("num_temporal_tokens") == 0
-
-
 def _fresh_base(config: dict[str, Any], folder: Path) -> Path:
     """The default checkpoint's parts under another configuration, with fresh projectors."""
     if not (folder / "processor_config.json").is_file():
@@ -213,21 +204,6 @@ def _fresh_base(config: dict[str, Any], folder: Path) -> Path:
         model.save_pretrained(folder)
         processor.save_pretrained(folder)
     return folder
-
-
-def _adopt_features(base: Path, config: dict[str, Any], features: Path, rated: Sequence[RatedRow]) -> None:
-    """Without temporal tokens, the spatial features are those of the same row with them: they need not be encoded
-    again."""
-    if not any(features.glob("*.safetensors")):
-        return
-    from lmmvqa.checkpoints.loading import load_checkpoint
-    from lmmvqa.training.feature_cache import FeatureCache
-
-    moving = _compose({name: value for name, value in config.items() if name != "num_temporal_tokens"})
-    found = FeatureCache(features, *load_checkpoint(str(base))).adopt(
-        FeatureCache(features, *moving), [row.source for row in rated]
-    )
-    logger.info("Spatial features of %d of %d videos are there already.", found, len(rated))
 
 
 def _compose(config: dict[str, Any]) -> tuple[Any, Any]:

@@ -127,7 +127,7 @@ def calibration(
     """How many ratings the central intervals of the read-out hold, against what they state.
 
     Args:
-        pairs, interval_scale: the model's `score_calibration` and `interval_scale`, which stand between the
+        pairs, interval_scale: the model's `score_map` and `interval_scale`, which stand between the
             distribution of the answer and the stated interval.
     """
     known = [row for row in rows if row.get("score_probabilities")]

@@ -68,7 +68,10 @@ class LmmVqa:
             from lmmvqa.training.feature_cache import FeatureCache
 
             self.cache = FeatureCache(features, model, processor)
-        self.calibration = {"pairs": model.config.score_calibration, "interval_scale": model.config.interval_scale}
+        self.calibration = {
+            "pairs": model.config.score_map,
+            "interval_scale": (model.config.calibration or {}).get("interval_scale", 1.0),
+        }
         # An answer that does not parse is an error of its own video, so videos are generated for one by one.
         self.batch_size = batch_size if read_out == "distribution" else 1
 

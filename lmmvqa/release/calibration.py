@@ -33,7 +33,7 @@ def fit_calibration(probabilities: torch.Tensor, ratings: torch.Tensor) -> dict[
         ratings: (videos,), 0 to 100.
 
     Returns:
-        The fields of `LmmVqaConfig`: "score_calibration" and "interval_scale", with which as many of the ratings lie
+        Entries of `LmmVqaConfig.calibration`: "score_map" and "interval_scale", with which as many of the ratings lie
         inside their interval as it says.
 
     Raises:
@@ -55,11 +55,11 @@ def fit_calibration(probabilities: torch.Tensor, ratings: torch.Tensor) -> dict[
             pairs.append([round(answer, 3), round(min(max(rating, pairs[-1][1] + _RISE), 100 - _RISE), 3)])
     pairs.append([100.0, 100.0])
     pairs = [pair for pair, after in pairwise(pairs) if pair[1] < after[1]] + pairs[-1:]
-    quality = read_out(probabilities.log(), calibration=pairs)
+    quality = read_out(probabilities.log(), score_map=pairs)
     below, above = (quality.score_interval.double() - quality.score.double()[:, None]).abs().clamp(min=1e-3).T
     error = ratings - quality.score.double()
     ratio = error.abs() / torch.where(error < 0, below, above)
-    return {"score_calibration": pairs, "interval_scale": round(torch.quantile(ratio, 1 - INTERVAL_TAIL).item(), 4)}
+    return {"score_map": pairs, "interval_scale": round(torch.quantile(ratio, 1 - INTERVAL_TAIL).item(), 4)}
 
 
 def fit_level_temperature(probabilities: torch.Tensor, places: torch.Tensor) -> float:
@@ -104,7 +104,7 @@ def calibrate_checkpoint(
     features = FeatureCache(cache, model, processor) if cache else None
     scores, level_probabilities = [], []
     # Fitted to what the decoder says, not on top of a former temperature.
-    model.config.level_temperature = 1.0
+    model.config.calibration = None
     for video in videos:
         if features is None:
             encoded = tower_features(model.base_model, processor.video_processor(video, return_tensors="pt"))
@@ -123,6 +123,7 @@ def calibrate_checkpoint(
     fitted["level_temperature"] = fit_level_temperature(torch.cat(level_probabilities), places)
     config = folder / "config.json"
     config.write_text(
-        json.dumps(json.loads(config.read_text(encoding="utf-8")) | fitted, indent=2) + "\n", encoding="utf-8"
+        json.dumps(json.loads(config.read_text(encoding="utf-8")) | {"calibration": fitted}, indent=2) + "\n",
+        encoding="utf-8",
     )
     return fitted

@@ -15,9 +15,8 @@ def make_trainable(
     trains: str,
     *,
     rank: int = 16,
-    alpha: int = 32,
     dropout: float = 0.05,
-    matrices_only: bool = False,
+    projector_dropout: float = 0.0,
     seed: int = 0,
 ) -> Any:
     """Freeze everything but what trains.
@@ -25,8 +24,8 @@ def make_trainable(
     Args:
         model: a `LmmVqaForConditionalGeneration`.
         trains: "projectors", "projectors+lora", "lora" or "projectors+decoder".
-        rank, alpha, dropout: of the low-rank updates.
-        matrices_only: train no biases or norms, which Muon has no step for.
+        rank, dropout: of the low-rank updates; `lora_alpha` is twice the rank.
+        projector_dropout: of the projectors.
 
     Returns:
         For all but the last a `PeftModel` around the model, whose `save_pretrained` writes the projectors and what
@@ -39,14 +38,14 @@ def make_trainable(
     model.requires_grad_(False)
     projectors = [name for name in PROJECTORS if hasattr(model.model, name)]
     for name in projectors:
-        getattr(model.model, name).float()
+        getattr(model.model, name).float().dropout.p = projector_dropout
     if trains == "projectors+decoder":
         for module in (*(getattr(model.model, name) for name in projectors), model.model.language_model, model.lm_head):
             module.float().requires_grad_(True)
         return model
     config = LoraConfig(
         r=rank,
-        lora_alpha=alpha,
+        lora_alpha=2 * rank,
         lora_dropout=dropout,
         # peft's name for "no low-rank updates": only the whole modules below are trained.
         target_modules=DUMMY_TARGET_MODULES if trains == "projectors" else _decoder_layers(model),
@@ -57,9 +56,6 @@ def make_trainable(
     if trains == "lora":
         for name in projectors:
             getattr(adapted.base_model.model.model, name).requires_grad_(False)
-    if matrices_only:
-        for parameter in adapted.parameters():
-            parameter.requires_grad_(parameter.requires_grad and parameter.ndim == 2)
     return adapted
 
 

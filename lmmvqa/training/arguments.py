@@ -58,10 +58,8 @@ class LmmVqaTrainingArguments(TrainingArguments):
             smaller share lies within a larger one.
         validation_fraction: share of the training videos kept for validation where a set has no validation split.
         folds: train and test on each of these folds and give the mean, such as [0, 1, 2, 3, 4].
-        lora_rank, lora_alpha, lora_dropout: of "projectors+lora" and "lora", on every linear layer of the decoder.
-        muon: step by Muon (Jordan et al., 2024) instead of by `optim`. It trains matrices alone, and goes equally far
-            in all directions of each. Meant for few clips; it was not compared with AdamW at equal settings. Not for
-            "projectors+decoder".
+        lora_rank, lora_dropout: of "projectors+lora" and "lora", on every linear layer of the decoder.
+        projector_dropout: on the features that enter a projector, and inside an MLP, while it trains; in [0, 1).
         standardize_features: measure mean and deviation of the towers' features on the training set before the first
             step; by default only for fresh parts of the default checkpoint.
         warm_up_epochs: epochs in which the projectors learn from the ratings alone, without the decoder, before the
@@ -83,9 +81,8 @@ class LmmVqaTrainingArguments(TrainingArguments):
     validation_fraction: float = field(default=0.0)
     folds: list[int] | None = field(default=None)
     lora_rank: int = field(default=16)
-    lora_alpha: int = field(default=32)
     lora_dropout: float = field(default=0.05)
-    muon: bool = field(default=False)
+    projector_dropout: float = field(default=0.0)
     standardize_features: bool | None = field(default=None)
     warm_up_epochs: int = field(default=0)
     cache_features: bool = field(default=True)
@@ -123,16 +120,14 @@ class LmmVqaTrainingArguments(TrainingArguments):
             raise ValueError(
                 f"loss=words teaches the decoder what the projectors say, which must not change meanwhile: set trains to lora, not {self.trains}."
             )
-        if self.muon and self.trains == "projectors+decoder":
-            raise ValueError(
-                "muon=true is for projectors and low-rank updates: set trains to projectors, projectors+lora or lora."
-            )
         if not 0 < self.data_fraction <= 1:
             raise ValueError(f"data_fraction={self.data_fraction} must be above 0 and at most 1, such as 0.25.")
         if not 0 <= self.validation_fraction < 1:
             raise ValueError(
                 f"validation_fraction={self.validation_fraction} must be at least 0 and below 1, such as 0.1."
             )
+        if not 0 <= self.projector_dropout < 1:
+            raise ValueError(f"projector_dropout={self.projector_dropout} must be at least 0 and below 1, such as 0.1.")
         if self.lora_rank < 1 or self.encoding_workers < 1:
             raise ValueError(
                 f"lora_rank={self.lora_rank} and encoding_workers={self.encoding_workers} must be at least 1."

@@ -29,12 +29,12 @@ class AnswerCollator:
         cache: where the features of a row's video are, named in its column `features`; without it the batch holds the
             videos of the column `video`, for the towers to encode.
         processor: a `LmmVqaProcessor`.
-        calibration: of the model's config. Scores are learned as the answers that it turns into the ratings.
+        score_map: of the model's config. Scores are learned as the answers that it turns into the ratings.
     """
 
     cache: FeatureCache | None
     processor: Any
-    calibration: list[list[float]] | None = None
+    score_map: list[list[float]] | None = None
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor | int]:
         videos = self.video_inputs(rows)
@@ -71,9 +71,9 @@ class AnswerCollator:
 
     def _conversation(self, row: dict[str, Any]) -> list[dict[str, Any]]:
         """The messages of a row; the answer of a rating as the model is to give it."""
-        if self.calibration is None or row["task"] != TASKS[0]:
+        if self.score_map is None or row["task"] != TASKS[0]:
             return row["messages"]
-        answer = format_score(expected_answer(torch.tensor(row["score"]), self.calibration).item())
+        answer = format_score(expected_answer(torch.tensor(row["score"]), self.score_map).item())
         return [*row["messages"][:-1], {"role": "assistant", "content": [{"type": "text", "text": answer}]}]
 
     def _tokens(self, messages: list[dict[str, Any]], num_chunks: int) -> tuple[list[int], list[int]]:
@@ -144,7 +144,7 @@ class ReadOutCollator(AnswerCollator):
         videos = self.video_inputs(rows)
         processor = self.processor
         allowed = {"score": score_answers()} | ({"level": self.levels} if self.levels else {})
-        answers = expected_answer(torch.tensor([row["score"] for row in rows]), self.calibration)
+        answers = expected_answer(torch.tensor([row["score"] for row in rows]), self.score_map)
         key = f"{rows[0]['source']}/{rows[0]['id']}/{rows[-1]['id']}"
         tries, branches = lay_out_answers(
             tuple(

@@ -24,6 +24,8 @@ logger = logging.getLogger(__name__)
 
 # Videos on which the standardisers are measured at most.
 _MEASURED = 2000
+# Deviations beyond which a feature is cut.
+_LIMIT = 2.0
 
 
 def add_digests(data: TrainingData, workers: int) -> TrainingData:
@@ -110,5 +112,9 @@ def fit_standardizers(model: Any, collator: AnswerCollator, data: TrainingData) 
             inputs = stack_features([tower_features(model.model, inputs)])
         for name, features in model.model.projector_inputs(**inputs).items():
             streams.setdefault(name, []).append(features.flatten(0, 1))
+    few = model.config.num_frame_statistics
     for name, features in streams.items():
-        getattr(model.model, name).standardizer.fit(torch.cat(features))
+        # Those of its frame are the last channels of a spatial feature, and of every feature where streams are joined.
+        has_few = name == "spatial_projector" or model.config.is_joint
+        standardizer = getattr(model.model, name).standardizer
+        standardizer.fit(torch.cat(features), few=few if has_few else 0, limit=_LIMIT)

@@ -18,7 +18,6 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
-from math import prod
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -32,6 +31,7 @@ from transformers import PreTrainedModel
 
 from lmmvqa.checkpoints.training_record import video_digests
 from lmmvqa.file_locks import left_behind, open_locked
+from modeling_lmmvqa.spatial_tower import map_shape
 from modeling_lmmvqa.video_features import Features, tower_features
 from processing.errors import LmmVqaError
 from processing.video_reader import CHUNKING_VERSION, VideoError, open_video
@@ -113,30 +113,6 @@ class FeatureCache:
                 yield key, error
                 waiting.extend(islice(jobs, 1))
 
-    def adopt(self, other: FeatureCache, videos: Iterable[Any]) -> int:
-        """Take the spatial features of entries of `other`, for a model without temporal tokens beside one that has
-        them.
-
-        Returns:
-            How many entries are new.
-
-        Raises:
-            ValueError: spatial features of the two are not the same, or this model has temporal tokens.
-        """
-        if self.model.config.num_temporal_tokens or _spatial_fingerprint(
-            self.model, self.processor
-        ) != _spatial_fingerprint(other.model, other.processor):
-            raise ValueError(
-                "These models encode key frames differently, or both streams are asked for: encode the videos."
-            )
-        videos = list(videos)
-        found = 0
-        for own, theirs in zip(self.keys(videos), other.keys(videos), strict=True):
-            if not self._has(own) and other._has(theirs):
-                self._write(own, {"spatial_features": load_file(other._entry(theirs))["spatial_features"]})
-                found += 1
-        return found
-
     def load(self, key: str) -> Features:
         """Features of an entry, in float32.
 
@@ -162,13 +138,13 @@ class FeatureCache:
             OSError: the disk has less room.
         """
         config = self.model.config
-        spatial_tokens = config.num_spatial_tokens
-        if config.spatial_projector_type == "perceiver":
-            # It reads every place of the tower's map.
-            side = getattr(config.vision_config, "patch_size", 32)
-            size = self.processor.video_processor.size
-            spatial_tokens = prod(-(-size[name] // side) for name in ("height", "width"))
-        values = spatial_tokens * config.spatial_feature_size
+        size = self.processor.video_processor.size
+        channels, height, width = map_shape(
+            self.model.vision_tower, config.vision_feature_layer, (size["height"], size["width"])
+        )
+        # A Perceiver reads every place of the tower's map.
+        spatial_tokens = height * width if config.spatial_projector_type == "perceiver" else config.num_spatial_tokens
+        values = spatial_tokens * channels
         if config.num_temporal_tokens:
             values += config.num_temporal_tokens * config.temporal_config.feature_size
         needed = round(2 * values * count * fmean(map(self._num_chunks, sample)))
@@ -260,34 +236,44 @@ def _size(count: int) -> str:
     return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{max(count, 1) / 2**20:.1f} MiB"
 
 
+# Fields of the model's config that the features don't depend on. Every other one counts, also one that is added later: at
+# worst a video is encoded again.
+_BEHIND_THE_TOWERS = (
+    "text_config",
+    "video_token_id",
+    "spatial_projector_type",
+    "frame_fusion",
+    "projector_hidden_size",
+    "projector_num_heads",
+    "levels",
+    "calibration",
+    "tie_word_embeddings",
+)
+# How a checkpoint was saved and where it is kept changes nothing.
+_BOOKKEEPING = ("_name_or_path", "architectures", "auto_map", "custom_pipelines", "dtype", "transformers_version")
+
+
 def _fingerprint(model: PreTrainedModel, processor: Any) -> str:
-    """A hash of all that the features of a video depend on."""
-    return _hash(
-        model, processor.video_processor.to_dict(), ("vision_tower", "temporal_tower"), model.config.num_temporal_tokens
-    )
-
-
-def _spatial_fingerprint(model: PreTrainedModel, processor: Any) -> str:
-    """A hash of all that the spatial features depend on."""
-    settings = {
-        name: value for name, value in processor.video_processor.to_dict().items() if not name.startswith("temporal_")
-    }
-    return _hash(model, settings, ("vision_tower",), 0)
-
-
-def _hash(model: PreTrainedModel, settings: dict[str, Any], towers: tuple[str, ...], temporal_tokens: int) -> str:
-    # Where a checkpoint's code is kept changes nothing.
-    settings = {name: value for name, value in settings.items() if name != "auto_map"}
-    digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
-    config = model.config
-    shape = (config.vision_feature_layer, temporal_tokens, config.spatial_projector_type == "perceiver")
-    digest.update(
-        json.dumps(
-            [*shape, config.num_spatial_tokens, config.spatial_pooling, config.num_frame_statistics, CHUNKING_VERSION]
-        ).encode()
-    )
+    """A hash of all that the features of a video depend on: configs and weights of the towers, the processor's
+    settings."""
+    config = {name: value for name, value in model.config.to_dict().items() if name not in _BEHIND_THE_TOWERS}
+    # A Perceiver reads every place of the tower's map; the other projectors read it pooled.
+    config["pooled"] = model.config.spatial_projector_type != "perceiver"
+    towers = ["vision_tower", "temporal_tower"]
+    if not model.config.num_temporal_tokens:
+        towers.remove("temporal_tower")
+        del config["temporal_config"]
+    seen = [_settings(config), _settings(processor.video_processor.to_dict()), CHUNKING_VERSION]
+    digest = hashlib.sha256(json.dumps(seen, sort_keys=True, default=str).encode())
     for tower in towers:
-        for name, tensor in sorted(getattr(model, tower, torch.nn.Module()).state_dict().items()):
+        for name, tensor in sorted(getattr(model, tower).state_dict().items()):
             digest.update(name.encode())
             digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
+
+
+def _settings(value: Any) -> Any:
+    """A config without its bookkeeping, at every depth."""
+    if isinstance(value, Mapping):
+        return {name: _settings(item) for name, item in value.items() if name not in _BOOKKEEPING}
+    return [_settings(item) for item in value] if isinstance(value, list | tuple) else value

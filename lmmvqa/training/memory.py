@@ -81,7 +81,7 @@ def estimate_memory(
     gathered = (
         _MASTER * trained if strategy == "ddp" else _COMPUTE * (2 * layer + 2 * text.vocab_size * text.hidden_size)
     )
-    chunks = 1 if config.frame_fusion == "mean" else seconds
+    chunks = 1 if config.frame_fusion != "concat" else seconds
     tokens = batch_size * (config.tokens_per_chunk * chunks + 64)
     per_layer = tokens * text.hidden_size
     layers = text.num_hidden_layers

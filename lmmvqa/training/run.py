@@ -10,7 +10,6 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-import torch
 import yaml
 from accelerate import PartialState
 from accelerate.utils import parse_flag_from_env
@@ -121,7 +120,7 @@ def build_trainer(arguments: LmmVqaTrainingArguments) -> LmmVqaTrainer:
     else:
         data = add_digests(data, arguments.encoding_workers)
     record = _base_record(arguments.model).followed_by(_record(data))
-    shared = {"cache": cache, "processor": processor, "calibration": model.config.score_calibration}
+    shared = {"cache": cache, "processor": processor, "score_map": model.config.score_map}
     collator = AnswerCollator(**shared)
     fresh = arguments.model == FRESH_DEFAULT
     if fresh if arguments.standardize_features is None else arguments.standardize_features:
@@ -136,14 +135,20 @@ def build_trainer(arguments: LmmVqaTrainingArguments) -> LmmVqaTrainer:
     warm_up_errors: list[float] = []
     # A run that goes on has its projectors in its checkpoint.
     if arguments.warm_up_epochs and last_checkpoint(arguments.output_dir) is None:
-        warm_up_errors = warm_up(model, collator, rated.train, arguments.warm_up_epochs, arguments.seed)
+        warm_up_errors = warm_up(
+            model,
+            collator,
+            rated.train,
+            arguments.warm_up_epochs,
+            dropout=arguments.projector_dropout,
+            seed=arguments.seed,
+        )
     model = make_trainable(
         model,
         arguments.trains,
         rank=arguments.lora_rank,
-        alpha=arguments.lora_alpha,
         dropout=arguments.lora_dropout,
-        matrices_only=arguments.muon,
+        projector_dropout=arguments.projector_dropout,
         seed=arguments.seed,
     )
     if arguments.loss != "answer":
@@ -163,7 +168,6 @@ def build_trainer(arguments: LmmVqaTrainingArguments) -> LmmVqaTrainer:
         tests=data.tests,
         warm_up_errors=warm_up_errors,
         record=record,
-        optimizers=(_muon(model, arguments) if arguments.muon else None, None),
     )
 
 
@@ -186,14 +190,6 @@ def _record(data: TrainingData) -> TrainingRecord:
 def _rated(rows: Dataset) -> Dataset:
     """One row of each video that has a score."""
     return rows.select(rated_indices(rows))
-
-
-def _muon(model: Any, arguments: LmmVqaTrainingArguments) -> torch.optim.Muon:
-    matrices = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    # With steps as long as those of AdamW, learning rates mean the same.
-    return torch.optim.Muon(
-        matrices, lr=arguments.learning_rate, weight_decay=arguments.weight_decay, adjust_lr_fn="match_rms_adamw"
-    )
 
 
 def open_cache(arguments: LmmVqaTrainingArguments, model: Any, processor: Any) -> FeatureCache:

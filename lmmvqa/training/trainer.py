@@ -84,7 +84,7 @@ class LmmVqaTrainer(Trainer):
         )
         outputs = model(**inputs)
         if self.args.loss == "words":
-            score_targets = self._word_targets(outputs.video_hidden_states)
+            score_targets = self._word_targets(outputs.video_outputs.pooler_output)
         read = answers.log_probabilities if self.args.loss == "read_out" else answers.log_likelihoods
         scores, *levels = read(outputs.logits)
         losses = [-(score_targets * scores).sum(1)]
@@ -101,7 +101,7 @@ class LmmVqaTrainer(Trainer):
         """What the read-out should be by the visual tokens of each video themselves."""
         model = self.accelerator.unwrap_model(self.model)
         scores = token_scores(videos, model.config, word_direction(model, self.processing_class))
-        return spread_over_answers(expected_answer(scores, model.config.score_calibration))
+        return spread_over_answers(expected_answer(scores, model.config.score_map))
 
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         """

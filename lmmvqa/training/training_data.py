@@ -176,7 +176,7 @@ def check_fit(config: Any, processor: Any, data: TrainingData) -> None:
             "these level words (--set levels=...), or train with tasks=score."
         )
     limit = getattr(config.text_config, "max_position_embeddings", None)
-    chunks = 1 if config.frame_fusion == "mean" else processor.video_processor.max_chunks
+    chunks = 1 if config.frame_fusion != "concat" else processor.video_processor.max_chunks
     # Questions and the words around them take at most about a hundred tokens.
     if limit is not None and (need := config.tokens_per_chunk * chunks + 100) > limit:
         raise ValueError(

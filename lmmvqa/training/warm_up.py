@@ -31,7 +31,9 @@ SHARPNESS = 5.0
 SQUARED_BELOW = 10.0
 
 
-def warm_up(model: Any, collator: AnswerCollator, rows: Any, epochs: int, seed: int = 0) -> list[float]:
+def warm_up(
+    model: Any, collator: AnswerCollator, rows: Any, epochs: int, *, dropout: float = 0.0, seed: int = 0
+) -> list[float]:
     """Train the projectors of a model on features, without a pass through its decoder.
 
     Each stream's tokens have a mean cosine with the direction from the worst level word's embedding to the best one's;
@@ -43,6 +45,7 @@ def warm_up(model: Any, collator: AnswerCollator, rows: Any, epochs: int, seed: 
         model: a `LmmVqaForConditionalGeneration`; its projectors are changed.
         collator: with a cache.
         rows: each rated video once.
+        dropout: of the projectors.
         epochs: over the rows, at least 1; the learning rate rises for a tenth of them and then falls to zero.
 
     Returns:
@@ -51,9 +54,11 @@ def warm_up(model: Any, collator: AnswerCollator, rows: Any, epochs: int, seed: 
     parts = [
         getattr(model.model, name).float().requires_grad_(True) for name in PROJECTORS if hasattr(model.model, name)
     ]
+    for part in parts:
+        part.dropout.p = dropout
     parameters = [parameter for part in parts for parameter in part.parameters()]
     direction = word_direction(model, collator.processor)
-    ratings = expected_answer(torch.tensor(rows["score"][:]), collator.calibration).float().to(direction.device)
+    ratings = expected_answer(torch.tensor(rows["score"][:]), collator.score_map).float().to(direction.device)
     optimizer = torch.optim.AdamW(parameters, lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
     steps = epochs * -(-len(rows) // BATCH_SIZE)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=steps, pct_start=0.1)

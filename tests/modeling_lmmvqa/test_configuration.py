@@ -1,5 +1,6 @@
 import pytest
 import torch
+from tiny_models import make_tiny
 
 from lmmvqa.checkpoints.composing import describe
 from modeling_lmmvqa import LmmVqaConfig, LmmVqaForConditionalGeneration, LmmVqaTemporalConfig
@@ -11,24 +12,33 @@ from modeling_lmmvqa import LmmVqaConfig, LmmVqaForConditionalGeneration, LmmVqa
         ("num_temporal_tokens", 5, "0 or one of 1, 4, 16, 64, 256"),
         ("num_spatial_tokens", 5, "square"),
         ("num_spatial_tokens", 0, "square"),
-        ("projector_dropout", 1.0, "below 1"),
         ("levels", ["good"], "at least two"),
         ("levels", ["good", "good"], "different"),
-        ("projector_num_heads", 7, "divisor"),
         ("frame_fusion", "sum", "concat"),
         ("spatial_projector_type", "linear", "vit"),
-        ("spatial_pooling", "max", "mean_and_deviation"),
-        ("score_calibration", [[0.0, 0.0], [50.0, 0.0]], "rising"),
-        ("score_calibration", [[0.0, 0.0]], "two pairs"),
-        ("feature_limit", 0.0, "above 0"),
-        ("interval_scale", 0.0, "above 0"),
-        ("level_temperature", 0.0, "above 0"),
+        ("calibration", {"score_map": [[0.0, 0.0], [50.0, 0.0]]}, "rising"),
+        ("calibration", {"score_map": [[0.0, 0.0]]}, "two pairs"),
+        ("calibration", {"interval_scale": 0.0}, "above 0"),
+        ("calibration", {"level_temperature": 0.0}, "above 0"),
+        ("calibration", {"score_calibration": 1.0}, "score_map"),
     ],
 )
 def test_a_bad_value_is_shown_with_what_is_allowed(field, value, allowed):
     with pytest.raises(Exception) as error:
         LmmVqaConfig(**{field: value})
     assert allowed in str(error.value) and field in str(error.value)
+
+
+def test_a_core_that_any_checkpoint_needs():
+    """The house rule: what one checkpoint needs belongs into its tower or its training."""
+    own = [name for base in LmmVqaConfig.__mro__ if base.__name__ == "LmmVqaConfig" for name in base.__annotations__]
+    assert len([name for name in own if not name.startswith("_")]) <= 14
+
+
+@pytest.mark.parametrize("kind", ["vit", "perceiver"])
+def test_heads_that_do_not_divide_the_width_are_refused(kind):
+    with pytest.raises(ValueError, match="projector_num_heads=7 does not divide the width 32"):
+        make_tiny(projector_num_heads=7, spatial_projector_type=kind)
 
 
 @pytest.mark.parametrize(

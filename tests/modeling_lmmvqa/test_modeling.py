@@ -1,8 +1,10 @@
+from copy import deepcopy
+
 import numpy as np
 import pytest
 import torch
 from scipy.ndimage import uniform_filter
-from tiny_models import make_temporal_tower, make_tiny, make_tokenizer
+from tiny_models import make_spatial_tower, make_temporal_tower, make_tiny, make_tokenizer
 from torchvision.transforms.v2.functional import gaussian_blur
 from transformers import (
     AutoConfig,
@@ -10,6 +12,7 @@ from transformers import (
     AutoModelForImageTextToText,
     AutoModelForMultimodalLM,
     AutoProcessor,
+    Dinov2Config,
     GPT2Config,
     GPT2LMHeadModel,
     ResNetConfig,
@@ -17,10 +20,11 @@ from transformers import (
 )
 
 from lmmvqa.checkpoints.composing import compose
-from modeling_lmmvqa import LmmVqaForConditionalGeneration, LmmVqaModel
+from modeling_lmmvqa import LmmVqaForConditionalGeneration, LmmVqaModel, LmmVqaSpatialConfig
 from modeling_lmmvqa.configuration_lmmvqa import TEMPORAL_GRIDS
 from modeling_lmmvqa.frame_statistics import BRIGHTNESS_QUANTILES, NUM_FRAME_STATISTICS, frame_statistics
 from modeling_lmmvqa.projectors import FeatureStandardizer
+from modeling_lmmvqa.spatial_tower import cut_tiles, resized_shape
 from processing.video_reader import open_video
 
 
@@ -43,15 +47,12 @@ def batch(tiny):
 
 
 @pytest.mark.parametrize("spatial_projector_type", ["vit", "mlp", "perceiver"])
-@pytest.mark.parametrize("frame_fusion", ["concat", "mean"])
-@pytest.mark.parametrize("joint_streams", [False, True])
-def test_every_projector_and_fusion_gives_the_promised_tokens(spatial_projector_type, frame_fusion, joint_streams):
-    model, processor = make_tiny(
-        spatial_projector_type=spatial_projector_type, frame_fusion=frame_fusion, joint_streams=joint_streams
-    )
+@pytest.mark.parametrize("frame_fusion", ["concat", "mean", "joint"])
+def test_every_projector_and_fusion_gives_the_promised_tokens(spatial_projector_type, frame_fusion):
+    model, processor = make_tiny(spatial_projector_type=spatial_projector_type, frame_fusion=frame_fusion)
     frames = torch.zeros(75, 32, 32, 3, dtype=torch.uint8)
     inputs = question_inputs(processor, [frames], fps=25)
-    seconds = 1 if frame_fusion == "mean" else 3
+    seconds = 3 if frame_fusion == "concat" else 1
     assert (inputs["input_ids"] == processor.video_token_id).sum() == seconds * (4 + 4)
     assert model(**inputs).logits.isfinite().all()
 
@@ -79,37 +80,69 @@ def test_spatial_pooling_averages_neighbouring_places(tiny):
     torch.testing.assert_close(model.model.encode_key_frames(frame)[0], places.mean((1, 3)).flatten(0, 1))
 
 
-def test_deviations_stand_behind_the_means():
-    model, _ = make_tiny(spatial_projector_type="mlp", spatial_pooling="mean_and_deviation", num_spatial_tokens=1)
-    frame = torch.randn(1, 3, 56, 56)
-    features = model.model.encode_key_frames(frame)
-    states = model.model.vision_tower(frame, output_hidden_states=True).hidden_states[
-        model.config.vision_feature_layer
-    ][0, 1:]
-    expected = torch.cat([states.mean(0), states.std(0, correction=0)])
-    torch.testing.assert_close(features[0, 0], expected, atol=1e-4, rtol=1e-4)
-    assert model.config.spatial_feature_size == features.shape[-1] == model.model.spatial_projector.input.in_features
+@torch.no_grad()
+def test_a_view_gives_means_deviations_and_class_token():
+    """Against moments written out, of the places of a ViT's map."""
+    tower = make_spatial_tower({"layers": [1, 2], "class_token": True}, grid=1)
+    frames = torch.rand(2, 3, 56, 56)
+    tokens = tower(frames).last_hidden_state
+    states = tower.backbones[0](frames, output_hidden_states=True).hidden_states[1:3]
+    expected = torch.cat(
+        [state[:, 1:].mean(1) for state in states]
+        + [state[:, 1:].std(1, correction=0) for state in states]
+        + [state[:, 0] for state in states]
+        + [frame_statistics(frames)],
+        dim=1,
+    )
+    torch.testing.assert_close(tokens[:, 0], expected, atol=1e-4, rtol=1e-4)
 
 
 @torch.no_grad()
-def test_frame_statistics_stand_behind_what_the_tower_says():
-    model, _ = make_tiny(spatial_projector_type="mlp", frame_statistics=True)
-    frames = torch.rand(3, 3, 56, 56)
-    features = model.model.encode_key_frames(frames)
-    assert features.shape == (3, 4, model.config.spatial_feature_size)
-    statistics = frame_statistics(frames)
-    assert statistics.shape == (3, NUM_FRAME_STATISTICS)
+def test_views_of_one_tower_see_the_frame_each_in_its_own_way():
+    """Two backbones: one sees the whole frame, its shape kept, in whole patches; the other tiles at their own size."""
+    views = [{"layers": [-1], "side": 56, "mean": [0.5] * 3, "std": [0.25] * 3}, {"layers": [-1], "tile_size": 28}]
+    # A ViT that takes frames of any size.
+    backbone = Dinov2Config(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, image_size=56)
+    tower = make_spatial_tower(*({"backbone": backbone.to_dict()} | view for view in views), grid=2)
+    frames = torch.rand(3, 3, 90, 160)
+    tokens = tower(frames).last_hidden_state
+    assert tokens.shape == (3, 4, 2 * 2 * 32 + NUM_FRAME_STATISTICS)
+    assert resized_shape(90, 160, 56, 14) == (42, 70)
+    small = (torch.nn.functional.interpolate(frames, (42, 70), mode="bilinear", antialias=True) - 0.5) / 0.25
+    places = tower.backbones[0](small, output_hidden_states=True).hidden_states[-1][:, 1:].unflatten(1, (3, 5))
+    # The parts of three rows overlap in the middle one, those of five columns in the third.
+    torch.testing.assert_close(tokens[:, 3, :32], places[:, 1:, 2:].mean((1, 2)), atol=1e-4, rtol=1e-4)
+    # The last tile lies around the point three quarters down and to the right.
+    tile = frames[..., 54:82, 106:134]
+    states = tower.backbones[1](tile, output_hidden_states=True).hidden_states[-1][:, 1:]
+    torch.testing.assert_close(tokens[:, 3, 64:96], states.mean(1), atol=1e-4, rtol=1e-4)
     for token in range(4):
-        torch.testing.assert_close(features[:, token, -NUM_FRAME_STATISTICS:], statistics)
+        torch.testing.assert_close(tokens[:, token, -NUM_FRAME_STATISTICS:], frame_statistics(frames))
     # One by one as in a batch.
-    torch.testing.assert_close(torch.cat([frame_statistics(frame[None]) for frame in frames]), statistics)
+    torch.testing.assert_close(torch.cat([frame_statistics(frame[None]) for frame in frames]), frame_statistics(frames))
+
+
+def test_a_tile_stays_inside_the_frame():
+    frame = torch.arange(100.0).reshape(1, 1, 10, 10).expand(1, 3, 10, 10)
+    corners = cut_tiles(frame, 6, 2)[:, 0, 0, 0]
+    assert corners.tolist() == [0, 4, 40, 44]
+    assert cut_tiles(frame, 16, 2).shape == (4, 3, 10, 10), "a frame smaller than a tile is one"
+
+
+@pytest.mark.parametrize(
+    ("view", "message"),
+    [({"layers": [0]}, "lacks backbone"), ({"backbone": {}, "layers": [0], "sise": 3}, "no field sise")],
+)
+def test_a_view_with_a_mistake_is_refused(view, message):
+    with pytest.raises(ValueError, match=message):
+        LmmVqaSpatialConfig(views=[view])
 
 
 def test_a_few_channels_weigh_as_much_as_the_many_before_them():
-    standardizer = FeatureStandardizer(12, few=2)
+    standardizer = FeatureStandardizer(12)
     # Within two deviations, beyond which the few are cut.
     features = torch.rand(500, 12) * torch.logspace(-2, 2, 12) + 3
-    standardizer.fit(features)
+    standardizer.fit(features, few=2)
     power = standardizer(features).square().mean(0)
     torch.testing.assert_close(power[:10], torch.ones(10), atol=0.01, rtol=0)
     torch.testing.assert_close(power[10:].sum(), power[:10].sum())
@@ -120,32 +153,37 @@ def test_a_few_channels_weigh_as_much_as_the_many_before_them():
 
 
 def test_the_many_channels_are_cut_where_a_limit_is_set():
-    standardizer = FeatureStandardizer(6, few=2, limit=3.0)
-    # Not fitted: mean 0, deviation 1.
-    features = torch.tensor([[-9.0, -2.5, 2.9, 50.0, 0.1, -0.1]])
-    torch.testing.assert_close(standardizer(features), torch.tensor([[-3.0, -2.5, 2.9, 3.0, 0.1, -0.1]]))
+    standardizer = FeatureStandardizer(6)
+    features = torch.randn(1000, 6)
+    standardizer.fit((features - features.mean(0)) / features.std(0), few=2, limit=3.0)
+    far = standardizer(torch.tensor([[-9.0, -2.5, 2.9, 50.0, 0.1, -0.1]]))
+    weight = 2**0.5
+    torch.testing.assert_close(far, torch.tensor([[-3.0, -2.5, 2.9, 3.0, 0.1 * weight, -0.1 * weight]]))
 
 
-@pytest.mark.parametrize("frame_fusion", ["concat", "mean"])
+def test_a_standardizer_keeps_its_precision_when_the_model_is_halved():
+    """A silent channel has a scale of a million, which half precision can't hold."""
+    standardizer = FeatureStandardizer(2)
+    standardizer.fit(torch.tensor([[1.0, 70000.0], [1.0 + 2e-6, 70000.0]]))
+    expected = standardizer(torch.tensor([[1.0, 70000.0]]))
+    half = deepcopy(standardizer).half()
+    assert half.scale.dtype == torch.float32
+    torch.testing.assert_close(half(torch.tensor([[1.0, 70000.0]])), expected)
+    assert torch.nn.Sequential(deepcopy(standardizer)).to(torch.bfloat16)[0].scale.equal(standardizer.scale)
+
+
 @torch.no_grad()
-def test_joint_streams_show_each_projector_both(frame_fusion):
-    """Against the features of each second written out; the statistics of the frame stay last, for both."""
-    model, _ = make_tiny(
-        spatial_projector_type="mlp", frame_statistics=True, joint_streams=True, frame_fusion=frame_fusion
-    )
+def test_joint_streams_show_each_projector_both():
+    """Against the features of each second written out."""
+    model, _ = make_tiny(spatial_projector_type="mlp", frame_fusion="joint")
     config = model.config
-    spatial = torch.randn(2, 3, config.num_spatial_tokens, config.spatial_feature_size)
+    spatial = torch.randn(2, 3, config.num_spatial_tokens, model.model.spatial_feature_size)
     temporal = torch.randn(2, 3, config.num_temporal_tokens, config.temporal_config.feature_size)
     counts = torch.tensor([3, 1])
     inputs = model.model.projector_inputs(spatial, temporal, counts)
-    seconds = [(spatial[0], temporal[0]), (spatial[1, :1], temporal[1, :1])]
-    if frame_fusion == "mean":
-        pairs = [(pictures.mean(0), motions.mean(0)) for pictures, motions in seconds]
-    else:
-        pairs = [pair for pictures, motions in seconds for pair in zip(pictures, motions, strict=True)]
-    assert inputs.keys() == {"spatial_projector", "temporal_projector"} and {
-        len(value) for value in inputs.values()
-    } == {len(pairs)}
+    pairs = [(spatial[0].mean(0), temporal[0].mean(0)), (spatial[1, 0], temporal[1, 0])]
+    assert inputs.keys() == {"spatial_projector", "temporal_projector"}
+    assert {len(value) for value in inputs.values()} == {len(pairs)}
     for row, (picture, motion) in enumerate(pairs):
         for token in range(config.num_spatial_tokens):
             torch.testing.assert_close(
@@ -156,19 +194,18 @@ def test_joint_streams_show_each_projector_both(frame_fusion):
                 inputs["temporal_projector"][row, token], torch.cat([motion[token], picture.mean(0)])
             )
     for name, features in inputs.items():
-        projector = getattr(model.model, name)
-        assert projector.standardizer.few == NUM_FRAME_STATISTICS and projector.input.in_features == features.shape[-1]
+        assert getattr(model.model, name).input.in_features == features.shape[-1]
 
 
 @torch.no_grad()
 def test_one_stream_has_no_other_to_join():
     """An ablation takes the temporal tokens from a model of joint streams."""
-    model, _ = make_tiny(temporal=False, joint_streams=True)
-    features = torch.randn(1, 2, 4, model.config.spatial_feature_size)
+    model, _ = make_tiny(temporal=False, frame_fusion="joint")
+    features = torch.randn(1, 2, 4, model.model.spatial_feature_size)
     inputs = model.model.projector_inputs(features)
     assert inputs.keys() == {"spatial_projector"}
-    torch.testing.assert_close(inputs["spatial_projector"], features[0])
-    assert len(model.model.project_features(features)[0]) == 2 * 4
+    torch.testing.assert_close(inputs["spatial_projector"], features.mean(1))
+    assert len(model.model.project_features(features)[0]) == 4
 
 
 def test_frame_statistics_tell_brightness_and_blur_of_a_real_frame(clip):
@@ -212,7 +249,7 @@ def test_a_convolutional_tower_and_a_decoder_unlike_llama(clip):
         config=dict(vision_feature_layer=[0, 1, 2], num_spatial_tokens=4, spatial_projector_type="mlp"),
         video_processor=dict(size={"height": 64, "width": 96}),
     )
-    assert model.config.spatial_feature_size == 8 + 8 + 16
+    assert model.model.spatial_feature_size == 8 + 8 + 16
     # GPT-2 ties its head to embeddings of another name than Llama's.
     assert model.lm_head.weight is model.model.language_model.wte.weight
     quality = model.assess(**processor(videos=str(clip)))

@@ -28,9 +28,7 @@ def test_shrinkage_is_undone_and_the_interval_holds():
     probabilities = shrunken_answers(ratings)
     fitted = fit_calibration(probabilities[:300], ratings[:300])
     before = read_out(probabilities[300:].log())
-    after = read_out(
-        probabilities[300:].log(), calibration=fitted["score_calibration"], interval_scale=fitted["interval_scale"]
-    )
+    after = read_out(probabilities[300:].log(), score_map=fitted["score_map"], interval_scale=fitted["interval_scale"])
     held_out = ratings[300:]
     assert before.score.std() < 0.7 * held_out.std() and after.score.std() == pytest.approx(
         held_out.std().item(), rel=0.1
@@ -75,16 +73,10 @@ def test_a_checkpoint_is_calibrated_in_place(tmp_path):
         levels.append(("poor", "fair", "good")[number // 5])
     fitted = calibrate_checkpoint(tmp_path, ratings, levels, videos)
     model, _ = load_checkpoint(str(tmp_path))
-    assert (
-        model.config.score_calibration == fitted["score_calibration"]
-        and model.config.interval_scale == fitted["interval_scale"]
-    )
-    assert model.config.level_temperature == fitted["level_temperature"] != 1
+    assert model.config.calibration == fitted and fitted["level_temperature"] != 1
     assert json.loads((tmp_path / "config.json").read_text())["model_type"] == "lmmvqa"
     cached = calibrate_checkpoint(tmp_path, ratings, levels, videos, cache=tmp_path / "features")
-    torch.testing.assert_close(
-        torch.tensor(cached["score_calibration"]), torch.tensor(fitted["score_calibration"]), atol=0.5, rtol=0
-    )
+    torch.testing.assert_close(torch.tensor(cached["score_map"]), torch.tensor(fitted["score_map"]), atol=0.5, rtol=0)
     # Fitted anew, not on top of the former one.
     assert cached["level_temperature"] == pytest.approx(fitted["level_temperature"], rel=0.05)
 
@@ -109,8 +101,8 @@ def test_a_family_is_left_out_and_an_unknown_one_refused(tmp_path):
     assert (checkpoint / "config.json").read_text() == before
     fitted = json.loads(CliRunner().invoke(app, [*command, "exposure"], catch_exceptions=False).stdout)
     # Equal videos get one answer, which stands for the lowest of the ratings.
-    assert 50 < fitted["score_calibration"][1][1] < 65
+    assert 50 < fitted["score_map"][1][1] < 65
     scaled = json.loads(
         CliRunner().invoke(app, [*command, "exposure", "--scale", "0", "200"], catch_exceptions=False).stdout
     )
-    assert scaled["score_calibration"][1][1] == pytest.approx(fitted["score_calibration"][1][1] / 2, abs=0.01)
+    assert scaled["score_map"][1][1] == pytest.approx(fitted["score_map"][1][1] / 2, abs=0.01)

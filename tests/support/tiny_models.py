@@ -5,7 +5,12 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import CLIPVisionConfig, CLIPVisionModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from lmmvqa.checkpoints.composing import compose
-from modeling_lmmvqa import LmmVqaTemporalConfig, LmmVqaTemporalModel
+from modeling_lmmvqa import (
+    LmmVqaSpatialConfig,
+    LmmVqaSpatialModel,
+    LmmVqaTemporalConfig,
+    LmmVqaTemporalModel,
+)
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
@@ -55,6 +60,12 @@ def make_decoder(tokenizer: PreTrainedTokenizerFast, **config) -> LlamaForCausal
 def make_vision_tower() -> CLIPVisionModel:
     shape = dict(hidden_size=32, intermediate_size=64, num_hidden_layers=3, num_attention_heads=4)
     return CLIPVisionModel(CLIPVisionConfig(**shape, image_size=56, patch_size=14)).eval()
+
+
+def make_spatial_tower(*views: dict, grid: int = 2) -> LmmVqaSpatialModel:
+    """A tower of as many tiny backbones as there are views."""
+    views = [{"backbone": make_vision_tower().config.to_dict()} | view for view in views]
+    return LmmVqaSpatialModel(LmmVqaSpatialConfig(views=views, grid=grid)).eval()
 
 
 def make_temporal_tower() -> LmmVqaTemporalModel:

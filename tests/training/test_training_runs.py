@@ -85,12 +85,19 @@ def history(folder, name):
 
 
 def test_a_killed_run_ends_with_the_weights_of_one_that_was_not(rated, cache, tmp_path):
-    base = save_tiny(tmp_path / "base", projector_dropout=0.1)
+    base = save_tiny(tmp_path / "base")
     states = {}
     for name in ("whole", "killed"):
         (tmp_path / name).mkdir()
         config = write_config(
-            tmp_path / name, rated, cache, model=str(base), max_steps=30, save_steps=5, trains="projectors+lora"
+            tmp_path / name,
+            rated,
+            cache,
+            model=str(base),
+            max_steps=30,
+            save_steps=5,
+            trains="projectors+lora",
+            projector_dropout=0.1,
         )
         run = tmp_path / name / "run"
         if name == "killed":
