@@ -7,3 +7,7 @@ class LmmVqaError(Exception):
     The command line shows such an error as its message. Any other error is a fault of ours, or of a library, and keeps
     its trace.
     """
+
+
+class SettingError(LmmVqaError, ValueError):
+    """A setting that is unknown, or that can't have this value. The message names it and what to use."""

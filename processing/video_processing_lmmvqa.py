@@ -6,12 +6,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as tvf
 from transformers import BatchFeature
-from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
+from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD, PILImageResampling
 from transformers.processing_utils import VideosKwargs
 from transformers.video_processing_utils import BaseVideoProcessor
 
+from .errors import SettingError
 from .video_names import name_of
 from .video_reader import Chunk, VideoError, VideoInfo, evenly_spaced, open_video
 
@@ -38,6 +40,23 @@ class PreparedChunk:
         """The tensors of `preprocess` for a video of this one chunk."""
         streams = {"pixel_values_videos": self.pixel_values, "temporal_values": self.temporal_values}
         return {name: stream[None, None] for name, stream in streams.items() if stream is not None}
+
+
+# Settings that the library's video processors have and that are fixed here: the values that are taken, and what to say
+# about any other.
+_FIXED: dict[str, tuple[tuple[Any, ...], str]] = {
+    "do_convert_rgb": ((True,), "frames are always RGB"),
+    "resample": ((InterpolationMode.BICUBIC, PILImageResampling.BICUBIC), "key frames are resized bicubically"),
+    "do_rescale": ((True,), "colours are always divided by 255; do_normalize=False leaves them between 0 and 1"),
+    "rescale_factor": ((1 / 255,), "colours are always divided by 255; change image_mean and image_std"),
+    "do_sample_frames": ((True,), "a video is always cut into seconds; set max_chunks and temporal_num_frames"),
+    "num_frames": ((), "set max_chunks, and temporal_num_frames for the frames of each second"),
+    "crop_size": ((), "set size, to which do_center_crop cuts"),
+    "do_pad": ((True,), "shorter videos of a batch are always filled up to the most seconds"),
+    "default_to_square": ((True,), "set size with height and width"),
+    "data_format": (("channels_first",), "tensors have their channels first"),
+    "input_data_format": (("channels_last",), "arrays have their channels last"),
+}
 
 
 class LmmVqaVideosKwargs(VideosKwargs, total=False):
@@ -72,14 +91,19 @@ class LmmVqaVideoProcessor(BaseVideoProcessor):
 
     The defaults are the paper's: key frames at 224 x 224 with CLIP's statistics, 32 frames of each chunk at 224 x 224
     with SlowFast's. A key frame is resized to `size` whatever its shape; with `do_center_crop` it is resized to cover
-    `size` and the middle is kept, so that shapes and the scale of a fault survive. With `temporal_differences` a small
+    `size` and the middle is kept, so that shapes and the scale of a fault survive; with `do_resize=False` it stays as it
+    is, for a tower that takes frames of any size. With `temporal_differences` a small
     temporal tower sees motion alone and needs no capacity for what stands still.
+
+    Raises:
+        SettingError: a setting of the library's video processors that is fixed here, with another value.
     """
 
     valid_kwargs = LmmVqaVideosKwargs
     model_input_names = ["pixel_values_videos", "temporal_values", "chunk_counts"]  # noqa: RUF012
 
     size = {"height": 224, "width": 224}  # noqa: RUF012
+    do_resize = True
     do_center_crop = False
     do_rescale = True
     do_normalize = True
@@ -98,6 +122,10 @@ class LmmVqaVideoProcessor(BaseVideoProcessor):
     name_of = staticmethod(name_of)
     VideoError = VideoError
 
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        _check_settings({name: getattr(self, name, None) for name in self.valid_kwargs.__annotations__})
+
     def preprocess(self, videos: Any, **kwargs: Any) -> BatchFeature:
         """
         Args:
@@ -114,6 +142,7 @@ class LmmVqaVideoProcessor(BaseVideoProcessor):
 
         Raises:
             VideoError: a video can't be read; the message names it and the remedy.
+            SettingError: a setting is unknown or fixed, or key frames of several sizes would make one batch.
         """
         settings = self._settings(kwargs)
         prepared = [self._prepare(video, settings, index) for index, video in enumerate(as_video_list(videos))]
@@ -148,10 +177,15 @@ class LmmVqaVideoProcessor(BaseVideoProcessor):
         return evenly_spaced(num_chunks, self.max_chunks).tolist()
 
     def _settings(self, kwargs: Mapping[str, Any]) -> dict[str, Any]:
-        if unknown := set(kwargs) - set(self.valid_kwargs.__annotations__):
-            raise TypeError(f"Unknown video setting {', '.join(sorted(unknown))}.")
-        settings = {name: getattr(self, name, None) for name in self.valid_kwargs.__annotations__}
-        return settings | {name: value for name, value in kwargs.items() if value is not None}
+        known = self.valid_kwargs.__annotations__
+        if unknown := sorted(set(kwargs) - set(known)):
+            raise SettingError(
+                f"Unknown video setting {', '.join(unknown)}: known are {', '.join(sorted(set(known) - set(_FIXED)))}."
+            )
+        settings = {name: getattr(self, name, None) for name in known}
+        settings |= {name: value for name, value in kwargs.items() if value is not None}
+        _check_settings(settings)
+        return settings
 
     def _prepare(
         self, video: Any, settings: Mapping[str, Any], index: int
@@ -182,6 +216,17 @@ class LmmVqaVideoProcessor(BaseVideoProcessor):
         return metadata["fps"] if isinstance(metadata, Mapping) else metadata.fps
 
 
+def _check_settings(settings: Mapping[str, Any]) -> None:
+    for name, (allowed, remedy) in _FIXED.items():
+        value = settings.get(name)
+        if value is not None and value not in allowed:
+            raise SettingError(f"{name}={value} is not possible: {remedy}.")
+    if settings["do_center_crop"] and not settings["do_resize"]:
+        raise SettingError(
+            "do_center_crop=True cuts what was resized to cover size: set do_resize=True, or leave both."
+        )
+
+
 def as_video_list(videos: Any) -> list[Any]:
     """One video or a nested list of videos, as a flat list. A batch of chats carries a list of videos a chat."""
     if isinstance(videos, list | tuple):
@@ -209,8 +254,8 @@ def _prepared(chunk: Chunk, info: VideoInfo, settings: Mapping[str, Any]) -> Pre
     mean, std = (
         (settings["image_mean"], settings["image_std"]) if settings["do_normalize"] else ((0.0,) * 3, (1.0,) * 3)
     )
-    resized = _resize(key_frame, settings["size"], settings["do_center_crop"])
-    return PreparedChunk(chunk.start_s, key_frame, _normalize(resized, mean, std), temporal_values, info)
+    seen = _resize(key_frame, settings["size"], settings["do_center_crop"]) if settings["do_resize"] else key_frame
+    return PreparedChunk(chunk.start_s, key_frame, _normalize(seen, mean, std), temporal_values, info)
 
 
 def _resize(frame: torch.Tensor, size: Mapping[str, int], center_crop: bool) -> torch.Tensor:
@@ -221,7 +266,7 @@ def _resize(frame: torch.Tensor, size: Mapping[str, int], center_crop: bool) -> 
         scale = max(height / frame.shape[1], width / frame.shape[2])
         target = [max(height, round(frame.shape[1] * scale)), max(width, round(frame.shape[2] * scale))]
     if list(frame.shape[1:]) != target:
-        frame = tvf.resize(frame, target, interpolation=tvf.InterpolationMode.BICUBIC, antialias=True)
+        frame = tvf.resize(frame, target, interpolation=InterpolationMode.BICUBIC, antialias=True)
     return tvf.center_crop(frame, [height, width])
 
 
@@ -238,6 +283,11 @@ def differences(frames: torch.Tensor) -> torch.Tensor:
 
 def _pad(videos: tuple[list[torch.Tensor], ...]) -> torch.Tensor:
     """(videos, most chunks, ...); zeros behind the shorter videos."""
+    if len(sizes := {tuple(chunks[0].shape[-2:]) for chunks in videos}) > 1:
+        raise SettingError(
+            f"Key frames of the sizes {', '.join(f'{width} x {height}' for height, width in sorted(sizes))} make no batch: "
+            "give these videos one by one, or set do_resize=True."
+        )
     return torch.nn.utils.rnn.pad_sequence([torch.stack(chunks) for chunks in videos], batch_first=True)
 
 

@@ -18,6 +18,7 @@ from transformers import (
     ResNetConfig,
     ResNetModel,
 )
+from transformers.modeling_outputs import MultimodalCausalLMOutputWithPast
 
 from lmmvqa.checkpoints.composing import compose
 from modeling_lmmvqa import LmmVqaForConditionalGeneration, LmmVqaModel, LmmVqaSpatialConfig
@@ -326,6 +327,26 @@ def test_text_that_does_not_fit_the_video_is_refused(tiny, batch):
         model(**cut)
     with pytest.raises(ValueError, match="temporal_values"):
         model(**{name: value for name, value in batch.items() if name != "temporal_values"})
+
+
+@torch.no_grad()
+def test_two_forms_of_the_video_are_refused_and_no_keyword_is_swallowed(tiny, batch):
+    model, _ = tiny
+    videos = {name: batch[name] for name in ("pixel_values_videos", "temporal_values", "chunk_counts")}
+    spatial, temporal = model.model.encode_videos(**videos)
+    encoded = model.get_video_features(**videos)
+    for second in (
+        {"spatial_features": spatial, "temporal_features": temporal},
+        {"mm_encoder_outputs": {"video": encoded}},
+    ):
+        with pytest.raises(ValueError, match="in one form"):
+            model(**batch, **second)
+    with pytest.raises(TypeError, match="chunk_count"):
+        model.get_video_features(**videos, chunk_count=1)
+    outputs = model(**batch)
+    assert isinstance(outputs, MultimodalCausalLMOutputWithPast)
+    for found, expected in zip(outputs.video_outputs.pooler_output, encoded.pooler_output, strict=True):
+        torch.testing.assert_close(found, expected)
 
 
 @torch.no_grad()

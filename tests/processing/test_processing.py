@@ -6,6 +6,7 @@ import torch
 from PIL import Image
 from tiny_models import make_tiny
 
+from processing.errors import SettingError
 from processing.quality_prompts import conversation, fixed_question
 from processing.video_processing_lmmvqa import LmmVqaVideoProcessor
 from processing.video_reader import VideoError, open_video
@@ -79,8 +80,40 @@ def test_a_long_video_gives_chunks_over_the_whole_of_it(paper):
 
 
 def test_an_unknown_setting_is_refused(paper, clip):
-    with pytest.raises(TypeError, match="max_chunk"):
+    with pytest.raises(SettingError, match=r"max_chunk: known are .*max_chunks"):
         paper(str(clip), max_chunk=3)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "remedy"),
+    [
+        ("do_rescale", False, "do_normalize=False"),
+        ("rescale_factor", 1.0, "image_mean"),
+        ("do_convert_rgb", False, "always RGB"),
+        ("resample", 0, "bicubic"),
+        ("do_sample_frames", False, "max_chunks"),
+        ("num_frames", 8, "max_chunks"),
+        ("crop_size", {"height": 8, "width": 8}, "set size"),
+        ("do_pad", False, "filled up"),
+        ("data_format", "channels_last", "channels first"),
+    ],
+)
+def test_a_setting_of_the_library_that_is_fixed_here_is_refused(paper, clip, name, value, remedy):
+    with pytest.raises(SettingError, match=f"{name}=.*{remedy}"):
+        paper(str(clip), **{name: value})
+    with pytest.raises(SettingError, match=f"{name}=.*{remedy}"):
+        LmmVqaVideoProcessor(**{name: value})
+
+
+def test_key_frames_keep_their_size_where_they_are_not_resized(paper, clip):
+    frames = np.random.default_rng(0).integers(0, 256, (2, 40, 72, 3), dtype=np.uint8)
+    settings = {"fps": 1, "do_resize": False, "do_normalize": False, "return_tensors": "pt"}
+    found = paper(frames, **settings)["pixel_values_videos"]
+    torch.testing.assert_close(found[0] * 255, torch.from_numpy(frames).permute(0, 3, 1, 2).float())
+    with pytest.raises(SettingError, match=r"72 x 40.*one by one"):
+        paper([frames, frames[:, :32]], **settings)
+    with pytest.raises(SettingError, match="do_center_crop"):
+        paper(frames, do_resize=False, do_center_crop=True, fps=1)
 
 
 def test_both_decoders_agree(paper, clip):
