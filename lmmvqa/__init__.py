@@ -24,6 +24,8 @@ _HOMES = {
     "LmmVqaModel": "modeling_lmmvqa",
     "LmmVqaPipeline": "modeling_lmmvqa.pipeline_lmmvqa",
     "LmmVqaProcessor": "processing.processing_lmmvqa",
+    "LmmVqaSpatialConfig": "modeling_lmmvqa",
+    "LmmVqaSpatialModel": "modeling_lmmvqa",
     "LmmVqaTemporalConfig": "modeling_lmmvqa",
     "LmmVqaTemporalModel": "modeling_lmmvqa",
     "LmmVqaVideoProcessor": "processing.video_processing_lmmvqa",

@@ -369,7 +369,8 @@ def test_save_and_load_is_exact(tiny_inputs, tmp_path):
     assert AutoConfig.from_pretrained(tmp_path).levels == ["poor", "fair", "good"]
     reloaded = AutoProcessor.from_pretrained(tmp_path)
     assert type(reloaded) is type(processor)
-    assert reloaded.to_dict() == processor.to_dict()
+    # Where its code is stands in the saved folder only.
+    assert {**reloaded.to_dict(), "auto_map": None} == {**processor.to_dict(), "auto_map": None}
 
 
 def test_frozen_towers_stay_in_eval_mode_and_keep_their_statistics(batch):
