@@ -37,7 +37,7 @@ lint: $(STAMP)
 BF16 ?=
 RUN := runs/default_checkpoint
 TOWER := train-tower $(RUN)/copies/ratings.csv --held-out-fold 1 --held-out-fold 0 --tower
-PROJECTORS := train default_checkpoint data_dir=$(RUN)/copies feature_cache=$(RUN)/features $(if $(BF16),bf16=true use_cpu=true)
+PROJECTORS := train default_checkpoint data=rated_videos=$(RUN)/copies feature_cache=$(RUN)/features $(if $(BF16),bf16=true use_cpu=true)
 checkpoint: $(STAMP)
 	.venv/bin/lmmvqa fetch-sources $(RUN)/sources --clips "$(CLIPS)"
 	.venv/bin/lmmvqa make-copies $(RUN)/sources --output $(RUN)/copies

@@ -49,7 +49,7 @@ def trainer_for(folder: Path, *, cached: bool, epochs: int = 1):
     arguments = LmmVqaTrainingArguments(
         output_dir=str(folder / f"run_{cached}"),
         feature_cache=str(folder / "features"),
-        data_dir=str(folder),
+        data=f"rated_videos={folder}",
         tasks="score",
         cache_features=cached,
         per_device_train_batch_size=BATCH,

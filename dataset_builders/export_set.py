@@ -13,6 +13,7 @@ from datasets.table import embed_table_storage
 
 from dataset_builders import register
 from dataset_builders.rated_set_builder import RatedSetBuilder
+from dataset_builders.set_specs import SetSpec
 from processing.quality_prompts import TASKS
 
 _FILE_BYTES = 500_000_000
@@ -36,13 +37,12 @@ class Export(NamedTuple):
 
 
 def export_set(
-    name: str, root: Path, out: Path, *, embed_videos: bool = False, num_proc: int | None = None, **options: Any
+    spec: SetSpec, out: Path, *, embed_videos: bool = False, num_proc: int | None = None, **options: Any
 ) -> Export:
     """Write `out/<task>/<split>-00000-of-0000N.parquet`.
 
     Args:
-        name: one of `RATED_SETS`.
-        root: the folder of the downloaded set.
+        spec: one of `RATED_SETS` with its folder.
         out: a folder that is new or empty.
         embed_videos: put the bytes of the videos into the files, once for each of the two tasks; otherwise rows hold
             the absolute paths of the videos on this machine.
@@ -51,13 +51,13 @@ def export_set(
 
     Raises:
         FileExistsError: `out` holds something.
-        LabelError: `root` is not the set.
+        LabelError: the folder is not the set.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise FileExistsError(f"{out} is not an empty folder: name a new one, so that no old files get into the set.")
     register()
     with tempfile.TemporaryDirectory() as cache:
-        builder = datasets.load_dataset_builder(name, data_dir=str(root), cache_dir=cache, **options)
+        builder = datasets.load_dataset_builder(**spec.source, cache_dir=cache, **options)
         builder.download_and_prepare(num_proc=num_proc)
         splits = {
             (task, split): rows.filter(_is_task, input_columns="task", fn_kwargs={"wanted": task}, keep_in_memory=True)

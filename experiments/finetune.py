@@ -52,7 +52,7 @@ def main() -> None:
             write_set(folder, arguments.ratings.parent, held_in, held_out)
             cache = arguments.feature_cache or str(Path(name) / "features")
             changed = {
-                "data_dir": str(folder),
+                "data": f"rated_videos={folder}",
                 "output_dir": str(folder / "run"),
                 "feature_cache": cache,
                 **parse_settings(arguments.settings),

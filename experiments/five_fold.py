@@ -3,7 +3,7 @@
 
 For each fold of the contents, fresh projectors are warmed up on the other four as the recipe says, and their
 tokens are read in level words, which is what the decoder learns to say. With the folds that `lmmvqa train
-default_checkpoint data_dir=COPIES 'folds=[0, 1, 2, 3, 4]' output_dir=FOLDER` trained (half an hour a fold), the
+default_checkpoint data=rated_videos=COPIES 'folds=[0, 1, 2, 3, 4]' output_dir=FOLDER` trained (half an hour a fold), the
 decoder's answers, too. Beside them ridge regression and gradient boosting on the same features, averaged over seconds
 and places, and NIQE and BRISQUE. The towers that ship learned from folds 2 to 4, so folds 0 and 1, which they never
 saw, are given by themselves, too; with other towers in lmmvqa/checkpoint, say with --unseen which folds these never

@@ -153,7 +153,8 @@ def calibrate(
     """Undo the shrinkage of a checkpoint's scores, and make its 90 % interval hold and its levels as sure as they are
     right. Prints what is put into its config."""
     with clear_errors():
-        from lmmvqa.evaluation.rated_sets import SetSpec, read_set
+        from dataset_builders.set_specs import SetSpec
+        from lmmvqa.evaluation.rated_sets import read_set
         from lmmvqa.release.calibration import calibrate_checkpoint
 
         rows = [row for row in read_set(SetSpec.parse(data), scale=scale) if row.split == split]

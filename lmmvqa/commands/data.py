@@ -16,15 +16,18 @@ from lmmvqa.console import clear_errors, messages
 
 if TYPE_CHECKING:
     from dataset_builders.rated_set_builder import Survey
+    from dataset_builders.set_specs import SetSpec
 
 app = typer.Typer(name="data", no_args_is_help=True, help="Rated video sets as question-and-answer data.")
 
-SetName = Literal["lsvq", "konvid_1k", "youtube_ugc", "live_vqc", "live_yt_gaming", "rated_videos"]
-Name = Annotated[
-    SetName,
-    typer.Argument(metavar="SET", help="lsvq, konvid_1k, youtube_ugc, live_vqc, live_yt_gaming or rated_videos."),
+Data = Annotated[
+    str,
+    typer.Argument(
+        metavar="NAME=FOLDER",
+        help="lsvq, konvid_1k, youtube_ugc, live_vqc, live_yt_gaming or rated_videos, and its folder as the owners release "
+        "it.",
+    ),
 ]
-Root = Annotated[Path, typer.Option(help="Folder of the set as its owners release it.")]
 Levels = Annotated[Literal["tertiles", "authors"], typer.Option(help="Where the levels poor, fair and good part.")]
 Scale = Annotated[
     tuple[float, float] | None, typer.Option(help="rated_videos only: the ratings that become the scores 0 and 100.")
@@ -33,8 +36,7 @@ Scale = Annotated[
 
 @app.command()
 def build(
-    name: Name,
-    root: Root,
+    data: Data,
     out: Annotated[Path, typer.Option(help="New or empty folder for the Parquet files and their card.")],
     embed_videos: Annotated[
         bool, typer.Option("--embed-videos", help="Put the videos themselves into the files.")
@@ -53,8 +55,9 @@ def build(
         from dataset_builders.rated_set_builder import describe_levels
         from hub_cards.data_set_card import data_set_card
 
-        options = {"levels": levels, "question": question, "seed": seed, **_scale_option(name, scale)}
-        export = export_set(name, root, out, embed_videos=embed_videos, num_proc=num_proc, **options)
+        spec = _built(data)
+        options = {"levels": levels, "question": question, "seed": seed, **_scale_option(spec, scale)}
+        export = export_set(spec, out, embed_videos=embed_videos, num_proc=num_proc, **options)
         builder, survey = export.builder, export.builder.survey()
         used = [video.mos for video in survey.videos if video.path is not None]
         card = data_set_card(
@@ -65,7 +68,7 @@ def build(
             data_files=export.data_files,
             default=builder.DEFAULT_CONFIG_NAME,
             embedded=embed_videos,
-            root=str(root.absolute()),
+            root=spec.folder,
             left_out=len(survey.videos) + len(survey.unrated) - len(used),
             scale=(min(used), max(used)),
             levels=describe_levels(survey),
@@ -85,8 +88,7 @@ def build(
 
 @app.command()
 def check(
-    name: Name,
-    root: Root,
+    data: Data,
     levels: Levels = "tertiles",
     scale: Scale = None,
     picture: Annotated[
@@ -102,11 +104,11 @@ def check(
     with clear_errors():
         import datasets
 
-        from dataset_builders import check_set, register
+        from dataset_builders import check_set
         from dataset_builders.rated_set_builder import describe_levels
 
-        register()
-        builder = datasets.load_dataset_builder(name, data_dir=str(root), levels=levels, **_scale_option(name, scale))
+        spec = _built(data)
+        builder = datasets.load_dataset_builder(**spec.source, levels=levels, **_scale_option(spec, scale))
         survey = builder.survey()
         _print_counts(builder.TITLE, survey, check_set.split_counts(survey, builder.PUBLISHED_ROWS))
         _print_ratings(check_set.unit(survey), *check_set.histogram(survey))
@@ -154,11 +156,28 @@ def templates() -> None:
     console.print("A question is an instruction and a restriction. Evaluation asks the first of each.")
 
 
-def _scale_option(name: str, scale: tuple[float, float] | None) -> dict[str, tuple[float, float]]:
+def _built(data: str) -> SetSpec:
+    """The set that a builder of ours reads; an exported one is finished."""
+    from dataset_builders import register
+    from dataset_builders.label_files import LabelError
+    from dataset_builders.set_specs import SetSpec
+
+    register()
+    spec = SetSpec.parse(data)
+    if spec.builder is None:
+        raise LabelError(
+            f"{data} is not a set as its owners release it: write NAME=FOLDER, such as rated_videos={data}."
+        )
+    return spec
+
+
+def _scale_option(spec: SetSpec, scale: tuple[float, float] | None) -> dict[str, tuple[float, float]]:
+    from dataset_builders.label_files import LabelError
+
     if scale is None:
         return {}
-    if name != "rated_videos":
-        raise ValueError(f"--scale is for rated_videos; the scale of {name} is known.")
+    if spec.builder != "rated_videos":
+        raise LabelError(f"--scale is for rated_videos; the scale of {spec.builder} is known.")
     return {"scale": scale}
 
 

@@ -69,9 +69,10 @@ def evaluate(
 ) -> None:
     """Evaluate a method by one of the field's protocols: predictions to Parquet, then the table."""
     with clear_errors():
+        from dataset_builders.set_specs import SetSpec
         from lmmvqa.evaluation import protocols, rated_sets
 
-        specs = [rated_sets.SetSpec.parse(text) for text in data]
+        specs = [SetSpec.parse(text) for text in data]
         label = name or (Path(method).stem if method.endswith(".csv") else method)
         readout = readout or {"lmm-vqa": "distribution", "zero-shot": "level-words"}.get(method)
         settings = {
@@ -98,8 +99,7 @@ def evaluate(
                     options = {"fold": fold, "levels": levels} | ({"scale": list(scale)} if scale else {})
                     overrides = {
                         **parse_settings(setting),
-                        "dataset": spec.builder or spec.folder,
-                        "data_dir": spec.folder if spec.builder else None,
+                        "data": str(spec),
                         "data_options": options,
                         "folds": None,
                         "feature_cache": str(features),

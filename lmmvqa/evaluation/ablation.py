@@ -30,9 +30,10 @@ from typing import Any
 
 import yaml
 
+from dataset_builders.set_specs import SetSpec
 from lmmvqa.evaluation import protocols
 from lmmvqa.evaluation.methods import LmmVqa
-from lmmvqa.evaluation.rated_sets import PROTOCOLS, RatedRow, SetSpec, read_set, select
+from lmmvqa.evaluation.rated_sets import PROTOCOLS, RatedRow, read_set, select
 
 logger = logging.getLogger(__name__)
 
@@ -181,8 +182,7 @@ def _run_row(grid: Grid, row: GridRow, folder: Path, features: Path, tested: Seq
             "standardize_features": row.model is None,
             **row.settings,
             "model": base,
-            "dataset": grid.data.builder or grid.data.folder,
-            "data_dir": grid.data.folder if grid.data.builder else None,
+            "data": str(grid.data),
             "data_options": options,
             "output_dir": str(folder / "trained"),
             "feature_cache": str(features),

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
-from dataset_builders import RATED_SETS
+from dataset_builders.label_files import LabelError
+from dataset_builders.set_specs import SetSpec
 
 Protocol = Literal["in-sample", "ood", "5fold", "levels"]
 PROTOCOLS: tuple[Protocol, ...] = ("in-sample", "ood", "5fold", "levels")
@@ -53,33 +53,6 @@ class RatedRow:
         return self.video["path"] if self.video["bytes"] is None else self.video
 
 
-@dataclass(frozen=True)
-class SetSpec:
-    """A set as the command line names it: `NAME=FOLDER` for one of our builders, `FOLDER` for an exported one (or a Hub
-    id)."""
-
-    name: str
-    builder: str | None
-    folder: str
-
-    @classmethod
-    def parse(cls, text: str) -> SetSpec:
-        """
-        Raises:
-            ValueError: the text names no builder of rated sets, or no folder.
-        """
-        builder, found, folder = text.partition("=")
-        if not found:
-            return cls(Path(text).name, None, text)
-        if builder not in RATED_SETS:
-            raise ValueError(
-                f"{builder!r} is not a rated set: choose one of {', '.join(RATED_SETS)}, or name an exported folder alone."
-            )
-        if not Path(folder).exists():
-            raise ValueError(f"{folder} does not exist: give the folder of {builder} as its owners release it.")
-        return cls(builder, builder, str(Path(folder).absolute()))
-
-
 def read_set(
     spec: SetSpec, *, levels: str = "tertiles", scale: tuple[float, float] | None = None, videos: bool = True
 ) -> list[RatedRow]:
@@ -101,9 +74,7 @@ def read_set(
 
     dataset_builders.register()
     options = {"levels": levels} | ({"scale": scale} if scale is not None and spec.builder == "rated_videos" else {})
-    # Of one's own videos, the label file may be named itself.
-    place = {"data_files": spec.folder} if Path(spec.folder).is_file() else {"data_dir": spec.folder}
-    builder = datasets.load_dataset_builder(spec.builder, "score", **place, **options)
+    builder = datasets.load_dataset_builder(name="score", **spec.source, **options)
     survey = builder.survey()
     if videos:
         builder.report_missing(survey)
@@ -129,14 +100,12 @@ def _exported_rows(spec: SetSpec) -> list[RatedRow]:
     import datasets
 
     try:
-        if not Path(spec.folder).is_dir() and spec.folder.count("/") != 1:
-            raise FileNotFoundError("there is no such folder, and a Hub id is owner/name")
         data = datasets.load_dataset(spec.folder, "score")
     # Errors of several libraries: no such folder, no such configuration, no network.
     except Exception as error:
-        raise ValueError(
+        raise LabelError(
             f"{spec.folder} is not an exported set ({str(error).splitlines()[0]}): make one with `lmmvqa data build`, "
-            "or name a set of ours as SET=FOLDER."
+            "or name a set as its owners release it as NAME=FOLDER."
         ) from error
     # An exported set may hold its videos; they must not be decoded here.
     data = data.cast_column("video", datasets.Video(decode=False))

@@ -15,6 +15,7 @@ import yaml
 from transformers import TrainingArguments
 
 from dataset_builders import GENERAL_SETS, RATED_SETS
+from dataset_builders.set_specs import SetSpec
 from lmmvqa.checkpoints.loading import FRESH_DEFAULT
 
 RECIPES = Path(__file__).parent / "recipes"
@@ -24,11 +25,9 @@ LOSSES = ("answer", "read_out", "read_out_and_format", "words")
 
 
 class DataSource(NamedTuple):
-    """One data set of a run: a builder with the folder that it reads, or an exported folder or Hub id; `options` go to
-    `load_dataset`."""
+    """One data set of a run; `options` go to `load_dataset`."""
 
-    dataset: str
-    data_dir: str | None
+    spec: SetSpec
     options: dict[str, Any]
 
 
@@ -42,9 +41,8 @@ class LmmVqaTrainingArguments(TrainingArguments):
         trains: "projectors" (the paper), "projectors+lora" (and low-rank updates of the decoder), "lora" (these alone;
             the projectors are saved with them) or "projectors+decoder" (everything but the towers: the stage for
             general video of the paper's section IV-D).
-        dataset: one of our builders, an exported folder or a Hub id; or a list of several to mix, each a mapping with
-            `dataset`, `data_dir` and options.
-        data_dir: the folder that the builder reads.
+        data: `NAME=FOLDER` with one of our builders, an exported folder, or a Hub id; or a list of several to mix, each
+            such a text or a mapping of `data` and options of its own.
         data_options: keywords for the builder, such as {fold: 0, levels: authors, scale: [1, 5]}.
         tasks: "score", "level" or "score_and_level" (the paper's wo/ and w/ multi-task) of the rated sets.
         loss: "answer" is the cross-entropy on the one right answer (the paper), which any conversation has. "read_out"
@@ -72,8 +70,7 @@ class LmmVqaTrainingArguments(TrainingArguments):
 
     model: str | None = field(default=None)
     trains: str = field(default="projectors")
-    dataset: str | list[Any] = field(default="rated_videos")
-    data_dir: str | None = field(default=None)
+    data: str | list[Any] | None = field(default=None)
     data_options: dict[str, Any] = field(default_factory=dict)
     tasks: str = field(default="score_and_level")
     loss: str = field(default="answer")
@@ -146,33 +143,31 @@ class LmmVqaTrainingArguments(TrainingArguments):
         """The data sets of the run.
 
         Raises:
-            ValueError: an entry of `dataset` is no data set.
+            ValueError: an entry of `data` is no data set.
         """
-        entries = (
-            self.dataset if isinstance(self.dataset, list) else [{"dataset": self.dataset, "data_dir": self.data_dir}]
-        )
-        if not entries:
-            raise ValueError("dataset is an empty list: name at least one data set.")
+        entries = self.data if isinstance(self.data, list) else [self.data]
+        if not entries or None in entries:
+            raise ValueError("data names no data set: write data=NAME=FOLDER, such as data=rated_videos=mine.")
         sources = []
         for entry in entries:
-            entry = {"dataset": entry} if isinstance(entry, str) else entry
-            if not isinstance(entry, Mapping) or not isinstance(entry.get("dataset"), str):
+            named = {"data": entry} if isinstance(entry, str) else entry
+            if not isinstance(named, Mapping) or not isinstance(named.get("data"), str):
                 raise ValueError(
-                    f"dataset: {entry!r} is no data set: write {{dataset: konvid_1k, data_dir: KoNViD-1k}}."
+                    f"data: {entry!r} is no data set: write {{data: konvid_1k=KoNViD-1k, levels: authors}}."
                 )
-            options = {key: value for key, value in entry.items() if key not in ("dataset", "data_dir")}
-            sources.append(DataSource(entry["dataset"], entry.get("data_dir"), {**self.data_options, **options}))
+            options = {key: value for key, value in named.items() if key != "data"}
+            spec = SetSpec.parse(named["data"], RATED_SETS + GENERAL_SETS)
+            sources.append(DataSource(spec, {**self.data_options, **options}))
         return sources
 
     def check(self) -> None:
         """What can be known to fail before anything is loaded.
 
         Raises:
-            FileNotFoundError: a folder that is named does not exist.
+            FileNotFoundError: the model does not exist.
             ValueError: a setting that can't work; the message shows it and the remedy.
         """
-        for source in self.sources:
-            _check_source(source)
+        _ = self.sources
         _check_model(self.model)
         if self.push_to_hub:
             self._check_push()
@@ -262,20 +257,6 @@ def _meant_value(key: str, value: Any) -> Any:
     if isinstance(value, str) and re.fullmatch(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+", value):
         return float(value)
     return "no" if value is False and key.endswith("_strategy") else value
-
-
-def _check_source(source: DataSource) -> None:
-    builders = RATED_SETS + GENERAL_SETS
-    if source.dataset in builders:
-        if source.data_dir is None or not Path(source.data_dir).expanduser().exists():
-            raise FileNotFoundError(
-                f"data_dir={source.data_dir} does not exist: name the folder of the data set {source.dataset!r}."
-            )
-    elif not Path(source.dataset).is_dir() and source.dataset.count("/") != 1:
-        raise ValueError(
-            f"dataset={source.dataset} is no folder and none of our builders ({_meant(source.dataset, builders)}): name one of "
-            f"{', '.join(builders)}, a folder of `lmmvqa data build`, or a Hub id."
-        )
 
 
 def _check_model(model: str | None) -> None:

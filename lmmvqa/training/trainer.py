@@ -182,7 +182,7 @@ class LmmVqaTrainer(Trainer):
         training_card(
             repository=self.hub_model_id or arguments.output_dir,
             base=arguments.model or config.name_or_path,
-            data=[source.dataset for source in arguments.sources],
+            data=[source.spec.name for source in arguments.sources],
             results=self._last_results(),
             adapter=adapter,
             what=f"with its {arguments.trains.replace('projectors+', 'projectors and ').replace('lora', 'low-rank updates of its decoder')} trained",

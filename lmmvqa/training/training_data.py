@@ -101,21 +101,19 @@ def load_training_data(arguments: LmmVqaTrainingArguments) -> TrainingData:
 
 
 def _load(source: DataSource, tasks: str) -> datasets.DatasetDict:
-    configuration = None if source.dataset in dataset_builders.GENERAL_SETS else tasks
+    configuration = None if source.spec.builder in dataset_builders.GENERAL_SETS else tasks
     options = {key: tuple(value) if isinstance(value, list) else value for key, value in source.options.items()}
     try:
-        return datasets.load_dataset(source.dataset, configuration, data_dir=source.data_dir, **options)
+        return datasets.load_dataset(name=configuration, **source.spec.source, **options)
     # A missing configuration, an option that a builder doesn't have and a broken file are errors of unrelated kinds.
     except Exception as error:
         cause = error if isinstance(error, LabelError) else error.__cause__ or error
-        raise ValueError(
-            f"The data set {source.dataset} ({source.data_dir or source.dataset}) can't be loaded: {cause}"
-        ) from error
+        raise ValueError(f"The data set {source.spec} can't be loaded: {cause}") from error
 
 
 def _names(sources: list[DataSource]) -> list[str]:
     """A short name for each source, numbered where two would be the same."""
-    short = [source.dataset.rstrip("/").rpartition("/")[2] for source in sources]
+    short = [source.spec.name for source in sources]
     return [name if short.count(name) == 1 else f"{name}_{number}" for number, name in enumerate(short)]
 
 

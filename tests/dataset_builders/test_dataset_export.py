@@ -66,7 +66,7 @@ def load_elsewhere(folder: Path, *configuration: str, cache: Path) -> dict:
 
 def test_an_exported_set_loads_where_our_packages_cannot_be_imported(gaming, tmp_path):
     out = tmp_path / "out"
-    result = run("build", "live_yt_gaming", "--root", gaming, "--out", out)
+    result = run("build", f"live_yt_gaming={gaming}", "--out", out)
     assert result.exit_code == 0, result.output
     assert "good above a score of" in result.output
     loaded = load_elsewhere(out, cache=tmp_path / "home")
@@ -80,7 +80,7 @@ def test_an_exported_set_loads_where_our_packages_cannot_be_imported(gaming, tmp
 def test_embedded_videos_travel_with_the_set(gaming, tmp_path, monkeypatch):
     monkeypatch.setattr(export_set, "_FILE_BYTES", 4 * CLIP.stat().st_size)
     out = tmp_path / "out"
-    assert run("build", "live_yt_gaming", "--root", gaming, "--out", out, "--embed-videos").exit_code == 0
+    assert run("build", f"live_yt_gaming={gaming}", "--out", out, "--embed-videos").exit_code == 0
     assert len(list((out / "score").glob("*.parquet"))) == 3
     for path in gaming.rglob("*.mp4"):
         path.unlink()
@@ -100,7 +100,7 @@ def test_the_card_states_what_the_set_is(tmp_path):
     next((tmp_path / "set" / "ia-batch2").iterdir()).unlink()
     out = tmp_path / "out"
     options = ("--levels", "authors", "--seed", 5, "--question", "fixed")
-    assert run("build", "lsvq", "--root", tmp_path / "set", "--out", out, *options).exit_code == 0
+    assert run("build", f"lsvq={tmp_path / 'set'}", "--out", out, *options).exit_code == 0
     card = DatasetCard.load(out / "README.md")
     configurations = {entry["config_name"]: entry for entry in card.data.configs}
     assert set(configurations) == {"score", "level", "score_and_level"}
@@ -120,12 +120,12 @@ def test_the_card_states_what_the_set_is(tmp_path):
 def test_nothing_is_written_over(gaming, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "precious").write_text("x")
-    result = run("build", "live_yt_gaming", "--root", gaming, "--out", tmp_path / "out")
+    result = run("build", f"live_yt_gaming={gaming}", "--out", tmp_path / "out")
     assert result.exit_code == 2 and "is not an empty folder" in result.output
 
 
 def test_check_finds_what_is_missing_or_unreadable(gaming, tmp_path):
-    complete = run("check", "live_yt_gaming", "--root", gaming)
+    complete = run("check", f"live_yt_gaming={gaming}")
     assert complete.exit_code == 0, complete.output
     assert "600 (differs)" in complete.output and "unreadable videos: 0" in complete.output
     videos = sorted(gaming.rglob("*.mp4"))
@@ -134,7 +134,7 @@ def test_check_finds_what_is_missing_or_unreadable(gaming, tmp_path):
     videos[1].write_bytes(CLIP.read_bytes()[:1000])
     videos[2].rename(videos[2].with_name("Other-001.mp4"))
     picture = tmp_path / "ratings.png"
-    result = run("check", "live_yt_gaming", "--root", gaming, "--picture", picture)
+    result = run("check", f"live_yt_gaming={gaming}", "--picture", picture)
     assert result.exit_code == 1
     assert "rows without a video: 2\n  ARKSuvivalEvolved-000\n  ARKSuvivalEvolved-002" in result.output
     assert "videos without a row: 1\n" in result.output and "Other-001.mp4" in result.output
@@ -152,9 +152,9 @@ def test_check_counts_every_rating_in_one_bin(gaming):
 
 
 def test_a_folder_that_is_not_the_set_ends_with_2(tmp_path):
-    result = run("check", "lsvq", "--root", tmp_path)
+    result = run("check", f"lsvq={tmp_path}")
     assert result.exit_code == 2 and "labels_train_test.csv" in result.output
-    result = run("check", "lsvq", "--root", tmp_path, "--scale", 1, 5)
+    result = run("check", f"lsvq={tmp_path}", "--scale", 1, 5)
     assert result.exit_code == 2 and "--scale is for rated_videos" in result.output
 
 

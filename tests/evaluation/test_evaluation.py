@@ -23,6 +23,7 @@ from scipy.stats import spearmanr
 from tiny_models import make_tiny, make_tokenizer
 from typer.testing import CliRunner
 
+from dataset_builders.set_specs import SetSpec
 from lmmvqa.commands.main import app
 from lmmvqa.evaluation import methods, natural_scene, rated_sets
 from lmmvqa.evaluation.motion import motion_curve
@@ -261,7 +262,7 @@ def test_generated_answers_that_do_not_parse_are_counted(konvid, tiny_checkpoint
 def test_five_folds_from_data_to_table(fold_run, konvid):
     output, _command = fold_run
     table = pq.read_table(output / "predictions.parquet").to_pylist()
-    rows = rated_sets.read_set(rated_sets.SetSpec.parse(f"konvid_1k={konvid}"))
+    rows = rated_sets.read_set(SetSpec.parse(f"konvid_1k={konvid}"))
     assert {row["id"]: row["fold"] for row in table} == {row.id: row.fold for row in rows}
     metrics = json.loads((output / "metrics.json").read_text())
     assert [row["split"] for row in metrics] == [*(f"fold {fold}" for fold in range(5)), "mean of folds"]
@@ -375,9 +376,9 @@ def test_levels_protocol_and_parts_of_own_videos(konvid, tmp_path):
 
 
 def test_an_exported_set_gives_the_same_rows(konvid, tmp_path):
-    run("data", "build", "konvid_1k", "--root", konvid, "--out", tmp_path / "out", "--embed-videos")
-    exported = rated_sets.read_set(rated_sets.SetSpec.parse(str(tmp_path / "out")))
-    built = rated_sets.read_set(rated_sets.SetSpec.parse(f"konvid_1k={konvid}"))
+    run("data", "build", f"konvid_1k={konvid}", "--out", tmp_path / "out", "--embed-videos")
+    exported = rated_sets.read_set(SetSpec.parse(str(tmp_path / "out")))
+    built = rated_sets.read_set(SetSpec.parse(f"konvid_1k={konvid}"))
     assert [(row.id, row.mos, row.level, row.fold) for row in exported] == [
         (row.id, row.mos, row.level, row.fold) for row in built
     ]
@@ -456,7 +457,7 @@ def test_baselines_give_the_values_of_the_packages_that_carry_them():
 
 def test_brisque_knows_heavy_compression_from_light(konvid):
     """The clips of the layout get worse with their rating."""
-    rows = rated_sets.read_set(rated_sets.SetSpec.parse(f"konvid_1k={konvid}"))
+    rows = rated_sets.read_set(SetSpec.parse(f"konvid_1k={konvid}"))
     values = [prediction["predicted"] for prediction in methods.Baseline("brisque").predict(rows)]
     assert spearmanr(values, [row.mos for row in rows]).statistic > 0.3
 
@@ -578,7 +579,7 @@ def test_other_language_models_are_asked_without_training(save, konvid, tmp_path
     """The library's own architectures on real clips; random weights, so what they say means nothing, but each is asked
     and read."""
     save(tmp_path / "model")
-    rows = rated_sets.read_set(rated_sets.SetSpec.parse(f"konvid_1k={konvid}"))[:3]
+    rows = rated_sets.read_set(SetSpec.parse(f"konvid_1k={konvid}"))[:3]
     words = list(methods.ZeroShot(str(tmp_path / "model"), "level-words").predict(rows))
     assert all("error" not in row for row in words), words
     assert all(

@@ -159,9 +159,7 @@ def test_a_data_set_of_the_builders_loads_from_the_hub(hub, clip, tmp_path):
     (mine / "ratings.csv").write_text(
         "video,mos\n" + "".join(f"{name}.mp4,{mos}\n" for mos, name in enumerate("abcde", start=1)) + "f.mp4,3\n"
     )
-    built = CliRunner().invoke(
-        app, ["data", "build", "rated_videos", "--root", str(mine), "--out", str(out), "--scale", "1", "5"]
-    )
+    built = CliRunner().invoke(app, ["data", "build", f"rated_videos={mine}", "--out", str(out), "--scale", "1", "5"])
     assert built.exit_code == 0, built.output
     assert invoke("data", out, "user/mine").exit_code == 0
     code = (

@@ -32,7 +32,6 @@ from modeling_lmmvqa.feature_batches import assessment_inputs
 from processing.quality_prompts import fixed_question
 
 TINY_SETTINGS = dict(
-    dataset="rated_videos",
     per_device_train_batch_size=4,
     per_device_eval_batch_size=2,
     learning_rate=1e-2,
@@ -71,7 +70,9 @@ def base(tmp_path_factory):
 def settings(rated, base, tmp_path_factory):
     """Settings of a short run; features are encoded once for all tests."""
     cache = str(tmp_path_factory.mktemp("features"))
-    return TINY_SETTINGS | dict(model=str(base), data_dir=str(rated), feature_cache=cache, projector_dropout=0.1)
+    return TINY_SETTINGS | dict(
+        model=str(base), data=f"rated_videos={rated}", feature_cache=cache, projector_dropout=0.1
+    )
 
 
 def make_trainer(settings, folder, **changed):
@@ -187,7 +188,7 @@ def test_data_without_ratings_teaches_no_rating(learns, settings, tmp_path):
     with pytest.raises(
         ValueError, match="learns from ratings, and the data has none: set loss=answer and warm_up_epochs=0"
     ):
-        make_trainer(settings, tmp_path / "run", dataset="video_instructions", data_dir=str(instructions), **learns)
+        make_trainer(settings, tmp_path / "run", data=f"video_instructions={instructions}", **learns)
 
 
 @pytest.mark.parametrize("frame_fusion", ["concat", "mean"])
@@ -385,12 +386,10 @@ def test_folds_give_each_its_metrics_and_their_mean(settings, tmp_path):
 
 def test_sources_are_mixed_and_shares_nest(settings, rated, tmp_path):
     exported = tmp_path / "exported"
-    done = CliRunner().invoke(
-        app, ["data", "build", "rated_videos", "--root", str(rated), "--out", str(exported), "--embed-videos"]
-    )
+    done = CliRunner().invoke(app, ["data", "build", f"rated_videos={rated}", "--out", str(exported), "--embed-videos"])
     assert done.exit_code == 0, done.output
-    sources = [{"dataset": "rated_videos", "data_dir": str(rated), "levels": "authors"}, str(exported)]
-    arguments = LmmVqaTrainingArguments(output_dir=str(tmp_path), dataset=sources)
+    sources = [{"data": f"rated_videos={rated}", "levels": "authors"}, str(exported)]
+    arguments = LmmVqaTrainingArguments(output_dir=str(tmp_path), data=sources)
     data = load_training_data(arguments)
     assert len(data.train) == 16 and set(data.train["source"]) == {"rated_videos", "exported"}
     assert set(data.tests) == {"rated_videos_test", "exported_test"}
@@ -401,7 +400,7 @@ def test_sources_are_mixed_and_shares_nest(settings, rated, tmp_path):
     smaller = [
         set(
             load_training_data(
-                LmmVqaTrainingArguments(output_dir=str(tmp_path), data_dir=str(rated), data_fraction=share)
+                LmmVqaTrainingArguments(output_dir=str(tmp_path), data=f"rated_videos={rated}", data_fraction=share)
             ).train["id"]
         )
         for share in (0.25, 0.5, 0.75, 1)
@@ -413,7 +412,9 @@ def test_a_video_that_cannot_be_read_is_left_out(settings, rated, tmp_path, capl
     mine = tmp_path / "mine"
     shutil.copytree(rated, mine)
     (mine / "0.mp4").write_bytes(b"no video")
-    config = write_config(tmp_path, settings, data_dir=str(mine), feature_cache=str(tmp_path / "cache"), max_steps=1)
+    config = write_config(
+        tmp_path, settings, data=f"rated_videos={mine}", feature_cache=str(tmp_path / "cache"), max_steps=1
+    )
     done = CliRunner().invoke(app, ["features", str(config)])
     assert done.exit_code == 1 and "0.mp4" in done.output, done.output
     trainer = build_trainer(read_arguments(config))
@@ -608,9 +609,11 @@ def test_trained_weights_of_another_model_are_refused(settings, tmp_path):
         ({"data_fraction": 0}, "data_fraction=0"),
         ({"warm_up_epochs": 2, "cache_features": False}, "warm_up_epochs=2"),
         ({"loss": "words"}, "set trains to lora"),
-        ({"data_dir": "missing"}, "data_dir=missing does not exist"),
-        ({"dataset": "konvid"}, "did you mean konvid_1k"),
-        ({"dataset": [{"data_dir": "x"}]}, "is no data set"),
+        ({"data": "rated_videos=missing"}, "missing does not exist"),
+        ({"data": "konvid=mine"}, "did you mean konvid_1k"),
+        ({"data": "konvid_1k"}, "write konvid_1k=FOLDER"),
+        ({"data": None}, "names no data set"),
+        ({"data": [{"levels": "authors"}]}, "is no data set"),
         ({"model": "/missing/model"}, "does not exist"),
         ({"model": "DATA"}, "holds no config.json"),
         ({"data_options": {"levles": "authors"}}, "levles"),

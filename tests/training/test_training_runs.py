@@ -61,8 +61,7 @@ def save_tiny(folder, **config):
 def write_config(folder, rated, cache, **settings):
     settings = (
         dict(
-            dataset="rated_videos",
-            data_dir=str(rated),
+            data=f"rated_videos={rated}",
             feature_cache=cache,
             output_dir=str(folder / "run"),
             per_device_train_batch_size=4,
@@ -412,12 +411,20 @@ def check_scores(run, clip):
     assert 0 <= quality.score.item() <= 100 and quality.level[0] in processor.levels
 
 
-@pytest.mark.parametrize("recipe", ["lsvq_score", "lsvq_score_and_level", "finetune_5fold", "own_videos"])
-def test_recipes_for_rated_videos(recipe, clips, cache, tmp_path):
+@pytest.mark.parametrize(
+    ("recipe", "data"),
+    [
+        ("lsvq_score", "lsvq"),
+        ("lsvq_score_and_level", "lsvq"),
+        ("finetune_5fold", "konvid_1k"),
+        ("own_videos", "rated_videos"),
+    ],
+)
+def test_recipes_for_rated_videos(recipe, data, clips, cache, tmp_path):
     root, run = tmp_path / "set", tmp_path / "run"
     root.mkdir()
     changed = SHORT | dict(
-        model=str(default_checkpoint()), data_dir=str(root), output_dir=str(run), feature_cache=cache
+        model=str(default_checkpoint()), data=f"{data}={root}", output_dir=str(run), feature_cache=cache
     )
     if recipe.startswith("lsvq"):
         layouts.lsvq(
@@ -493,7 +500,7 @@ def test_recipes_for_general_video(clips, cache, tmp_path):
         SHORT
         | dict(
             model=str(tmp_path / "base"),
-            data_dir=str(captions),
+            data=f"image_captions={captions}",
             output_dir=str(tmp_path / "align"),
             feature_cache=cache,
         ),
@@ -508,7 +515,7 @@ def test_recipes_for_general_video(clips, cache, tmp_path):
         SHORT
         | dict(
             model=str(tmp_path / "aligned"),
-            data_dir=str(instructions),
+            data=f"video_instructions={instructions}",
             output_dir=str(run),
             feature_cache=cache,
             save_strategy="no",
