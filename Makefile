@@ -2,7 +2,9 @@
 # released.   make checkpoint CLIPS=folder: the default checkpoint from nothing.
 PYTHON ?= python3
 VIDEO ?= tests/data/flower.mp4
+# What scoring needs, and what the tests need on top.
 STAMP := .venv/installed
+DEV_STAMP := .venv/installed-dev
 
 .PHONY: score test test-wheel lint checkpoint
 .DELETE_ON_ERROR:
@@ -10,14 +12,14 @@ STAMP := .venv/installed
 score: $(STAMP)
 	.venv/bin/lmmvqa score "$(VIDEO)"
 
-test: $(STAMP)
+test: $(DEV_STAMP)
 	.venv/bin/python -m pytest
 
 # Wheel and sdist in dist/, then the tests that the sdist carries against the wheel, where this repository is not. All other
 # packages are those of .venv. TESTS="tests/test_cards.py" runs a part.
 TESTS ?=
 SITE := import sysconfig; print(sysconfig.get_path("purelib"))
-test-wheel: $(STAMP)
+test-wheel: $(DEV_STAMP)
 	rm -rf build dist
 	.venv/bin/python -m build --no-isolation
 	set -e; place=$$(mktemp -d); trap 'rm -r "$$place"' EXIT; \
@@ -27,9 +29,10 @@ test-wheel: $(STAMP)
 	tar --extract --file dist/*.tar.gz --directory "$$place" --strip-components 1 --wildcards '*/tests' '*/pyproject.toml'; \
 	cd "$$place"; env -u PYTHONPATH venv/bin/python -m pytest $(TESTS)
 
-lint: $(STAMP)
+lint: $(DEV_STAMP)
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
+	.venv/bin/mypy
 
 # The default checkpoint from nothing: about three hours on two cores. CLIPS is a folder with those of
 # lmmvqa/checkpoints/default/sources.csv that no package registry carries. What is done already is not done again.
@@ -38,7 +41,7 @@ BF16 ?=
 RUN := runs/default_checkpoint
 TOWER := train-tower $(RUN)/copies/ratings.csv --held-out-fold 1 --held-out-fold 0 --tower
 PROJECTORS := train default_checkpoint data=rated_videos=$(RUN)/copies feature_cache=$(RUN)/features $(if $(BF16),bf16=true use_cpu=true)
-checkpoint: $(STAMP)
+checkpoint: $(DEV_STAMP)
 	.venv/bin/lmmvqa fetch-sources $(RUN)/sources --clips "$(CLIPS)"
 	.venv/bin/lmmvqa make-copies $(RUN)/sources --output $(RUN)/copies
 	test -f $(RUN)/spatial/config.json || .venv/bin/lmmvqa $(TOWER) spatial $(BF16) --sources $(RUN)/sources --output $(RUN)/spatial
@@ -56,5 +59,9 @@ checkpoint: $(STAMP)
 
 $(STAMP): setup.py
 	$(PYTHON) -m venv .venv
+	.venv/bin/python -m pip install --quiet --editable .
+	touch $@
+
+$(DEV_STAMP): $(STAMP)
 	.venv/bin/python -m pip install --quiet --editable ".[dev]"
 	touch $@

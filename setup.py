@@ -1,12 +1,46 @@
+import re
 from pathlib import Path
 
 from setuptools import find_packages, setup
 
+HERE = Path(__file__).parent
+VERSION = re.search(r'^__version__ = "(.+)"$', (HERE / "lmmvqa/__init__.py").read_text(encoding="utf-8"), re.MULTILINE)
+
+# What `install_requires` leaves out, by what it is for. Scoring, one video or a folder, needs none of it.
+EXTRAS = {
+    "training": ["scipy>=1.13"],
+    "evaluation": [
+        "evaluate>=0.4.6",
+        "matplotlib>=3.9",
+        # Label files of YouTube-UGC are Excel tables.
+        "openpyxl>=3.1",
+        "scikit-image>=0.25",
+        "scipy>=1.13",
+    ],
+    "demo": ["gradio>=6.0"],
+    "bulk": ["ray[data]>=2.50", "s3fs>=2025.9"],
+    "copies": ["imageio-ffmpeg>=0.6", "scipy>=1.13"],
+    # A second decoder. Its wheels are for x86-64 only; PyAV reads everything that it reads.
+    "decord": ['decord>=0.6; platform_machine == "x86_64" or platform_machine == "AMD64"'],
+}
+TESTS = [
+    "build>=1.2",
+    "moto[server]>=5.1",
+    "mypy>=1.15",
+    "optimum-quanto>=0.2.7",
+    "playwright>=1.50",
+    "pre-commit>=4.0",
+    "pytest>=8.0",
+    "ruff>=0.9",
+    "scikit-learn>=1.5",
+    "tensorboard>=2.16",
+]
+
 setup(
     name="lmmvqa",
-    version="0.1.0",
+    version=VERSION[1],
     description="Blind video quality assessment with large multimodal models, native to Hugging Face",
-    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11",
@@ -30,14 +64,10 @@ setup(
         "accelerate>=1.15",
         "av>=14",
         "datasets>=5.0",
-        # Its wheels are for x86-64 only; PyAV reads everything that it reads.
-        'decord>=0.6; platform_machine == "x86_64" or platform_machine == "AMD64"',
-        "evaluate>=0.4.6",
         "gguf>=0.17",
         "huggingface_hub>=2.0",
         "jinja2>=3.1",
         "numpy>=2.0",
-        "openpyxl>=3.1",
         "pandas>=2.2",
         "peft>=0.21",
         "pillow>=10.0",
@@ -47,34 +77,10 @@ setup(
         "pyyaml>=6.0",
         "rich>=13.9",
         "safetensors>=0.6",
-        "scipy>=1.13",
         "torch>=2.9",
         "torchvision>=0.24",
         "transformers>=5.24",
         "typer>=0.19",
     ],
-    extras_require={
-        "plots": ["matplotlib>=3.8"],
-        "ray": ["ray[data]>=2.50"],
-        "report": ["matplotlib>=3.9", "scikit-image>=0.25"],
-        "s3": ["s3fs>=2025.9"],
-        "copies": ["imageio-ffmpeg>=0.6"],
-        "demo": ["gradio>=6.0"],
-        "dev": [
-            "build>=1.2",
-            "gradio>=6.0",
-            "imageio-ffmpeg>=0.6",
-            "matplotlib>=3.9",
-            "moto[server]>=5.1",
-            "optimum-quanto>=0.2.7",
-            "playwright>=1.50",
-            "pytest>=8.0",
-            "ray[data]>=2.50",
-            "ruff>=0.9",
-            "scikit-image>=0.25",
-            "scikit-learn>=1.5",
-            "s3fs>=2025.9",
-            "tensorboard>=2.16",
-        ],
-    },
+    extras_require={**EXTRAS, "dev": sorted({*TESTS, *(need for needs in EXTRAS.values() for need in needs)})},
 )

@@ -96,7 +96,7 @@ def compose(
         network.save_pretrained(output)
         processor.save_pretrained(output)
         Console().print(composition_table(network.config, str(output)))
-        typer.echo(f"Next: lmmvqa train lsvq_score model={output} data_dir=LSVQ")
+        typer.echo(f"Next: lmmvqa train lsvq_score model={output} data=lsvq=LSVQ")
 
 
 def composition_table(config: LmmVqaConfig, title: str) -> Table:

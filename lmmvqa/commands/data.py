@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from dataset_builders import RATED_SETS
 from lmmvqa.console import clear_errors, messages
 
 if TYPE_CHECKING:
@@ -24,8 +25,7 @@ Data = Annotated[
     str,
     typer.Argument(
         metavar="NAME=FOLDER",
-        help="lsvq, konvid_1k, youtube_ugc, live_vqc, live_yt_gaming or rated_videos, and its folder as the owners release "
-        "it.",
+        help=f"A set and its folder, as the owners release it. Sets: {', '.join(RATED_SETS)}.",
     ),
 ]
 Levels = Annotated[Literal["tertiles", "authors"], typer.Option(help="Where the levels poor, fair and good part.")]
