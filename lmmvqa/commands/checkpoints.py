@@ -138,7 +138,7 @@ def merge(
 def calibrate(
     checkpoint: Annotated[Path, typer.Argument(help="Folder of a full checkpoint; its config.json is changed.")],
     data: Annotated[
-        str, typer.Option(help="SET=FOLDER, as for `lmmvqa evaluate`: rated videos that the model did not learn from.")
+        str, typer.Option(help="NAME=FOLDER, as for `lmmvqa evaluate`: rated videos that the model did not learn from.")
     ],
     split: Annotated[str, typer.Option(help="Which of them.")] = "validation",
     leave_out: Annotated[

@@ -21,7 +21,8 @@ Sets = Annotated[
     list[str],
     typer.Option(
         "--data",
-        help="SET=FOLDER for a set as its owners release it (rated_videos=FOLDER for your own), or an exported folder; may be repeated.",
+        help="NAME=FOLDER for a set as its owners release it (rated_videos=FOLDER for your own), or an exported "
+        "folder; may be given again.",
     ),
 ]
 
@@ -204,7 +205,7 @@ def _print_wide(table: Table) -> None:
 def ablate(
     grid: Annotated[Path, typer.Argument(help="YAML file, as lmmvqa/evaluation/ablations.yaml.")],
     output: Annotated[Path, typer.Option(help="Folder for the rows; a grid that was stopped goes on.")],
-    data: Annotated[str | None, typer.Option(help="SET=FOLDER or an exported folder, in place of the grid's.")] = None,
+    data: Annotated[str | None, typer.Option(help="NAME=FOLDER or an exported folder, in place of the grid's.")] = None,
     table: Annotated[
         list[str] | None, typer.Option(help="A table of the grid to run; may be repeated. Default: all.")
     ] = None,
