@@ -12,13 +12,13 @@ from typing import Annotated
 import typer
 from rich.logging import RichHandler
 
-from lmmvqa.commands import bulk, checkpoints, data, default_making, evaluation, release, score, training
+from lmmvqa.commands import bulk, checkpoints, compare, data, default_making, evaluation, release, score, training
 from lmmvqa.console import messages
 
 app = typer.Typer(
     no_args_is_help=True, pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]}
 )
-for group in (score, bulk, release, checkpoints, training, evaluation, data, default_making):
+for group in (score, compare, bulk, release, checkpoints, training, evaluation, data, default_making):
     app.add_typer(group.app)
 
 

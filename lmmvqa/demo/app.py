@@ -58,8 +58,8 @@ CSS = """
 .vqa .moments button {
     flex: 1 1 120px; font-weight: 500; font-size: .95rem; max-width: 320px; padding: 0;
     border: 1px solid var(--border-color-primary); border-radius: 8px; overflow: hidden;
+    background: var(--background-fill-secondary); color: inherit; text-align: left; cursor: pointer;
 }
-  background: var(--background-fill-secondary); color: inherit; text-align: left; cursor: pointer; }
 .vqa .moments img {
     width: 100%; aspect-ratio: 16 / 9; object-fit: contain; background: #000; display: block; margin: 0;
 }

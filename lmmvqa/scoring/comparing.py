@@ -1,0 +1,129 @@
+"""Which of several videos people would prefer, from the score of each and what is known of its error."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from statistics import NormalDist
+from typing import Any
+
+from modeling_lmmvqa.quality_readout import INTERVAL_TAIL
+from modeling_lmmvqa.video_score import VideoScore
+
+# Below a twentieth of a point two scores are equal for all purposes, and a deviation of 0 would divide by zero.
+_SMALLEST_DEVIATION = 0.05
+# From here on one of the two is called better; below, the verdict is that it can't be told.
+SURE = 0.75
+# Timelines are compared window by window; below this many points they are said to go side by side.
+_NOTABLE = 3.0
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two videos beside each other.
+
+    The model: what people would say of a video lies around its score as a normal distribution with the deviation that
+    the read-out states and the calibration has widened to what ratings showed; the errors of two videos are
+    independent. Errors of two encodes of one content go together, so for those it is less sure than it could be.
+
+    Args:
+        first, second: neither of them with an error.
+        probability: that people would prefer the first, 0 to 1.
+        difference: score of the first minus score of the second, in points.
+        interval: the central 90 % of the difference.
+        moment: the window in which their timelines differ most: start_s, end_s and difference; None where there are no
+            timelines.
+    """
+
+    first: VideoScore
+    second: VideoScore
+    probability: float
+    difference: float
+    interval: tuple[float, float]
+    moment: dict[str, float] | None
+
+    def is_worse_by(self, points: float) -> float:
+        """The probability that the second is more than so many points below the first, 0 to 1."""
+        return 1 - self._distribution.cdf(points)
+
+    @property
+    def _distribution(self) -> NormalDist:
+        return NormalDist(self.difference, _deviation(self.first, self.second))
+
+    def verdict(self) -> str:
+        """One sentence that says which one looks better, how sure that is, and where they differ most."""
+        better, other = self.first, self.second
+        probability, difference = self.probability, self.difference
+        if probability < 0.5:
+            better, other, probability, difference = other, better, 1 - probability, -difference
+        low, high = sorted(math.copysign(1, self.difference or 1) * bound for bound in self.interval)
+        points = f"{better.score:.1f} against {other.score:.1f}, {abs(difference):.1f} points ({low:.1f} to {high:.1f})"
+        if probability < SURE:
+            text = f"It can't be told which of {better.path} and {other.path} looks better: {points}."
+        else:
+            text = f"{better.path} looks better than {other.path} ({probability:.0%} sure): {points}."
+        if self.moment is not None and abs(self.moment["difference"]) >= _NOTABLE:
+            start, end = (f"{int(s) // 60}:{int(s) % 60:02d}" for s in (self.moment["start_s"], self.moment["end_s"]))
+            text += f" They differ most from {start} to {end}, by {abs(self.moment['difference']):.1f} points."
+        return text
+
+    def as_row(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return {
+            "first": self.first.path,
+            "second": self.second.path,
+            "probability_first_better": round(self.probability, 4),
+            "difference": round(self.difference, 4),
+            "difference_low": round(self.interval[0], 4),
+            "difference_high": round(self.interval[1], 4),
+            "moment": self.moment,
+            "verdict": self.verdict(),
+        }
+
+
+def compare(first: VideoScore, second: VideoScore) -> Comparison:
+    """Compare two scores.
+
+    Raises:
+        ValueError: one of them is an error.
+    """
+    for score in (first, second):
+        if score.error is not None:
+            raise ValueError(f"{score.path} has no score to compare: {score.error}")
+    assert first.score is not None and second.score is not None
+    difference = first.score - second.score
+    distribution = NormalDist(difference, _deviation(first, second))
+    low, high = (distribution.inv_cdf(share) for share in (INTERVAL_TAIL / 2, 1 - INTERVAL_TAIL / 2))
+    return Comparison(first, second, 1 - distribution.cdf(0), difference, (low, high), _moment(first, second))
+
+
+def rank(scores: Sequence[VideoScore]) -> list[Comparison]:
+    """Videos from the best to the worst: each compared with the next one.
+
+    Raises:
+        ValueError: one of them is an error.
+    """
+    for score in scores:
+        if score.error is not None:
+            raise ValueError(f"{score.path} has no score to compare: {score.error}")
+    ordered = sorted(scores, key=lambda score: -(score.score or 0.0))
+    return [compare(better, worse) for better, worse in pairwise(ordered)]
+
+
+def _deviation(first: VideoScore, second: VideoScore) -> float:
+    return max(_SMALLEST_DEVIATION, math.hypot(first.score_std or 0.0, second.score_std or 0.0))
+
+
+def _moment(first: VideoScore, second: VideoScore) -> dict[str, float] | None:
+    """Where two timelines differ most; the longer one is compared as far as the other goes."""
+    if first.timeline is None or second.timeline is None:
+        return None
+    pairs = list(zip(first.timeline["windows"], second.timeline["windows"], strict=False))
+    here, there = max(pairs, key=lambda pair: abs(pair[0]["score"] - pair[1]["score"]))
+    return {
+        "start_s": here["start_s"],
+        "end_s": min(here["end_s"], there["end_s"]),
+        "difference": round(here["score"] - there["score"], 4),
+    }
