@@ -20,7 +20,7 @@ from typing import Any
 
 import pandas as pd
 
-from processing.errors import LmmVqaError
+from processing.errors import InputError, LmmVqaError
 from processing.video_names import is_picture, is_video
 
 logger = logging.getLogger(__name__)
@@ -136,7 +136,7 @@ def read_table(path: Path, sheet: str | None = None) -> pd.DataFrame:
                 table = _read_mat(path)
                 table.index += 1
             case _:
-                raise ValueError("a label file is a CSV, TSV, JSONL, Parquet, XLSX or MATLAB file")
+                raise InputError("a label file is a CSV, TSV, JSONL, Parquet, XLSX or MATLAB file")
     except LabelError:
         raise
     # A broken file is an error of another kind in each of the readers below.

@@ -22,6 +22,7 @@ from dataset_builders.label_files import (
     without_video_suffix,
 )
 from dataset_builders.release_builder import MESSAGES, ReleaseBuilder, ReleaseConfig
+from processing.errors import InputError
 from processing.quality_prompts import (
     LEVELS,
     MAX_SCORE,
@@ -116,7 +117,7 @@ class RatedSetConfig(ReleaseConfig):
         ):
             value = getattr(self, option)
             if value not in allowed:
-                raise ValueError(f"{option}={value!r} is unknown: choose one of {', '.join(map(str, allowed))}.")
+                raise InputError(f"{option}={value!r} is unknown: choose one of {', '.join(map(str, allowed))}.")
 
 
 class RatedSetBuilder(ReleaseBuilder):

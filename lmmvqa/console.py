@@ -12,6 +12,8 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from processing.errors import LmmVqaError
+
 if TYPE_CHECKING:
     from modeling_lmmvqa.video_score import VideoScore
 
@@ -26,8 +28,9 @@ def show_error(error: object) -> None:
 
 @contextmanager
 def clear_errors() -> Iterator[None]:
-    """Show an error that has a message for people as that message, and end with code 2; anything else is a fault of
-    ours and keeps its trace."""
+    """Show what the user can mend as a message, and end with code 2: a `LmmVqaError`, or what the system refuses (a file
+    that is missing, a disk that is full). Anything else is a fault of ours and keeps its trace; with `--verbose` these
+    have theirs, too."""
     # Progress bars of the libraries count things that mean nothing to a user. Two of them read this when they are
     # imported.
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
@@ -38,7 +41,7 @@ def clear_errors() -> Iterator[None]:
     library_logging.set_verbosity_error()
     try:
         yield
-    except (ValueError, OSError, RuntimeError) as error:
+    except (LmmVqaError, OSError) as error:
         logging.getLogger(__name__).debug("Trace", exc_info=True)
         show_error(error)
         raise typer.Exit(2) from error

@@ -68,7 +68,7 @@ def compose(
         fields["temporal_config"] = temporal_tower.config.to_dict()
     video_token = _placeholder(tokenizer)
     _make_room(decoder, len(tokenizer))
-    model_config = LmmVqaConfig(
+    model_config = _checked_config(
         vision_config=vision_tower.config.to_dict(),
         text_config=decoder.config.to_dict(),
         video_token_id=tokenizer.convert_tokens_to_ids(video_token),
@@ -243,6 +243,14 @@ class Description:
     tokens_per_second: int
     weight_bytes: int
     cache_bytes_per_second: int
+
+
+def _checked_config(**fields: Any) -> LmmVqaConfig:
+    try:
+        return LmmVqaConfig(**fields)
+    # The library checks types of fields with errors of its own.
+    except Exception as error:
+        raise ComposeError(f"The parts and settings don't make a model: {error}") from error
 
 
 def describe(config: LmmVqaConfig) -> Description:

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from lmmvqa.commands.options import Device, Model, Precision
 from lmmvqa.console import clear_errors, messages
+from processing.errors import InputError
 
 app = typer.Typer()
 
@@ -41,7 +42,7 @@ def bench(
             figures = measure_bulk(clips, network, processor, count=videos, batch_size=batch_size, workers=workers)
         times = figures.times
         if not times.videos:
-            raise ValueError(f"None of the {len(clips)} videos has a score: see why with `lmmvqa score`.")
+            raise InputError(f"None of the {len(clips)} videos has a score: see why with `lmmvqa score`.")
         table = Table("stage", "seconds of one core for a video", "share")
         work = {"decode and preprocess": times.reading, "towers": times.encoding, "language model": times.answering}
         for stage, seconds in work.items():

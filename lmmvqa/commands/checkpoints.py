@@ -13,6 +13,7 @@ from rich.table import Table
 
 from lmmvqa.commands.options import Scale, parse_settings
 from lmmvqa.console import clear_errors, messages
+from processing.errors import InputError
 
 if TYPE_CHECKING:
     from modeling_lmmvqa import LmmVqaConfig
@@ -34,9 +35,12 @@ def info(
         from lmmvqa.checkpoints.composing import describe
         from modeling_lmmvqa import LmmVqaConfig
 
-        config = LmmVqaConfig() if model is None else AutoConfig.from_pretrained(model)
+        try:
+            config = LmmVqaConfig() if model is None else AutoConfig.from_pretrained(model)
+        except ValueError as error:
+            raise InputError(f"{model} is not an LMM-VQA checkpoint: name another one.") from error
         if not isinstance(config, LmmVqaConfig):
-            raise ValueError(f"{model} is a {config.model_type!r} model and not an LMM-VQA checkpoint.")
+            raise InputError(f"{model} is a {config.model_type!r} model and not an LMM-VQA checkpoint.")
         description = describe(config)
         table = Table("part", "parameters", title=model or "The paper's configuration")
         for name, count in description.parameters.items():
@@ -161,10 +165,10 @@ def calibrate(
         families = {row.parts.get("family") for row in rows} - {None}
         if rows and (unknown := set(leave_out or ()) - families):
             has = f"the families {', '.join(sorted(families))}" if families else "no column family"
-            raise ValueError(f"--leave-out {', '.join(sorted(unknown))}: the split {split} of {data} has {has}.")
+            raise InputError(f"--leave-out {', '.join(sorted(unknown))}: the split {split} of {data} has {has}.")
         rows = [row for row in rows if row.parts.get("family") not in (leave_out or ())]
         if not rows:
-            raise ValueError(
+            raise InputError(
                 f"{data} has no videos of the split {split} that are not left out: name another with --split."
             )
         fitted = calibrate_checkpoint(

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 import typer
 
 from lmmvqa.console import clear_errors
+from processing.errors import InputError
 
 app = typer.Typer()
 
@@ -77,11 +78,11 @@ def train_tower(
         from lmmvqa.training.run import check_same_run
 
         if tower == "temporal" and (sources or start or bf16):
-            raise ValueError(
+            raise InputError(
                 "--sources, --start and --bf16 are for a spatial tower: leave them out, or add --tower spatial."
             )
         if tower == "spatial" and sources is None:
-            raise ValueError(
+            raise InputError(
                 "A spatial tower learns from the sources of the copies, too: name their folder with --sources."
             )
         folds = held_out_fold or [0]

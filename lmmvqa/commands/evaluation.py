@@ -14,6 +14,7 @@ from rich.table import Table
 from lmmvqa.commands.options import Scale, parse_settings
 from lmmvqa.console import clear_errors
 from lmmvqa.evaluation.table_cells import interval_or_deviation, three_decimals
+from processing.errors import InputError
 
 app = typer.Typer()
 
@@ -130,10 +131,10 @@ def _method(method: str, model: str | None, readout: str | None, device: str | N
         return lambda: methods.Baseline(method)
     if method == "zero-shot":
         if model is None:
-            raise ValueError("--method zero-shot needs --model: a Hub id or folder of a video or image language model.")
+            raise InputError("--method zero-shot needs --model: a Hub id or folder of a video or image language model.")
         return lambda: methods.ZeroShot(model, readout, device=device or "cpu")
     if method != "lmm-vqa":
-        raise ValueError(
+        raise InputError(
             f"--method {method} is unknown: choose lmm-vqa, zero-shot, niqe, brisque, or a file that ends in .csv."
         )
 
@@ -259,7 +260,7 @@ def report(
         try:
             from lmmvqa.evaluation.report import write_report
         except ImportError as error:
-            raise ValueError(f"A report needs {error.name}: pip install lmmvqa[report].") from error
+            raise InputError(f"A report needs {error.name}: pip install lmmvqa[report].") from error
 
         for file in write_report(folders, output, pictures=pictures, unit=unit, motion=motion):
             typer.echo(file)

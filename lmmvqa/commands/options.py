@@ -6,6 +6,8 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from processing.errors import InputError
+
 Model = Annotated[
     str | None, typer.Option(help="Checkpoint: folder or Hub id. Default: the one that comes with LMM-VQA.")
 ]
@@ -28,6 +30,6 @@ def parse_settings(texts: list[str] | None) -> dict[str, Any]:
     for text in texts or []:
         key, found, value = text.partition("=")
         if not found:
-            raise ValueError(f"{text!r} is not a setting: write key=value.")
+            raise InputError(f"{text!r} is not a setting: write key=value.")
         settings[key] = yaml.safe_load(value)
     return settings

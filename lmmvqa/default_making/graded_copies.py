@@ -20,6 +20,8 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
+from processing.errors import SetupError
+
 logger = logging.getLogger(__name__)
 
 WIDTH, HEIGHT, SECONDS = 640, 360, 2
@@ -268,7 +270,7 @@ def make_graded_copies(sources: Iterable[Path], output: Path, *, workers: int = 
     if failures := [
         f"{content.path}: {error}" for content, (_, error) in zip(contents, outcomes, strict=True) if error
     ]:
-        raise RuntimeError(
+        raise SetupError(
             f"{len(failures)} of {len(contents)} contents failed, the others are in {ratings}:\n" + "\n".join(failures)
         )
     if empty := {"train", *SPLITS.values()} - {_split(content) for content in contents}:
@@ -345,7 +347,7 @@ def run_ffmpeg(*arguments: str) -> str:
     command = [imageio_ffmpeg.get_ffmpeg_exe(), "-nostdin", "-hide_banner", "-y", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
     if done.returncode:
-        raise RuntimeError(f"ffmpeg failed on {' '.join(arguments)}:\n{done.stderr[-2000:]}")
+        raise SetupError(f"ffmpeg failed on {' '.join(arguments)}:\n{done.stderr[-2000:]}")
     return done.stderr
 
 

@@ -29,6 +29,7 @@ from lmmvqa.default_making.graded_copies import (
 )
 from lmmvqa.default_making.tower_training import DrawnDataset, copy_rows
 from modeling_lmmvqa.frame_statistics import LUMA
+from processing.errors import InputError
 from processing.video_reader import open_video
 
 logger = logging.getLogger(__name__)
@@ -118,7 +119,7 @@ class RatedTiles(DrawnDataset):
         super().__init__(seed)
         measured = sorted(measured)
         if not measured:
-            raise ValueError("There are no rated tiles: all contents of the copies are in folds that are held out.")
+            raise InputError("There are no rated tiles: all contents of the copies are in folds that are held out.")
         self.tiles = [np.load(str(path).replace(".measures.", ".tiles."), mmap_mode="r") for path in measured]
         self.ratings = [np.load(path) / _RANGES for path in measured]
         self.ends = np.cumsum([len(tiles) for tiles in self.tiles])

@@ -19,6 +19,7 @@ from lmmvqa.checkpoints.parts import Part
 from lmmvqa.default_making.rated_tiles import MEASURES, RatedTiles, tells_its_rating
 from lmmvqa.default_making.tower_training import copy_rows, fit_tower, remove_checkpoints
 from modeling_lmmvqa.projectors import FeatureStandardizer
+from processing.errors import InputError
 from processing.video_reader import open_video
 
 # Where the training starts.
@@ -82,7 +83,7 @@ class KeyFrames(Dataset):
     def __init__(self, ratings: Path, fold: int):
         self.rows = [row for row in copy_rows(ratings) if int(row["fold"]) == fold and tells_its_rating(row)]
         if not self.rows:
-            raise ValueError(
+            raise InputError(
                 f"{ratings} has no copies of fold {fold} to test a tower on: add contents, or choose with --held-out-fold."
             )
 

@@ -16,6 +16,7 @@ from torch.utils.data import Dataset
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from lmmvqa.training.trainer import last_checkpoint
+from processing.errors import InputError
 
 # A few minutes of a spatial tower, one of a temporal one.
 SAVE_STEPS = 200
@@ -44,7 +45,7 @@ def split_by_fold(copies: Sequence[Copy], held_out: Sequence[int]) -> tuple[list
     train, tested = [c for c in copies if c.fold not in held_out], [c for c in copies if c.fold == held_out[0]]
     if not train or not tested:
         there = ", ".join(map(str, sorted({copy.fold for copy in copies}))) or "none"
-        raise ValueError(
+        raise InputError(
             f"A tower learns from some folds and is tested on another, fold {held_out[0]}; there are copies of folds {there}: add "
             "contents, or choose with --held-out-fold."
         )

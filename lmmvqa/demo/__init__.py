@@ -6,6 +6,8 @@ import os
 import socket
 from pathlib import Path
 
+from processing.errors import SetupError
+
 APP = Path(__file__).with_name("app.py")
 
 
@@ -34,7 +36,7 @@ def serve(model: str | None = None, device: str | None = None, host: str = "127.
     try:
         from lmmvqa.demo import app
     except ImportError as error:
-        raise RuntimeError('The demo needs Gradio. Install it: pip install "lmmvqa[demo]"') from error
+        raise SetupError('The demo needs Gradio. Install it: pip install "lmmvqa[demo]"') from error
     from transformers import pipeline
 
     from lmmvqa.checkpoints.loading import load_checkpoint

@@ -34,6 +34,7 @@ from dataset_builders.set_specs import SetSpec
 from lmmvqa.evaluation import protocols
 from lmmvqa.evaluation.methods import LmmVqa
 from lmmvqa.evaluation.rated_sets import PROTOCOLS, RatedRow, read_set, select
+from processing.errors import InputError
 
 logger = logging.getLogger(__name__)
 
@@ -92,30 +93,30 @@ def read_grid(
         or "data" not in grid
         or "recipe" not in grid
     ):
-        raise ValueError(
+        raise InputError(
             f"{path} is no grid: it needs recipe, data and tables (a table is {{row name: {{config: ..., settings: ...}}}})."
         )
     if unknown := sorted(set(grid) - _KEYS):
-        raise ValueError(f"{path}: unknown key {unknown[0]!r}; known are {', '.join(sorted(_KEYS))}.")
+        raise InputError(f"{path}: unknown key {unknown[0]!r}; known are {', '.join(sorted(_KEYS))}.")
     protocol = grid.get("protocol", "in-sample")
     if protocol not in PROTOCOLS or protocol == "5fold":
-        raise ValueError(f"{path}: protocol {protocol!r} is not for a grid: choose in-sample, ood or levels.")
+        raise InputError(f"{path}: protocol {protocol!r} is not for a grid: choose in-sample, ood or levels.")
     if unknown := [name for name in tables or () if name not in grid["tables"]]:
-        raise ValueError(f"{path} has no table {unknown[0]!r}: it has {', '.join(map(str, grid['tables']))}.")
+        raise InputError(f"{path} has no table {unknown[0]!r}: it has {', '.join(map(str, grid['tables']))}.")
     rows = []
     for table, entries in grid["tables"].items():
         if tables and table not in tables:
             continue
         for name, entry in (entries or {}).items():
             if unknown := sorted(set(entry or {}) - _ROW_KEYS):
-                raise ValueError(
+                raise InputError(
                     f"{path}: unknown key {unknown[0]!r} in {table}, {name}; known are {', '.join(sorted(_ROW_KEYS))}."
                 )
             entry = entry or {}
             row_settings = {**(grid.get("settings") or {}), **(settings or {}), **entry.get("settings", {})}
             rows.append(GridRow(str(table), str(name), entry.get("config", {}), row_settings, entry.get("model")))
     if not rows:
-        raise ValueError(f"{path}: tables holds no rows.")
+        raise InputError(f"{path}: tables holds no rows.")
     return Grid(
         str(grid["recipe"]), SetSpec.parse(data or grid["data"]), protocol, grid.get("levels", "tertiles"), rows
     )

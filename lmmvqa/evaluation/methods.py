@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from lmmvqa.evaluation.rated_sets import RatedRow
+from processing.errors import InputError
 from processing.quality_prompts import LEVELS, MAX_SCORE, AnswerError, fixed_question
 from processing.video_reader import VideoError, open_video
 
@@ -61,7 +62,7 @@ class LmmVqa:
         features: Path | None = None,
     ):
         if read_out not in ("distribution", "generate"):
-            raise ValueError(f"--readout {read_out} is not one of our model: choose distribution or generate.")
+            raise InputError(f"--readout {read_out} is not one of our model: choose distribution or generate.")
         self.model, self.processor, self.read_out = model, processor, read_out
         self.cache = None
         if features is not None:
@@ -145,17 +146,17 @@ class ZeroShot:
         from transformers import AutoModelForImageTextToText, AutoProcessor
 
         if read_out not in ("generate", "level-words"):
-            raise ValueError(f"--readout {read_out} is not one of a zero-shot model: choose generate or level-words.")
+            raise InputError(f"--readout {read_out} is not one of a zero-shot model: choose generate or level-words.")
         try:
             self.model = AutoModelForImageTextToText.from_pretrained(name).to(device).eval()
             self.processor = AutoProcessor.from_pretrained(name)
         # The readers under the library raise errors of many kinds.
         except Exception as error:
-            raise ValueError(
+            raise InputError(
                 f"{name} can't be loaded as a video or image language model ({error}): check its name."
             ) from error
         if getattr(self.processor, "chat_template", None) is None:
-            raise ValueError(
+            raise InputError(
                 f"The processor of {name} has no chat template, so it can't be asked: save one with it (processor.chat_template)."
             )
         self.read_out, self.frames = read_out, frames
@@ -235,7 +236,7 @@ class ZeroShot:
             rest = [token for token in ids[shared:] if tokenizer.decode([token]).strip()]
             words[word] = rest[0]
         if len(set(words.values())) < len(words):
-            raise ValueError(
+            raise InputError(
                 f"The tokenizer begins two of the words {', '.join(words)} with one token: use --readout generate."
             )
         return words
@@ -302,7 +303,7 @@ class PredictionsFile:
         with path.open(newline="", encoding="utf-8-sig") as file:
             table = csv.DictReader(file)
             if missing := {"video", "prediction"} - set(table.fieldnames or ()):
-                raise ValueError(
+                raise InputError(
                     f"{path} has no column {' and '.join(sorted(missing))}: give the columns video and prediction, perhaps level."
                 )
             self.rows: dict[str, Prediction] = {}
@@ -310,7 +311,7 @@ class PredictionsFile:
                 try:
                     prediction: Prediction = {"predicted": float(row["prediction"])}
                 except (TypeError, ValueError):
-                    raise ValueError(f"{path}: {row['prediction']!r} in line {number} is not a number.") from None
+                    raise InputError(f"{path}: {row['prediction']!r} in line {number} is not a number.") from None
                 if row.get("level"):
                     prediction["predicted_level"] = row["level"].strip().lower()
                 self.rows[row["video"].strip()] = prediction

@@ -23,6 +23,7 @@ from scipy.ndimage import correlate1d
 from scipy.special import gamma
 
 from lmmvqa.checkpoints.parts import Part, fetch
+from processing.errors import InputError
 from processing.video_reader import open_video
 
 NIQE_PARAMETERS = Part(
@@ -149,7 +150,7 @@ def niqe(image: np.ndarray) -> float:
     """
     height, width = (side // NIQE_PATCH * NIQE_PATCH for side in image.shape)
     if min(height, width) < 2 * NIQE_PATCH:
-        raise ValueError(
+        raise InputError(
             f"NIQE needs pictures of at least {2 * NIQE_PATCH} x {2 * NIQE_PATCH} pixels, not {image.shape[1]} x {image.shape[0]}."
         )
     image = image[:height, :width]

@@ -19,6 +19,7 @@ from lmmvqa.evaluation.methods import Method, watched
 from lmmvqa.evaluation.rated_sets import PARTS, RatedRow
 from lmmvqa.evaluation.vqa_metric.vqa_metric import vqa_metrics
 from lmmvqa.scoring.result_files import ResultFile
+from processing.errors import InputError
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +38,7 @@ def open_run(folder: Path, settings: dict[str, Any]) -> None:
         before = json.loads(file.read_text(encoding="utf-8"))
         if changed := [name for name in sorted({*before, *settings}) if before.get(name) != settings.get(name)]:
             name = changed[0]
-            raise ValueError(
+            raise InputError(
                 f"{folder} holds another run ({name} was {before.get(name)!r}, is {settings.get(name)!r}): name another folder, or remove it."
             )
         return

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from dataset_builders.label_files import LabelError
 from dataset_builders.set_specs import SetSpec
+from processing.errors import InputError
 
 Protocol = Literal["in-sample", "ood", "5fold", "levels"]
 PROTOCOLS: tuple[Protocol, ...] = ("in-sample", "ood", "5fold", "levels")
@@ -145,7 +146,7 @@ def select(rows: Sequence[RatedRow], protocol: Protocol) -> list[RatedRow]:
     if protocol == "levels":
         return [row for row in rows if row.split.startswith("test")] or list(rows)
     if protocol not in chosen:
-        raise ValueError(f"{protocol!r} is not a protocol: choose one of {', '.join(PROTOCOLS)}.")
+        raise InputError(f"{protocol!r} is not a protocol: choose one of {', '.join(PROTOCOLS)}.")
     found = [row for row in rows if chosen[protocol](row)]
     if not found:
         splits = ", ".join(sorted({row.split for row in rows})) or "none"
@@ -153,5 +154,5 @@ def select(rows: Sequence[RatedRow], protocol: Protocol) -> list[RatedRow]:
             "in-sample": f"it has the splits {splits}: test the whole set with --protocol ood",
             "5fold": "give every row of your own label file a column fold with 0 to 4 (copies of one content in one fold)",
         }.get(protocol, "look at it with `lmmvqa data check`")
-        raise ValueError(f"{name} has no videos for the protocol {protocol}: {remedy}.")
+        raise InputError(f"{name} has no videos for the protocol {protocol}: {remedy}.")
     return found

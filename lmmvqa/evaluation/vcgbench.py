@@ -25,7 +25,7 @@ from typing import Any
 
 from dataset_builders.label_files import files_below, without_video_suffix
 from lmmvqa.scoring.result_files import ResultFile
-from processing.errors import LmmVqaError
+from processing.errors import InputError, LmmVqaError
 from processing.quality_prompts import conversation
 from processing.video_names import is_video
 
@@ -140,7 +140,7 @@ def read_mark(said: str) -> int:
     """
     found = re.search(r"['\"]score['\"]\s*:\s*['\"]?(\d+(?:\.\d+)?)", said)
     if found is None or not float(found[1]).is_integer() or float(found[1]) > MAX_MARK:
-        raise ValueError(f"The judge said {said!r}, which holds no mark from 0 to {MAX_MARK}.")
+        raise InputError(f"The judge said {said!r}, which holds no mark from 0 to {MAX_MARK}.")
     return int(float(found[1]))
 
 
@@ -160,7 +160,7 @@ def read_questions(folder: Path) -> list[Question]:
         fields = ("Q1", "Q2") if name == CONSISTENCY else ("Q",)
         for number, entry in enumerate(json.loads(path.read_text(encoding="utf-8"))):
             if missing := {*fields, "A", "video_name"} - set(entry):
-                raise ValueError(
+                raise InputError(
                     f"{path}: entry {number} has no {', '.join(sorted(missing))}: is this the benchmark's own file?"
                 )
             texts = tuple(str(entry[field]) for field in fields)

@@ -18,6 +18,7 @@ import torch
 from scipy.optimize import minimize_scalar
 
 from modeling_lmmvqa.quality_readout import INTERVAL_TAIL, read_out
+from processing.errors import InputError
 
 # Quantiles of the answers and of the ratings that are matched. The extremes of a few hundred videos are chance.
 QUANTILES = (0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
@@ -40,7 +41,7 @@ def fit_calibration(probabilities: torch.Tensor, ratings: torch.Tensor) -> dict[
         ValueError: fewer videos than quantiles, or ratings that are all the same.
     """
     if len(ratings) < len(QUANTILES) or ratings.min() == ratings.max():
-        raise ValueError(
+        raise InputError(
             f"{len(ratings)} videos with ratings from {ratings.min():g} to {ratings.max():g} can't calibrate a model: rate at least {len(QUANTILES)}."
         )
     ratings, probabilities = ratings.double(), probabilities.double()
@@ -112,7 +113,7 @@ def calibrate_checkpoint(
             key = features.key(video)
             for _, error in features.fill([(key, video)]):
                 if error:
-                    raise ValueError(error)
+                    raise InputError(error)
             encoded = features.load(key)
         inputs = {name: tensor.to(model.device) for name, tensor in assessment_inputs(processor, [encoded]).items()}
         quality = model.assess(**inputs)

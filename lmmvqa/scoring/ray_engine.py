@@ -9,6 +9,7 @@ from typing import Any
 
 from lmmvqa.scoring.reading_workers import ReadingLimits
 from modeling_lmmvqa.video_score import VideoScore
+from processing.errors import SetupError
 
 
 class _Worker:
@@ -55,7 +56,7 @@ def score_on_ray(
     try:
         import ray
     except ImportError as error:
-        raise RuntimeError("Ray is not installed: pip install 'lmmvqa[ray]'.") from error
+        raise SetupError("Ray is not installed: pip install 'lmmvqa[ray]'.") from error
 
     ours = not ray.is_initialized()
     if ours:

@@ -16,6 +16,8 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from processing.errors import InputError
+
 try:
     import fcntl
 except ImportError:  # no such locks on Windows: there, two runs at once are the user's to avoid
@@ -52,7 +54,7 @@ class ResultFile:
         self.key = key
         suffix = self.path.suffix.lower()
         if suffix not in (".csv", ".jsonl", ".parquet"):
-            raise ValueError(f"{self.path} is no result file: let its name end with .csv, .jsonl or .parquet.")
+            raise InputError(f"{self.path} is no result file: let its name end with .csv, .jsonl or .parquet.")
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._columns = list(columns) if columns is not None else None
         self._is_csv, self._is_parquet = suffix == ".csv", suffix == ".parquet"
@@ -83,7 +85,7 @@ class ResultFile:
         row = _printable(row)
         key = str(row[self.key])
         if key in self._done:
-            raise ValueError(f"{self.path} already has a row for {self.key} {key!r}.")
+            raise InputError(f"{self.path} already has a row for {self.key} {key!r}.")
         line = self._csv_line(row) if self._is_csv else json.dumps(row) + "\n"
         self._file.write(line.encode())
         self._file.flush()
@@ -121,7 +123,7 @@ class ResultFile:
     def _checked_rows(self) -> Iterator[dict[str, Any]]:
         for number, row in enumerate(self.rows(), 1):
             if self.key not in row:
-                raise ValueError(
+                raise InputError(
                     f"{self.path} is there already, and its row {number} has no {self.key!r}: name another file, or delete this one."
                 )
             yield row
@@ -134,7 +136,7 @@ class ResultFile:
         if self._growing.stat().st_size == 0:
             writer.writeheader()
         if unknown := flat.keys() - set(self._columns):
-            raise ValueError(f"{self.path} has no column for {', '.join(sorted(unknown))}: name another file.")
+            raise InputError(f"{self.path} has no column for {', '.join(sorted(unknown))}: name another file.")
         writer.writerow(flat)
         return line.getvalue()
 
@@ -168,9 +170,9 @@ def _jsonl_rows(path: Path) -> Iterator[dict[str, Any]]:
             try:
                 row = json.loads(line)
             except ValueError as error:
-                raise ValueError(f"Line {number} of {path} is not JSON: repair it, or delete that line.") from error
+                raise InputError(f"Line {number} of {path} is not JSON: repair it, or delete that line.") from error
             if not isinstance(row, dict):
-                raise ValueError(f"Line {number} of {path} is not a JSON object: repair it, or delete that line.")
+                raise InputError(f"Line {number} of {path} is not a JSON object: repair it, or delete that line.")
             yield row
 
 
@@ -211,7 +213,7 @@ def _write_parquet(rows: Callable[[], Iterator[dict[str, Any]]], path: Path) -> 
             for table in tables(schema):
                 writer.write_table(table)
     except arrow.ArrowException as error:
-        raise ValueError(
+        raise InputError(
             f"The rows of {path} don't fit one table ({error}); they are all in its journal beside it."
         ) from error
     temporary.replace(path)

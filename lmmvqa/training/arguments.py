@@ -17,6 +17,7 @@ from transformers import TrainingArguments
 from dataset_builders import GENERAL_SETS, RATED_SETS
 from dataset_builders.set_specs import SetSpec
 from lmmvqa.checkpoints.loading import FRESH_DEFAULT
+from processing.errors import InputError
 
 RECIPES = Path(__file__).parent / "recipes"
 TRAINS = ("projectors", "projectors+lora", "lora", "projectors+decoder")
@@ -110,33 +111,33 @@ class LmmVqaTrainingArguments(TrainingArguments):
         _one_of("tasks", self.tasks, TASKS)
         _one_of("loss", self.loss, LOSSES)
         if self.loss != "answer" and self.tasks == "level":
-            raise ValueError(
+            raise InputError(
                 f"loss={self.loss} learns the score, with or without the level: set tasks to score or score_and_level."
             )
         if self.loss == "words" and self.trains != "lora":
-            raise ValueError(
+            raise InputError(
                 f"loss=words teaches the decoder what the projectors say, which must not change meanwhile: set trains to lora, not {self.trains}."
             )
         if not 0 < self.data_fraction <= 1:
-            raise ValueError(f"data_fraction={self.data_fraction} must be above 0 and at most 1, such as 0.25.")
+            raise InputError(f"data_fraction={self.data_fraction} must be above 0 and at most 1, such as 0.25.")
         if not 0 <= self.validation_fraction < 1:
-            raise ValueError(
+            raise InputError(
                 f"validation_fraction={self.validation_fraction} must be at least 0 and below 1, such as 0.1."
             )
         if not 0 <= self.projector_dropout < 1:
-            raise ValueError(f"projector_dropout={self.projector_dropout} must be at least 0 and below 1, such as 0.1.")
+            raise InputError(f"projector_dropout={self.projector_dropout} must be at least 0 and below 1, such as 0.1.")
         if self.lora_rank < 1 or self.encoding_workers < 1:
-            raise ValueError(
+            raise InputError(
                 f"lora_rank={self.lora_rank} and encoding_workers={self.encoding_workers} must be at least 1."
             )
         if self.warm_up_epochs < 0 or (self.warm_up_epochs and not self.cache_features):
-            raise ValueError(
+            raise InputError(
                 f"warm_up_epochs={self.warm_up_epochs} must be at least 0, and above 0 it needs cache_features=true."
             )
         if self.folds is not None and not (self.folds and all(isinstance(fold, int) for fold in self.folds)):
-            raise ValueError(f"folds={self.folds} must be a list of folds, such as [0, 1, 2, 3, 4].")
+            raise InputError(f"folds={self.folds} must be a list of folds, such as [0, 1, 2, 3, 4].")
         if self.folds and "fold" in self.data_options:
-            raise ValueError("Give folds or data_options.fold, not both: folds trains on each in turn.")
+            raise InputError("Give folds or data_options.fold, not both: folds trains on each in turn.")
 
     @property
     def sources(self) -> list[DataSource]:
@@ -147,12 +148,12 @@ class LmmVqaTrainingArguments(TrainingArguments):
         """
         entries = self.data if isinstance(self.data, list) else [self.data]
         if not entries or None in entries:
-            raise ValueError("data names no data set: write data=NAME=FOLDER, such as data=rated_videos=mine.")
+            raise InputError("data names no data set: write data=NAME=FOLDER, such as data=rated_videos=mine.")
         sources = []
         for entry in entries:
             named = {"data": entry} if isinstance(entry, str) else entry
             if not isinstance(named, Mapping) or not isinstance(named.get("data"), str):
-                raise ValueError(
+                raise InputError(
                     f"data: {entry!r} is no data set: write {{data: konvid_1k=KoNViD-1k, levels: authors}}."
                 )
             options = {key: value for key, value in named.items() if key != "data"}
@@ -176,7 +177,7 @@ class LmmVqaTrainingArguments(TrainingArguments):
         from huggingface_hub import HfApi
 
         if self.trains != "projectors+decoder" and (self.model in (None, FRESH_DEFAULT) or os.path.isdir(self.model)):
-            raise ValueError(
+            raise InputError(
                 f"push_to_hub pushes what was trained, to be loaded together with its base, but model={self.model} is on this "
                 "machine only: push the base first (lmmvqa push) and name its Hub id as model; or train without "
                 "push_to_hub, then lmmvqa merge and push the merged checkpoint."
@@ -186,7 +187,7 @@ class LmmVqaTrainingArguments(TrainingArguments):
         # A missing token, a wrong one and a lost connection are errors of three unrelated kinds.
         except Exception as error:
             reason = str(error).strip().splitlines()[0]
-            raise ValueError(
+            raise InputError(
                 f"push_to_hub=true, but the Hub does not know you ({reason}): log in with `hf auth login`."
             ) from error
 
@@ -217,9 +218,9 @@ def read_settings(config: str | os.PathLike, overrides: Mapping[str, Any] | None
     try:
         settings = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
-        raise ValueError(f"{path} is no YAML file: {error}") from error
+        raise InputError(f"{path} is no YAML file: {error}") from error
     if not isinstance(settings, dict):
-        raise ValueError(f"{path} holds no settings: write lines such as `learning_rate: 1e-3`.")
+        raise InputError(f"{path} holds no settings: write lines such as `learning_rate: 1e-3`.")
     return {key: _meant_value(key, value) for key, value in {**settings, **(overrides or {})}.items()}
 
 
@@ -232,19 +233,19 @@ def make_arguments(settings: Mapping[str, Any], origin: str) -> LmmVqaTrainingAr
     known = {item.name for item in fields(LmmVqaTrainingArguments) if item.init}
     if unknown := sorted(set(settings) - known):
         hints = [f"{key} ({_meant(key, known)})" for key in unknown]
-        raise ValueError(
+        raise InputError(
             f"{origin}: unknown setting {', '.join(hints)}. Known are those of transformers' TrainingArguments and "
             f"{', '.join(item for item in LmmVqaTrainingArguments.__annotations__ if item in known)}."
         )
     try:
         return LmmVqaTrainingArguments(**settings)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{origin}: {error}") from error
+        raise InputError(f"{origin}: {error}") from error
 
 
 def _one_of(name: str, value: Any, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
-        raise ValueError(f"{name}={value!r} is unknown: choose one of {', '.join(allowed)}.")
+        raise InputError(f"{name}={value!r} is unknown: choose one of {', '.join(allowed)}.")
 
 
 def _meant(word: str, known: Any) -> str:
@@ -267,7 +268,7 @@ def _check_model(model: str | None) -> None:
         if model.count("/") != 1 or folder.is_absolute() or model.startswith("."):
             raise FileNotFoundError(f"model={model} does not exist: name a folder of `lmmvqa compose` or a Hub id.")
     elif (folder / "adapter_config.json").is_file():
-        raise ValueError(
+        raise InputError(
             f"model={model} holds what `lmmvqa train` trained, without its base: lmmvqa merge {model} FOLDER, then model=FOLDER."
         )
     elif not (folder / "config.json").is_file():

@@ -11,6 +11,7 @@ from lmmvqa.training.feature_cache import FeatureCache, decode
 from lmmvqa.training.watching import LOSS_NAMES
 from modeling_lmmvqa.feature_batches import pad_left, stack_features
 from modeling_lmmvqa.quality_readout import AnswerTrie, expected_answer, lay_out_answers, lay_out_batch
+from processing.errors import InputError
 from processing.quality_prompts import MAX_SCORE, TASKS, drawn_question, format_score, score_answers
 
 # Standard deviation, in points, of the answers that are right about a rating: no one rates to the point, and a
@@ -91,7 +92,7 @@ class AnswerCollator:
                 continue
             chat = processor.apply_chat_template(messages[:turn], tokenize=False, add_generation_prompt=True)
             if not chat.startswith(done) or chat.count(processor.video_token) != 1:
-                raise ValueError(
+                raise InputError(
                     f"This conversation can't be trained on, because it has not exactly one video or its template rewrites it: {messages}"
                 )
             question = chat[len(done) :].replace(processor.video_token, placeholders)
@@ -102,7 +103,7 @@ class AnswerCollator:
             labels += [-100] * len(question_ids) + answer_ids
             done = chat + answer + processor.tokenizer.eos_token
         if not done:
-            raise ValueError(f"This conversation has no answer to learn: {messages}")
+            raise InputError(f"This conversation has no answer to learn: {messages}")
         return ids, labels
 
 

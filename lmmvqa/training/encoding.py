@@ -19,6 +19,7 @@ from lmmvqa.training.feature_cache import PROBED, FeatureCache
 from lmmvqa.training.training_data import TrainingData
 from modeling_lmmvqa.feature_batches import stack_features
 from modeling_lmmvqa.video_features import tower_features
+from processing.errors import InputError
 
 logger = logging.getLogger(__name__)
 
@@ -86,7 +87,7 @@ def encode(data: TrainingData, cache: FeatureCache, workers: int) -> tuple[Train
 
     data = data.map(encoded)
     if not len(data.train):
-        raise ValueError(f"None of the training videos can be encoded; the first error: {next(iter(errors.values()))}")
+        raise InputError(f"None of the training videos can be encoded; the first error: {next(iter(errors.values()))}")
     return data, failures
 
 

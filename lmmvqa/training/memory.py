@@ -9,6 +9,7 @@ import torch
 
 from lmmvqa.training.adapters import make_trainable
 from modeling_lmmvqa import LmmVqaConfig, LmmVqaForConditionalGeneration
+from processing.errors import InputError
 
 STRATEGIES = ("ddp", "fsdp", "zero3")
 _MASTER, _COMPUTE = 4, 2
@@ -60,7 +61,7 @@ def estimate_memory(
         batch_size: videos on one GPU; each of `seconds` chunks.
     """
     if strategy not in STRATEGIES:
-        raise ValueError(f"strategy={strategy!r} is unknown: choose one of {', '.join(STRATEGIES)}.")
+        raise InputError(f"strategy={strategy!r} is unknown: choose one of {', '.join(STRATEGIES)}.")
     with torch.device("meta"):
         model: Any = LmmVqaForConditionalGeneration(config)
         model = make_trainable(model, trains, rank=lora_rank)

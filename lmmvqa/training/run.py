@@ -29,6 +29,7 @@ from lmmvqa.training.trainer import LmmVqaTrainer, last_checkpoint, rated_indice
 from lmmvqa.training.training_data import TrainingData, check_fit, load_training_data
 from lmmvqa.training.warm_up import warm_up
 from modeling_lmmvqa import LmmVqaConfig
+from processing.errors import InputError
 
 logger = logging.getLogger(__name__)
 
@@ -128,7 +129,7 @@ def build_trainer(arguments: LmmVqaTrainingArguments) -> LmmVqaTrainer:
     if arguments.loss != "answer" or arguments.warm_up_epochs:
         rated = data.map(_rated)
         if not len(rated.train):
-            raise ValueError(
+            raise InputError(
                 f"loss={arguments.loss} with warm_up_epochs={arguments.warm_up_epochs} learns from ratings, and the data has none: set "
                 "loss=answer and warm_up_epochs=0."
             )
@@ -200,7 +201,7 @@ def open_cache(arguments: LmmVqaTrainingArguments, model: Any, processor: Any) -
 def _our_config(name: str) -> LmmVqaConfig:
     config = AutoConfig.from_pretrained(name)
     if not isinstance(config, LmmVqaConfig):
-        raise ValueError(
+        raise InputError(
             f"model={name} is a {config.model_type!r} model and not an LMM-VQA checkpoint: make one with lmmvqa compose."
         )
     return config
@@ -221,7 +222,7 @@ def check_same_run(settings: dict[str, Any], output_dir: Path) -> None:
             if before.get(key) != settings.get(key) and not key.startswith(_MAY_CHANGE)
         ]
         if changed:
-            raise ValueError(
+            raise InputError(
                 f"{output_dir} holds a run with other settings: {', '.join(changed)}. Name another output folder, or remove that one."
             )
     if PartialState().is_main_process:

@@ -14,6 +14,7 @@ import dataset_builders
 from dataset_builders.label_files import LabelError
 from dataset_builders.release_builder import MESSAGES
 from lmmvqa.training.arguments import DataSource, LmmVqaTrainingArguments
+from processing.errors import InputError
 from processing.quality_prompts import TASKS
 
 logger = logging.getLogger(__name__)
@@ -66,7 +67,7 @@ def load_training_data(arguments: LmmVqaTrainingArguments) -> TrainingData:
     train, validation, tests = [], [], {}
     for name, splits in zip(names, loaded, strict=True):
         if "train" not in splits:
-            raise ValueError(f"{name} has no split train, only {', '.join(splits)}: there is nothing to train on.")
+            raise InputError(f"{name} has no split train, only {', '.join(splits)}: there is nothing to train on.")
         rows = {split: _common(part, name) for split, part in splits.items()}
         kept = rows.pop("train")
         if "validation" in rows:
@@ -85,15 +86,15 @@ def load_training_data(arguments: LmmVqaTrainingArguments) -> TrainingData:
         tests=tests,
     )
     if not len(data.train):
-        raise ValueError("No video is left to train on: raise data_fraction or lower validation_fraction.")
+        raise InputError("No video is left to train on: raise data_fraction or lower validation_fraction.")
     if validates and data.validation is None:
-        raise ValueError(
+        raise InputError(
             f"eval_strategy={arguments.eval_strategy.value} needs a validation split, and the data has none: set "
             "validation_fraction=0.1, give your ratings a column split, or set eval_strategy=no."
         )
     correlates = arguments.metric_for_best_model in ("srcc", "plcc", "eval_srcc", "eval_plcc")
     if correlates and data.validation is not None and len(set(data.validation["score"][:])) < 2:
-        raise ValueError(
+        raise InputError(
             f"metric_for_best_model={arguments.metric_for_best_model} needs two validation videos with different ratings, and there are "
             "fewer: raise validation_fraction, or give more ratings the split validation."
         )
@@ -108,7 +109,7 @@ def _load(source: DataSource, tasks: str) -> datasets.DatasetDict:
     # A missing configuration, an option that a builder doesn't have and a broken file are errors of unrelated kinds.
     except Exception as error:
         cause = error if isinstance(error, LabelError) else error.__cause__ or error
-        raise ValueError(f"The data set {source.spec} can't be loaded: {cause}") from error
+        raise InputError(f"The data set {source.spec} can't be loaded: {cause}") from error
 
 
 def _names(sources: list[DataSource]) -> list[str]:
@@ -121,7 +122,7 @@ def _common(rows: datasets.Dataset, source: str) -> datasets.Dataset:
     """Rows of any source with the columns of all."""
     media = "image" if "image" in rows.column_names else "video"
     if missing := {media, "messages"} - set(rows.column_names):
-        raise ValueError(f"{source} has no column {', '.join(sorted(missing))}: export it with `lmmvqa data build`.")
+        raise InputError(f"{source} has no column {', '.join(sorted(missing))}: export it with `lmmvqa data build`.")
     rows = rows.cast_column(media, datasets.Video(decode=False))
 
     def common(row: dict[str, Any]) -> dict[str, Any]:
@@ -169,7 +170,7 @@ def check_fit(config: Any, processor: Any, data: TrainingData) -> None:
     levels = {level for rows in data.splits() for level in set(rows["level"][:]) if level is not None}
     asks_levels = any(TASKS[1] in rows["task"][:] for rows in data.splits())
     if asks_levels and (unknown := sorted(levels - set(config.levels))):
-        raise ValueError(
+        raise InputError(
             f"The data has the level {', '.join(unknown)}, the model knows {', '.join(config.levels)}: compose the model with "
             "these level words (--set levels=...), or train with tasks=score."
         )
@@ -177,7 +178,7 @@ def check_fit(config: Any, processor: Any, data: TrainingData) -> None:
     chunks = 1 if config.frame_fusion != "concat" else processor.video_processor.max_chunks
     # Questions and the words around them take at most about a hundred tokens.
     if limit is not None and (need := config.tokens_per_chunk * chunks + 100) > limit:
-        raise ValueError(
+        raise InputError(
             f"A video of {chunks} seconds gives {need} tokens, the decoder reads {limit}: compose the model with fewer tokens "
             "(--set num_spatial_tokens=64, num_temporal_tokens=16), or with max_chunks lowered in its processor."
         )
