@@ -1,5 +1,4 @@
-"""What quality over time costs, against decoding and the towers of the same video, against windows scored anew, and
-against bare passes of the language model over the same tokens.
+"""What quality over time costs, against decoding and the towers of the same video, and against bare passes of the language model over the same tokens.
 
 `python benchmarks/timeline.py [--model M] [--seconds 60] [FILE]` makes a video of so many seconds from FILE, and prints
 the ratios of one run.
@@ -18,12 +17,7 @@ import torch
 from lmmvqa.checkpoints.loading import load_checkpoint
 from modeling_lmmvqa.feature_batches import assessment_inputs
 from modeling_lmmvqa.quality_readout import AnswerTrie, lay_out_branches
-from modeling_lmmvqa.quality_timeline import (
-    WINDOW_S,
-    WINDOWS_AT_ONCE,
-    assess_timeline,
-    cut_windows,
-)
+from modeling_lmmvqa.quality_timeline import SECONDS_AT_ONCE, assess_timeline
 from modeling_lmmvqa.video_features import VideoFeatures, extract_features
 
 CLIP = Path(__file__).parent.parent / "tests" / "data" / "flower.mp4"
@@ -50,10 +44,10 @@ def looped(clip: str, seconds: int, folder: Path) -> str:
     return str(target)
 
 
-def tokens_of_window(model: Any, processor: Any, video: VideoFeatures) -> int:
-    """What the language model reads of each window behind the template: visual tokens, the question, the nodes of its
+def tokens_of_second(model: Any, processor: Any, video: VideoFeatures) -> int:
+    """What the language model reads of each second behind the template: visual tokens, the question, the nodes of its
     trie."""
-    inputs = assessment_inputs(processor, [video.part(cut_windows(len(video.starts_s))[0])])
+    inputs = assessment_inputs(processor, [video.part([0])])
     template = model.cache_template(inputs["input_ids"][0])
     answers = [[token for token in row if token >= 0] for row in inputs["score_answer_ids"].tolist()]
     branches = lay_out_branches([inputs["score_question_ids"].tolist()], [AnswerTrie(answers)])
@@ -61,11 +55,11 @@ def tokens_of_window(model: Any, processor: Any, video: VideoFeatures) -> int:
 
 
 @torch.no_grad()
-def bare_passes(model: Any, windows: int, tokens: int) -> float:
+def bare_passes(model: Any, seconds: int, tokens: int) -> float:
     """Seconds of plain passes over so many rows of so many tokens."""
-    rows = torch.zeros(windows, tokens, dtype=torch.long, device=model.device)
+    rows = torch.zeros(seconds, tokens, dtype=torch.long, device=model.device)
     start = time.perf_counter()
-    for batch in rows.split(WINDOWS_AT_ONCE):
+    for batch in rows.split(SECONDS_AT_ONCE):
         model.model.language_model(input_ids=batch, use_cache=False)
     return time.perf_counter() - start
 
@@ -82,23 +76,20 @@ def main() -> None:
         video = looped(arguments.video, arguments.seconds, Path(folder))
         # A short one first, so that nothing below pays for what is done once.
         short = extract_features(model.model, video, processor.video_processor.stream(video, max_chunks=5))
-        assess_timeline(model, processor, short)
+        assess_timeline(model, processor, short, 50.0)
         marks = [time.perf_counter()]
         encoded = extract_features(model.model, video, processor.video_processor.stream(video))
         marks.append(time.perf_counter())
-        windows = assess_timeline(model, processor, encoded)["windows"]
+        seconds = assess_timeline(model, processor, encoded, 50.0)["seconds"]
         marks.append(time.perf_counter())
-    # Besides the windows, each second of the worst and of the best one.
-    asked, tokens = len(windows) + 2 * WINDOW_S, tokens_of_window(model, processor, encoded)
-    bare = bare_passes(model, asked, tokens)
+    tokens = tokens_of_second(model, processor, encoded)
+    bare = bare_passes(model, len(seconds), tokens)
     towers, read_out = marks[1] - marks[0], marks[2] - marks[1]
-    anew = towers / len(encoded.starts_s) * sum(min(len(encoded.starts_s), WINDOW_S) for _ in windows)
     print(
-        f"{arguments.seconds} s of {Path(arguments.video).name}, {len(windows)} windows: decoding and towers {towers:.1f} s, language model {read_out:.1f} s"
+        f"{arguments.seconds} s of {Path(arguments.video).name}: decoding and towers {towers:.1f} s, language model {read_out:.1f} s"
     )
-    print(f"language model against bare passes over {asked} x {tokens} tokens: {read_out / bare:.2f} x")
+    print(f"language model against bare passes over {len(seconds)} x {tokens} tokens: {read_out / bare:.2f} x")
     print(f"timeline against decoding and towers: {(towers + read_out) / towers:.2f} x")
-    print(f"timeline against windows encoded one by one (reckoned): {(towers + read_out) / (anew + read_out):.2f} x")
 
 
 if __name__ == "__main__":

@@ -48,23 +48,20 @@ def clear_errors() -> Iterator[None]:
 
 
 def print_timeline(result: VideoScore) -> None:
-    """A video's quality over time as one line of bars, with the moments that matter."""
-    timeline = result.timeline
-    windows = timeline["windows"]
-    # A bar that is wider than the terminal would tell nothing; it then shows the lowest of several windows.
-    size = -(-len(windows) // 60)
+    """A video's quality over time as one line of bars, one a second, with the moments that matter."""
+    seconds = result.timeline["seconds"]
+    # A bar that is wider than the terminal would tell nothing; it then shows the lowest of several seconds.
+    size = -(-len(seconds) // 60)
     lowest = [
-        min(window["score"] for window in windows[start : start + size]) for start in range(0, len(windows), size)
+        min(second["score"] for second in seconds[start : start + size]) for start in range(0, len(seconds), size)
     ]
     line = "".join("▁▂▃▄▅▆▇█"[min(7, int(score / 12.5))] for score in lowest)
-    worst, best = timeline["worst"], timeline["best"]
+    worst, best = result.timeline["worst"], result.timeline["best"]
     console = Console()
     console.print(escape(result.path), highlight=False, soft_wrap=True)
+    console.print(f"  {line}  each bar: {size} s" + (", its lowest second" if size > 1 else ""), highlight=False)
     console.print(
-        f"  {line}  every {timeline['step_s'] * size} s, windows of {timeline['window_s']} s", highlight=False
-    )
-    console.print(
-        f"  worst moment {clock(worst['start_s'])} ({worst['score']:.1f}), best {clock(best['start_s'])} ({best['score']:.1f})",
+        f"  worst second {clock(worst['start_s'])} ({worst['score']:.1f}), best {clock(best['start_s'])} ({best['score']:.1f})",
         highlight=False,
     )
 

@@ -9,7 +9,7 @@ from transformers import Pipeline
 from .video_score import VideoScore
 from .video_scorer import VideoScorer, is_one_video
 
-_SETTINGS = ("timeline", "window", "step", "key_frames", "progress", "fps")
+_SETTINGS = ("timeline", "most_seconds", "key_frames", "progress", "fps")
 
 
 class LmmVqaPipeline(Pipeline):
@@ -37,10 +37,10 @@ class LmmVqaPipeline(Pipeline):
             videos: one video (path, `file://` URL, bytes, binary file, mapping with "path" or "bytes", array with
                 `fps`), a list, a `datasets` column, or a generator.
             kwargs: `batch_size` (videos that the language model sees at once, 1), `decoder` ("auto", "pyav" or
-                "decord"), `fps` (of arrays), `timeline` (also quality over time, False). With `timeline`: `window` and
-                `step` in seconds (4 and 1), `key_frames` (small JPEGs of the worst and the best second, False),
-                `progress` (called as the work goes on with what is counted, "seconds" and then "windows", how many are
-                done, and of how many).
+                "decord"), `fps` (of arrays), `timeline` (also quality over time, False). With `timeline`:
+                `most_seconds` (of a longer video so many, evenly spaced), `key_frames` (small JPEGs of the worst and
+                the best second, False), `progress` (called as the work goes on with what is counted, "seconds" and
+                then "moments", how many are done, and of how many).
 
         Returns:
             A row for one video, a list for a list or a column, an iterator for a generator. A row is a dictionary with

@@ -14,7 +14,7 @@ Features = dict[str, torch.Tensor]
 # Longer side of a key frame that is kept, in pixels.
 THUMBNAIL_SIZE = 480
 
-# Called with what is counted ("seconds" that the towers see, then "windows" that are assessed), how many are done, and
+# Called with what is counted ("seconds" that the towers see, then "moments" that are assessed), how many are done, and
 # of how many.
 Progress = Callable[[str, int, int], None]
 
@@ -47,7 +47,13 @@ class VideoFeatures:
 
 
 def extract_features(
-    model: Any, path: str, chunks: Iterable[Any], *, keep_key_frames: bool = False, progress: Progress = no_progress
+    model: Any,
+    path: str,
+    chunks: Iterable[Any],
+    *,
+    max_chunks: int | None = None,
+    keep_key_frames: bool = False,
+    progress: Progress = no_progress,
 ) -> VideoFeatures:
     """Features of a video, second by second as `video_processor.stream` or a reading process gives it. Only features
     (and small JPEGs) are kept, so memory does not grow with what a frame takes.
@@ -55,17 +61,25 @@ def extract_features(
     Args:
         model: the network with its towers, without the language-modelling head.
         chunks: each a `PreparedChunk`.
+        max_chunks: as the reader was told; for `progress` alone.
 
     Raises:
         VideoError: from `chunks`, where the video can't be read.
     """
-    features, starts_s, key_frames = [], [], []
+    features: list[Features] = []
+    starts_s: list[float] = []
+    key_frames: list[bytes] = []
+    before: dict[str, torch.Tensor] = {}
     for chunk in chunks:
-        features.append(tower_features(model, chunk.as_batch()))
+        inputs = chunk.as_batch()
+        # A picture that stands still for an hour is seen once.
+        frozen = before.keys() == inputs.keys() and all(torch.equal(before[name], inputs[name]) for name in inputs)
+        features.append(features[-1] if frozen else tower_features(model, inputs))
+        before = inputs
         starts_s.append(chunk.start_s)
         if keep_key_frames:
             key_frames.append(_small_jpeg(chunk.key_frame))
-        progress("seconds", len(starts_s), chunk.info.num_chunks)
+        progress("seconds", len(starts_s), min(chunk.info.num_chunks, max_chunks or chunk.info.num_chunks))
     joined = {name: torch.cat([second[name] for second in features]) for name in features[0]}
     return VideoFeatures(path, joined, starts_s, chunk.info, key_frames)
 

@@ -1,5 +1,6 @@
 """The result of one video, and the row that every output makes of it: JSON, CSV, Parquet, table and pipeline."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,9 @@ COLUMNS: dict[str, tuple[str, str]] = {
     "error": ("string", "what is wrong with the video and the remedy; there is no score then"),
 }
 PROBABILITY = "probability_"
+# Score and level are the answers to two questions. The score is what counts: order and colours follow it. Where it lies
+# more points than this outside the level's part of the scale (equal parts, worst first), the row has a warning.
+LEVEL_TOLERANCE = 10.0
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,14 @@ class VideoScore:
             "error": self.error,
         }
         return row if self.timeline is None else row | {"timeline": self.timeline}
+
+
+def level_warning(score: float, level: str, levels: Sequence[str]) -> str | None:
+    """A sentence where score (0 to 100) and level contradict each other, None where they don't."""
+    part, place = 100.0 / len(levels), levels.index(level)
+    if part * place - LEVEL_TOLERANCE <= score <= part * (place + 1) + LEVEL_TOLERANCE:
+        return None
+    return f"Asked for a word, the model says {level}, which is not what a score of {score:.0f} means: go by the score."
 
 
 def column_type(column: str) -> str:

@@ -12,9 +12,9 @@ from typing import Any, Protocol
 import torch
 
 from .feature_batches import assessment_inputs
-from .quality_timeline import STEP_S, WINDOW_S, assess_timeline
+from .quality_timeline import assess_timeline
 from .video_features import Progress, VideoFeatures, extract_features, no_progress
-from .video_score import VideoScore
+from .video_score import VideoScore, level_warning
 
 logger = logging.getLogger(__name__)
 
@@ -100,8 +100,7 @@ class VideoScorer:
         template: Any = None,
         *,
         timeline: bool = False,
-        window: int = WINDOW_S,
-        step: int = STEP_S,
+        most_seconds: int | None = None,
         key_frames: bool = False,
         progress: Progress = no_progress,
         fps: float | None = None,
@@ -111,13 +110,17 @@ class VideoScorer:
         Args:
             template: from `read_template`.
             timeline: also quality over time; every second of the videos is then read. The score is the same.
-            window, step: of the timeline, in whole seconds.
+            most_seconds: of the timeline; a longer video gives this many, evenly spaced over the whole of it, and its
+                score may differ a little.
             key_frames: the timeline also has small JPEGs of the worst and the best second.
-            progress: of the timeline: called with what is counted ("seconds", then "windows"), how many are done, and
+            progress: of the timeline: called with what is counted ("seconds", then "moments"), how many are done, and
                 of how many.
             fps: frames per second of videos that are arrays.
         """
-        watched = {"every_second": True, "keep_key_frames": key_frames, "progress": progress} if timeline else {}
+        if timeline:
+            watched = {"max_chunks": most_seconds, "keep_key_frames": key_frames, "progress": progress}
+        else:
+            watched = {"max_chunks": self.processor.video_processor.max_chunks}
         found = [self.features(video, fps=fps, **watched) for video in videos]
         read = [item for item in found if isinstance(item, VideoFeatures)]
         scores = iter(zip(read, self.assess(read, template), strict=True))
@@ -129,7 +132,7 @@ class VideoScorer:
             features, score = next(scores)
             if timeline and score.error is None:
                 over_time = assess_timeline(
-                    self.model, self.processor, features, window=window, step=step, progress=progress
+                    self.model, self.processor, features, score.score, template=template, progress=progress
                 )
                 score = replace(score, timeline=over_time)
             results.append(score)
@@ -139,7 +142,7 @@ class VideoScorer:
         self,
         video: Any,
         *,
-        every_second: bool = False,
+        max_chunks: int | None = None,
         fps: float | None = None,
         keep_key_frames: bool = False,
         progress: Progress = no_progress,
@@ -148,17 +151,21 @@ class VideoScorer:
         """What the towers see in a video, or a result that says what is wrong with it.
 
         Args:
-            every_second: also of a video that is longer than the language model reads at once.
+            max_chunks: a longer video gives this many seconds, evenly spaced over the whole of it; all by default.
             reader: in the stead of the scorer's own.
         """
         video_processor = self.processor.video_processor
         path = video_processor.name_of(video)
-        max_chunks = None if every_second else video_processor.max_chunks
         try:
             rate = {} if fps is None else {"fps": fps}
             with closing((reader or self.reader).read(video, max_chunks, **rate)) as chunks:
                 return extract_features(
-                    self.model.base_model, path, chunks, keep_key_frames=keep_key_frames, progress=progress
+                    self.model.base_model,
+                    path,
+                    chunks,
+                    max_chunks=max_chunks,
+                    keep_key_frames=keep_key_frames,
+                    progress=progress,
                 )
         except video_processor.VideoError as error:
             logger.debug("%s can't be read", path, exc_info=True)
@@ -203,10 +210,11 @@ class VideoScorer:
         if not math.isfinite(row["score"]):
             reason = "its score is not a finite number: load the model in float32, or check its weights"
             return self._failed(video.path, f"{video.path}: {reason}.")
+        contradiction = level_warning(row["score"], row["level"], self.processor.levels)
         return VideoScore(
             path=video.path,
             duration_s=round(video.info.duration_s, 3),
-            warnings=tuple(getattr(video.info, "warnings", ())),
+            warnings=(*getattr(video.info, "warnings", ()), *([contradiction] if contradiction else [])),
             **row,
         )
 

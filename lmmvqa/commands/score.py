@@ -39,7 +39,7 @@ def score(
     batch_size: Annotated[int, typer.Option(min=1, help="Videos that the language model sees at once.")] = 8,
     decoder: Annotated[str, typer.Option(help="pyav, decord or auto.")] = "auto",
     timeline: Annotated[
-        bool, typer.Option("--timeline", help="Also quality over time: windows of 4 s, one every second.")
+        bool, typer.Option("--timeline", help="Also quality over time: one value for every second.")
     ] = False,
     output: Annotated[
         Path | None,

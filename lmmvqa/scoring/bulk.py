@@ -138,7 +138,7 @@ _END = object()
 
 def _features(video: Any, reader: ReadingWorker, scorer: Scorer, times: StageTimes) -> VideoScore | VideoFeatures:
     there, here, began = reader.seconds_there, reader.seconds_here, time.thread_time()
-    features = scorer.features(video, reader=reader)
+    features = scorer.features(video, max_chunks=scorer.processor.video_processor.max_chunks, reader=reader)
     if isinstance(features, VideoFeatures):
         # Several threads add to these; a lost update now and then does no harm to a sum that is shown to people.
         preparing = reader.seconds_here - here

@@ -21,7 +21,7 @@ from lmmvqa.scoring.bulk import score_in_bulk
 from lmmvqa.scoring.bulk_runs import local_engine, score_to_file
 from lmmvqa.scoring.pipeline import WorkerPipeline
 from lmmvqa.scoring.scorer import Scorer
-from modeling_lmmvqa.video_score import COLUMNS, PROBABILITY, VideoScore, column_type
+from modeling_lmmvqa.video_score import COLUMNS, PROBABILITY, VideoScore, column_type, level_warning
 from modeling_lmmvqa.video_scorer import VideoScorer
 
 
@@ -41,7 +41,7 @@ def test_one_line_from_a_name_to_a_score(tiny_checkpoint, clip):
         generated = scorer(path for path in [clip, clip])
         assert iter(generated) is generated and [score.score for score in generated] == [several[0].score] * 2
         timed = scorer(clip, timeline=True)
-        assert timed.score == pytest.approx(one.score, abs=1e-3) and len(timed.timeline["windows"]) == 2
+        assert timed.score == pytest.approx(one.score, abs=1e-3) and len(timed.timeline["seconds"]) == 5
         frames = np.random.default_rng(0).integers(0, 256, (20, 48, 64, 3), dtype=np.uint8)
         assert scorer(frames, fps=10).duration_s == scorer(torch.from_numpy(frames), fps=10).duration_s == 2
         with clip.open("rb") as file:
@@ -67,7 +67,7 @@ def test_every_way_in_gives_the_same_row(tiny, tiny_checkpoint, short, tmp_path,
     with (tmp_path / "table.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [list(row) for row in rows] == [list(row) for row in expected]
-    assert [row["warnings"] for row in rows] == ["[]", "[]"]
+    assert [json.loads(row["warnings"]) for row in rows] == [row["warnings"] for row in expected]
     score_to_file(videos, tmp_path / "rows.jsonl", local_engine(str(tiny_checkpoint), "cpu"))
     lines = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
     assert sorted(lines, key=lambda row: row["error"] or "") == expected
@@ -81,7 +81,21 @@ def test_a_row_is_what_its_description_says():
     kinds = {"string": str, "float64": float, "list<string>": list}
     for column, value in row.items():
         assert value is None or isinstance(value, kinds[column_type(column)]), column
-    assert list(VideoScore("a.mp4", timeline={"windows": []}).as_row())[-1] == "timeline"
+    assert list(VideoScore("a.mp4", timeline={"seconds": []}).as_row())[-1] == "timeline"
+
+
+def test_a_level_that_contradicts_its_score_is_said():
+    levels = ["poor", "fair", "good"]
+    assert level_warning(60.0, "poor", levels) == (
+        "Asked for a word, the model says poor, which is not what a score of 60 means: go by the score."
+    )
+    assert [level_warning(score, "fair", levels) is None for score in (20, 25, 50, 75, 80)] == [
+        False,
+        True,
+        True,
+        True,
+        False,
+    ]
 
 
 class _Poison:
