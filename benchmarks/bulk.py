@@ -74,7 +74,8 @@ def main() -> None:
     times = figures.times
     stages = {"decode + preprocess": times.reading, "towers": times.encoding, "language model": times.answering}
     print(
-        f"{times.videos} videos of {times.video_seconds / times.videos:.1f} s in {figures.seconds:.0f} s: {60 * times.videos / figures.seconds:.1f} a minute"
+        f"{times.videos} videos of {times.video_seconds / times.videos:.1f} s in {figures.seconds:.0f} s: "
+        f"{60 * times.videos / figures.seconds:.1f} a minute"
     )
     print(
         f"with an error: {figures.failed}; torch threads of the loop: {torch.get_num_threads()}; cores: {figures.cores}"
@@ -83,7 +84,8 @@ def main() -> None:
         print(f"{stage}: {seconds / times.videos:.3f} s of one core for a video")
     print(f"whole run / longest stage on one core: {figures.seconds / max(stages.values()):.2f}")
     print(
-        f"whole run / all stages spread over {figures.cores} cores: {figures.seconds * figures.cores / sum(stages.values()):.2f}"
+        f"whole run / all stages spread over {figures.cores} cores: "
+        f"{figures.seconds * figures.cores / sum(stages.values()):.2f}"
     )
     print(
         f"plain loop {60 / alone:.1f} videos a minute, in bulk {60 / bulk:.1f} on the same clips: {alone / bulk:.2f} x"

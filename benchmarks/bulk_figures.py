@@ -84,7 +84,8 @@ def main() -> None:
             "above 1",
         ),
         (
-            f"{times.videos} videos of {times.video_seconds / times.videos:.1f} s in one run, {figures.failed} with an error: videos a minute",
+            f"{times.videos} videos of {times.video_seconds / times.videos:.1f} s in one run, {figures.failed} with "
+            "an error: videos a minute",
             f"{60 * times.videos / figures.seconds:.1f}",
             "-",
         ),

@@ -41,7 +41,8 @@ ENCODERS = {
 WAYS = ("bare", "paper", "default", "decord", "by hand", "library", "bare, 1 thread", "reader", "reader, default")
 # What each way is held against.
 BASES = {"bare, 1 thread": "bare, 1 thread", "reader": "bare, 1 thread", "reader, default": "bare, 1 thread"}
-# The peak is read as VmHWM: unlike the maximum of getrusage, it does not carry over from the process that started this one.
+# The peak is read as VmHWM: unlike the maximum of getrusage, it does not carry over from the process that started this
+# one.
 MEASURE = """
 import json, sys, time
 path, way = sys.argv[1:]

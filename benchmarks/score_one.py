@@ -38,7 +38,8 @@ def main() -> None:
         shares = ", ".join(f"{name} {end - begin:.2f} s ({(end - begin) / total:.0%})" for name, begin, end in parts)
         print(f"{Path(video).name} ({info.width} x {info.height}, {info.duration_s:.1f} s): {total:.2f} s: {shares}")
     print(
-        f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB (the first video ran twice, to warm up)"
+        f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB (the first video ran twice, "
+        "to warm up)"
     )
 
 

@@ -1,4 +1,5 @@
-"""What quality over time costs, against decoding and the towers of the same video, and against bare passes of the language model over the same tokens.
+"""What quality over time costs, against decoding and the towers of the same video, and against bare passes of the
+language model over the same tokens.
 
 `python benchmarks/timeline.py [--model M] [--seconds 60] [FILE]` makes a video of so many seconds from FILE, and prints
 the ratios of one run.
@@ -86,7 +87,8 @@ def main() -> None:
     bare = bare_passes(model, len(seconds), tokens)
     towers, read_out = marks[1] - marks[0], marks[2] - marks[1]
     print(
-        f"{arguments.seconds} s of {Path(arguments.video).name}: decoding and towers {towers:.1f} s, language model {read_out:.1f} s"
+        f"{arguments.seconds} s of {Path(arguments.video).name}: decoding and towers {towers:.1f} s, language model "
+        f"{read_out:.1f} s"
     )
     print(f"language model against bare passes over {len(seconds)} x {tokens} tokens: {read_out / bare:.2f} x")
     print(f"timeline against decoding and towers: {(towers + read_out) / towers:.2f} x")

@@ -80,7 +80,8 @@ def main() -> None:
                 (features[way] - features["plain"]).abs().max() / features["plain"].abs().max(),
             )
             print(
-                f"{tower}, {way}: {1000 * best:.0f} ms a second of video, {best / min(times['plain']):.2f} of plain; features move by {moved:.0e}"
+                f"{tower}, {way}: {1000 * best:.0f} ms a second of video, {best / min(times['plain']):.2f} of plain; "
+                f"features move by {moved:.0e}"
             )
 
 

@@ -161,12 +161,14 @@ def main() -> None:
         encoding, encoding_cpu, losses = epochs(trainer_for(folder, cached=False, epochs=2))
         difference = max(abs(a - b) for a, b in zip(cached_losses, losses, strict=True))
         print(
-            f"epoch of {arguments.epochs_of} videos: encoding {encoding:.1f} s, cached {cached:.2f} s: {encoding / cached:.1f} x "
+            f"epoch of {arguments.epochs_of} videos: encoding {encoding:.1f} s, cached {cached:.2f} s: "
+            f"{encoding / cached:.1f} x "
             f"(processor time {encoding_cpu:.1f} s, {cached_cpu:.2f} s: {encoding_cpu / cached_cpu:.1f} x)",
             flush=True,
         )
         print(
-            f"largest difference of their losses: {difference:.5f} (losses of {min(losses):.2f} to {max(losses):.2f}; the cache is in half precision)",
+            f"largest difference of their losses: {difference:.5f} (losses of {min(losses):.2f} to {max(losses):.2f}; "
+            "the cache is in half precision)",
             flush=True,
         )
         steps = Steps(trainer_for(folder, cached=True))
@@ -175,7 +177,8 @@ def main() -> None:
         times = [(*seconds(steps.whole), *seconds(steps.bare)) for _ in range(arguments.rounds)]
         whole, whole_cpu, bare, bare_cpu = (statistics.median(column) for column in zip(*times, strict=True))
         print(
-            f"step of {BATCH} videos, {tokens} tokens: whole {1000 * whole:.0f} ms, bare decoder {1000 * bare:.0f} ms: {whole / bare:.2f} x "
+            f"step of {BATCH} videos, {tokens} tokens: whole {1000 * whole:.0f} ms, bare decoder {1000 * bare:.0f} "
+            f"ms: {whole / bare:.2f} x "
             f"(processor time {1000 * whole_cpu:.0f} ms, {1000 * bare_cpu:.0f} ms: {whole_cpu / bare_cpu:.2f} x)",
             flush=True,
         )

@@ -16,7 +16,10 @@ class Biq2021(RatedSetBuilder):
     """12,000 photographs rated by 30 people in a laboratory; ratings are scaled to 0 to 1."""
 
     TITLE = "BIQ2021, a blind image quality assessment database"
-    SOURCE = "Ahmed and Asif, BIQ2021: a large-scale blind image quality assessment database, Journal of Electronic Imaging 2022"
+    SOURCE = (
+        "Ahmed and Asif, BIQ2021: a large-scale blind image quality assessment database, Journal of Electronic Imaging "
+        "2022"
+    )
     SCALE = (0.0, 1.0)
     HAS_FOLDS = False
     PUBLISHED_ROWS: ClassVar = {"train": (10000,), "test": (2000,)}

@@ -66,8 +66,8 @@ def is_table(path: str) -> bool:
 
 
 def without_video_suffix(name: str) -> str:
-    """`A001` of `A001.mp4` or `A001.jpg`; names may hold other dots, so only the suffix of a video or photograph is taken
-    off."""
+    """`A001` of `A001.mp4` or `A001.jpg`; names may hold other dots, so only the suffix of a video or photograph is
+    taken off."""
     return os.path.splitext(name)[0] if is_video(name) or is_picture(name) else name
 
 

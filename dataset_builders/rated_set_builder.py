@@ -332,8 +332,8 @@ class RatedSetBuilder(ReleaseBuilder):
             lowest, highest = min(unstated)[0], max(unstated)[0]
             low, high = self.SCALE
             raise LabelError(
-                f"{self.dataset_name}: all {len(unstated)} ratings lie between {lowest:g} and {highest:g}, and would be "
-                f"taken as points on a scale from {low:g} to {high:g}: {self._scale_remedy(rated)}"
+                f"{self.dataset_name}: all {len(unstated)} ratings lie between {lowest:g} and {highest:g}, and would "
+                f"be taken as points on a scale from {low:g} to {high:g}: {self._scale_remedy(rated)}"
             )
 
     def _scale_remedy(self, rated: Sequence[Rating]) -> str:

@@ -1,4 +1,5 @@
-"""Anyone's own rated videos and photographs: a CSV, TSV, JSONL or Parquet file beside them, columns `video` and `mos` or `score`."""
+"""Anyone's own rated videos and photographs: a CSV, TSV, JSONL or Parquet file beside them, columns `video` and `mos`
+or `score`."""
 
 from __future__ import annotations
 
@@ -43,8 +44,8 @@ class RatedVideosConfig(RatedSetConfig):
 class RatedVideos(RatedSetBuilder):
     """Columns: `video` (path relative to the label file, or absolute), `mos` or `score`, and, if there are such,
     `split` (train, validation or test...; else "train", or the key in `data_files`), `fold` (0 to 4), `scale`,
-    `content` (what the video is a copy of), `family` and `kind` (of distortion); others are not read. The id is the path
-    without its suffix. No folds are drawn: only the owner knows which of the videos show the same content.
+    `content` (what the video is a copy of), `family` and `kind` (of distortion); others are not read. The id is the
+    path without its suffix. No folds are drawn: only the owner knows which of the videos show the same content.
     """
 
     BUILDER_CONFIG_CLASS = RatedVideosConfig

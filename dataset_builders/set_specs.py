@@ -41,8 +41,8 @@ class SetSpec:
         if found:
             if builder not in builders:
                 raise LabelError(
-                    f"{text}: there is no set {builder!r}{_meant(builder, builders)}. Choose one of {', '.join(builders)}, or "
-                    "name an exported folder alone."
+                    f"{text}: there is no set {builder!r}{_meant(builder, builders)}. Choose one of "
+                    f"{', '.join(builders)}, or name an exported folder alone."
                 )
             place = Path(folder).expanduser()
             if not folder or not place.exists():
@@ -53,8 +53,8 @@ class SetSpec:
             if text in builders:
                 raise LabelError(f"{text} needs its folder: write {text}=FOLDER.")
             raise LabelError(
-                f"{text} is neither a folder nor a Hub id (owner/name){_meant(text, builders)}. For a set as its owners "
-                f"release it, write NAME=FOLDER with one of {', '.join(builders)}."
+                f"{text} is neither a folder nor a Hub id (owner/name){_meant(text, builders)}. For a set as its "
+                f"owners release it, write NAME=FOLDER with one of {', '.join(builders)}."
             )
         return cls(place.name, None, str(place) if place.is_dir() else text)
 

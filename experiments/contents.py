@@ -1,5 +1,5 @@
-"""What more contents bring, more copies of them, and views of their calmest part: `python experiments/contents.py COPIES
-[--feature-cache FOLDER]`.
+"""What more contents bring, more copies of them, and views of their calmest part: `python experiments/contents.py
+COPIES [--feature-cache FOLDER]`.
 
 Support-vector regression on the features of the default checkpoint, fitted on a part of the training and validation
 contents (or on a part of the copies of 160 of them) and tested on 40 others (never on a calm view); mean over six

@@ -200,7 +200,8 @@ def print_distortions(
         for a, b in neighbours(content, contents, distortions, rated)
     ]
     console.print(
-        f"The score falls with the rate in {np.mean(falls):.1%} of {len(falls)} neighbouring pairs of x264 at least {APART} VMAF apart."
+        f"The score falls with the rate in {np.mean(falls):.1%} of {len(falls)} neighbouring pairs of x264 at least "
+        f"{APART} VMAF apart."
     )
     for distortion in (CODECS[0], CODECS[-1]):
         part = distortions == distortion
@@ -236,7 +237,8 @@ def print_stability(console: Console, rows: list[dict], model, processor) -> Non
             after = [score.score for score in Scorer(model, processor).scores(map(str, changed))]
         moved = np.abs(np.array(after) - np.array(before))
         console.print(
-            f"{name}: the score of {len(videos)} copies moves by {np.median(moved):.2f} (median), {np.quantile(moved, 0.9):.2f} (nine in ten)"
+            f"{name}: the score of {len(videos)} copies moves by {np.median(moved):.2f} (median), "
+            f"{np.quantile(moved, 0.9):.2f} (nine in ten)"
         )
 
 

@@ -64,8 +64,8 @@ def main() -> None:
                 metrics = quality_metrics(trainer.assess(rows), rows)
                 scores.append(metrics["srcc"])
                 print(
-                    f"half {number}, {state}: SRCC {metrics['srcc']:.3f}, PLCC {metrics['plcc']:.3f}, level {metrics['level_accuracy']:.2f} "
-                    f"({len(held_in)} clips held in, {len(held_out)} held out)",
+                    f"half {number}, {state}: SRCC {metrics['srcc']:.3f}, PLCC {metrics['plcc']:.3f}, level "
+                    f"{metrics['level_accuracy']:.2f} ({len(held_in)} clips held in, {len(held_out)} held out)",
                     flush=True,
                 )
                 if state == "before":

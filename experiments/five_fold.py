@@ -3,11 +3,11 @@
 
 For each fold of the contents, fresh projectors are warmed up on the other four as the recipe says, and their
 tokens are read in level words, which is what the decoder learns to say. With the folds that `lmmvqa train
-default_checkpoint data=rated_videos=COPIES 'folds=[0, 1, 2, 3, 4]' output_dir=FOLDER` trained (half an hour a fold), the
-decoder's answers, too. Beside them ridge regression and gradient boosting on the same features, averaged over seconds
-and places, and NIQE and BRISQUE. The towers that ship learned from folds 2 to 4, so folds 0 and 1, which they never
-saw, are given by themselves, too; with other towers in lmmvqa/checkpoint, say with --unseen which folds these never
-saw. Where each fold has towers of its own, run it for each with the same --scores FILE, from a clone that has its
+default_checkpoint data=rated_videos=COPIES 'folds=[0, 1, 2, 3, 4]' output_dir=FOLDER` trained (half an hour a fold),
+the decoder's answers, too. Beside them ridge regression and gradient boosting on the same features, averaged over
+seconds and places, and NIQE and BRISQUE. The towers that ship learned from folds 2 to 4, so folds 0 and 1, which they
+never saw, are given by themselves, too; with other towers in lmmvqa/checkpoint, say with --unseen which folds these
+never saw. Where each fold has towers of its own, run it for each with the same --scores FILE, from a clone that has its
 towers. Prints the SRCC with VMAF of each fold, and by family over all copies but calm views, each with the score that
 it got when held out, and the metric's 95 % interval over contents, for real videos and photographs by themselves, too;
 and what becomes of the scores of a fold, calibrated by those of the other folds.
@@ -170,7 +170,8 @@ def main() -> None:
     if answers:
         moving = whole & (families == "temporal")
         console.print(
-            f"Temporal family without its temporal tokens: {spearmanr(answers['blind'][moving], rated[moving]).statistic:.3f}"
+            "Temporal family without its temporal tokens: "
+            f"{spearmanr(answers['blind'][moving], rated[moving]).statistic:.3f}"
         )
     print_calibrated(console, scores["projectors"], answers, rows, whole)
 
@@ -194,7 +195,8 @@ def load_scores(
             raise ValueError(f"{file} has the scores of other copies: name another file with --scores.")
     if set(scores) != methods:
         raise ValueError(
-            f"{file} has scores of {', '.join(scores)}, and not of {', '.join(sorted(methods))}: name another file with --scores."
+            f"{file} has scores of {', '.join(scores)}, and not of {', '.join(sorted(methods))}: name another file "
+            "with --scores."
         )
     return scores, answers
 
@@ -234,11 +236,13 @@ def print_calibrated(
             calibrated[held_out] = np.interp(words[held_out], *([0, *values, 100] for values in pairs))
         third[held_out] = np.digitize(calibrated[held_out], low_high) == thirds
     console.print(
-        f"Calibrated by the other folds: its third of the ratings is right for {third[whole].mean():.1%} of {whole.sum()} copies."
+        f"Calibrated by the other folds: its third of the ratings is right for {third[whole].mean():.1%} of "
+        f"{whole.sum()} copies."
     )
     if answers:
         console.print(
-            f"The level is right for {right[whole].mean():.1%}; the rating is in the 90 % interval for {inside[whole].mean():.1%}."
+            f"The level is right for {right[whole].mean():.1%}; the rating is in the 90 % interval for "
+            f"{inside[whole].mean():.1%}."
         )
     print_distortions(console, calibrated[whole], contents[whole], distortions[whole], rated[whole])
 

@@ -76,7 +76,8 @@ def read_results(files: Iterable[Path]) -> list[Result]:
                         results.append(Result(*place, name, float(value), int(row["n"]), interval))
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise CardError(
-                f"{file} is not a results file ({type(error).__name__}: {error}): name the metrics.json of a run of `lmmvqa evaluate`."
+                f"{file} is not a results file ({type(error).__name__}: {error}): name the metrics.json of a run of "
+                "`lmmvqa evaluate`."
             ) from error
     return results
 
@@ -95,6 +96,6 @@ def check_figures(text: str, results: Sequence[Result]) -> None:
             unknown.append(figure)
     if unknown:
         raise CardError(
-            f"The card states {', '.join(dict.fromkeys(unknown))}, which no results file holds: evaluate with `lmmvqa evaluate` and "
-            "name its file, or take the figure out."
+            f"The card states {', '.join(dict.fromkeys(unknown))}, which no results file holds: evaluate with `lmmvqa "
+            "evaluate` and name its file, or take the figure out."
         )

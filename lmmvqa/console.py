@@ -28,9 +28,9 @@ def show_error(error: object) -> None:
 
 @contextmanager
 def clear_errors() -> Iterator[None]:
-    """Show what the user can mend as a message, and end with code 2: a `LmmVqaError`, or what the system refuses (a file
-    that is missing, a disk that is full). Anything else is a fault of ours and keeps its trace; with `--verbose` these
-    have theirs, too."""
+    """Show what the user can mend as a message, and end with code 2: a `LmmVqaError`, or what the system refuses (a
+    file that is missing, a disk that is full). Anything else is a fault of ours and keeps its trace; with `--verbose`
+    these have theirs, too."""
     # Progress bars of the libraries count things that mean nothing to a user. Two of them read this when they are
     # imported.
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
@@ -61,7 +61,8 @@ def print_timeline(result: VideoScore) -> None:
     console.print(escape(result.path), highlight=False, soft_wrap=True)
     console.print(f"  {line}  each bar: {size} s" + (", its lowest second" if size > 1 else ""), highlight=False)
     console.print(
-        f"  worst second {clock(worst['start_s'])} ({worst['score']:.1f}), best {clock(best['start_s'])} ({best['score']:.1f})",
+        f"  worst second {clock(worst['start_s'])} ({worst['score']:.1f}), best {clock(best['start_s'])} "
+        f"({best['score']:.1f})",
         highlight=False,
     )
 

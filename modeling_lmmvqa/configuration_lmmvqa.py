@@ -230,7 +230,8 @@ class LmmVqaConfig(PreTrainedConfig):
             )
         if self.num_spatial_tokens < 1 or isqrt(self.num_spatial_tokens) ** 2 != self.num_spatial_tokens:
             raise ValueError(
-                f"num_spatial_tokens={self.num_spatial_tokens} is not a square number of at least 1, for example 1, 4, 64 or 256."
+                f"num_spatial_tokens={self.num_spatial_tokens} is not a square number of at least 1, for example 1, "
+                "4, 64 or 256."
             )
         if len(self.levels) < 2 or len(set(self.levels)) != len(self.levels) or not all(self.levels):
             raise ValueError(f"levels={self.levels} must be at least two different words, worst first.")

@@ -314,8 +314,8 @@ class LmmVqaModel(LmmVqaPreTrainedModel):
             mask = input_ids == self.config.video_token_id
         if mask.sum() != len(tokens):
             raise ValueError(
-                f"The text has {mask.sum()} placeholders, but the videos give {len(tokens)} visual tokens: make both with the "
-                "processor that is saved with this model, and do not truncate the text."
+                f"The text has {mask.sum()} placeholders, but the videos give {len(tokens)} visual tokens: make both "
+                "with the processor that is saved with this model, and do not truncate the text."
             )
         mask = mask.unsqueeze(-1).to(inputs_embeds.device)
         return inputs_embeds.masked_scatter(mask, tokens.to(inputs_embeds.device, inputs_embeds.dtype))
@@ -450,8 +450,8 @@ class LmmVqaForConditionalGeneration(LmmVqaPreTrainedModel, GenerationMixin):
         """
         if level_answer_ids is not None and len(level_answer_ids) != len(self.config.levels):
             raise ValueError(
-                f"The processor knows {len(level_answer_ids)} levels, the model {len(self.config.levels)} ({self.config.levels}): "
-                "use the processor that is saved with this model."
+                f"The processor knows {len(level_answer_ids)} levels, the model {len(self.config.levels)} "
+                f"({self.config.levels}): use the processor that is saved with this model."
             )
         if "spatial_features" not in video_inputs:
             encoded = self.model.get_video_features(**video_inputs)
@@ -522,8 +522,8 @@ class LmmVqaForConditionalGeneration(LmmVqaPreTrainedModel, GenerationMixin):
         text_config = self.config.text_config
         if text_config._attn_implementation not in ("sdpa", "eager"):
             raise ValueError(
-                f"The read-out masks branches, which attn_implementation={text_config._attn_implementation!r} can't do: load the "
-                "model with attn_implementation={'text_config': 'sdpa'}, or use mode='generate'."
+                f"The read-out masks branches, which attn_implementation={text_config._attn_implementation!r} can't "
+                "do: load the model with attn_implementation={'text_config': 'sdpa'}, or use mode='generate'."
             )
         window = getattr(text_config, "sliding_window", None)
         if window is not None and length > window:

@@ -14,8 +14,8 @@ class FeatureStandardizer(nn.Module):
     """Shifts and scales every channel to mean 0 and deviation 1 over the training set, and cuts what lies far out.
 
     Channels of a convolutional tower differ by orders of magnitude, and a quality difference may lie in a small one. As
-    long as `fit` was not called it passes features on as they are. It computes in float32, whatever the precision of the
-    model: half precision can't hold the scale of a silent channel.
+    long as `fit` was not called it passes features on as they are. It computes in float32, whatever the precision of
+    the model: half precision can't hold the scale of a silent channel.
     """
 
     def __init__(self, channels: int):

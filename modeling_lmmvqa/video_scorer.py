@@ -1,4 +1,5 @@
-"""Videos to scores: the one path under Python, the command line, the pipeline, bulk scoring, the demo and evaluation."""
+"""Videos to scores: the one path under Python, the command line, the pipeline, bulk scoring, the demo and
+evaluation."""
 
 import logging
 import math

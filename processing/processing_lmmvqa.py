@@ -50,8 +50,8 @@ class LmmVqaProcessor(ProcessorMixin):
         video_processor: a `LmmVqaVideoProcessor`.
         tokenizer: the tokenizer of the language model; it must know `video_token`.
         video_token: the placeholder; one in the text becomes as many as the video has visual tokens.
-        tokens_per_chunk: visual tokens of one second of video (of the whole video where `frame_fusion` is not "concat").
-        frame_fusion: as in the model's config.
+        tokens_per_chunk: visual tokens of one second of video (of the whole video where `frame_fusion` is not
+        "concat"). frame_fusion: as in the model's config.
         levels: the level words, worst first, as in the model's config.
     """
 
@@ -71,7 +71,8 @@ class LmmVqaProcessor(ProcessorMixin):
         self.video_token_id = tokenizer.convert_tokens_to_ids(video_token)
         if self.video_token_id is None or self.video_token_id == tokenizer.unk_token_id:
             raise ValueError(
-                f"The tokenizer does not know the placeholder {video_token!r}: add it as a special token, as `lmmvqa compose` does."
+                f"The tokenizer does not know the placeholder {video_token!r}: add it as a special token, as `lmmvqa "
+                "compose` does."
             )
         self.tokens_per_chunk = tokens_per_chunk
         self.frame_fusion = frame_fusion
@@ -175,7 +176,8 @@ class LmmVqaProcessor(ProcessorMixin):
             placeholders, count = sum(sample.count(self.video_token) for sample in text), len(as_video_list(videos))
             if placeholders != count:
                 raise ValueError(
-                    f"The text has {placeholders} placeholders {self.video_token!r} for {count} videos: write one for each video."
+                    f"The text has {placeholders} placeholders {self.video_token!r} for {count} videos: write one for "
+                    "each video."
                 )
 
     def _process_videos(self, videos: Any, **kwargs: Any) -> tuple[BatchFeature, list[str]]:

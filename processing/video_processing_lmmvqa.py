@@ -91,8 +91,8 @@ class LmmVqaVideoProcessor(BaseVideoProcessor):
 
     The defaults are the paper's: key frames at 224 x 224 with CLIP's statistics, 32 frames of each chunk at 224 x 224
     with SlowFast's. A key frame is resized to `size` whatever its shape; with `do_center_crop` it is resized to cover
-    `size` and the middle is kept, so that shapes and the scale of a fault survive; with `do_resize=False` it stays as it
-    is, for a tower that takes frames of any size. With `temporal_differences` a small
+    `size` and the middle is kept, so that shapes and the scale of a fault survive; with `do_resize=False` it stays as
+    it is, for a tower that takes frames of any size. With `temporal_differences` a small
     temporal tower sees motion alone and needs no capacity for what stands still.
 
     Raises:
@@ -285,8 +285,8 @@ def _pad(videos: tuple[list[torch.Tensor], ...]) -> torch.Tensor:
     """(videos, most chunks, ...); zeros behind the shorter videos."""
     if len(sizes := {tuple(chunks[0].shape[-2:]) for chunks in videos}) > 1:
         raise SettingError(
-            f"Key frames of the sizes {', '.join(f'{width} x {height}' for height, width in sorted(sizes))} make no batch: "
-            "give these videos one by one, or set do_resize=True."
+            f"Key frames of the sizes {', '.join(f'{width} x {height}' for height, width in sorted(sizes))} make no "
+            "batch: give these videos one by one, or set do_resize=True."
         )
     return torch.nn.utils.rnn.pad_sequence([torch.stack(chunks) for chunks in videos], batch_first=True)
 

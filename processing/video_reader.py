@@ -562,8 +562,8 @@ class _PyAVDecoder:
 
     def _too_large(self) -> VideoError:
         return VideoError(
-            f"{self.name} needs more memory than this program may take: it is damaged, or too large. Download it again, or "
-            "scale it down."
+            f"{self.name} needs more memory than this program may take: it is damaged, or too large. Download it "
+            "again, or scale it down."
         )
 
     def _warn_of_damage(self, num_readable: int) -> None:
@@ -662,7 +662,8 @@ class _DecordDecoder:
         self.name = name
         if _first_bytes(file, len(_PROGRAM_STREAM)) == _PROGRAM_STREAM:
             raise VideoError(
-                f"{name} is an MPEG program stream, of which decord loses the first frames. Use PyAV, or convert it to H.264."
+                f"{name} is an MPEG program stream, of which decord loses the first frames. Use PyAV, or convert it "
+                "to H.264."
             )
         try:
             reader = self._open()
@@ -689,7 +690,8 @@ class _DecordDecoder:
                 frame = reader.next()
             except (self._decord.DECORDError, StopIteration):  # after an error decord cannot go on
                 logger.warning(
-                    "%s: decord gives %d of %d frames. The file is damaged, or of a kind that decord gives up on: PyAV may read more.",
+                    "%s: decord gives %d of %d frames. The file is damaged, or of a kind that decord gives up on: "
+                    "PyAV may read more.",
                     self.name,
                     position,
                     self.num_frames,

@@ -1,4 +1,5 @@
-"""What the command line shows of an error: a message for what the user can mend, the trace of what is a fault of ours."""
+"""What the command line shows of an error: a message for what the user can mend, the trace of what is a fault of
+ours."""
 
 import ast
 

@@ -17,7 +17,8 @@ pytestmark = pytest.mark.skipif(
 NEEDED = [
     "lmmvqa/checkpoints/default/recipe.json", "lmmvqa/checkpoints/default/adapter/adapter_model.safetensors",
     "lmmvqa/checkpoints/default/temporal_tower/model.safetensors",
-    "lmmvqa/checkpoints/default/card.yaml", "lmmvqa/checkpoints/default/reference/scores.json", "lmmvqa/checkpoints/default/reference/flower.mp4", "lmmvqa/demo/app.py",
+    "lmmvqa/checkpoints/default/card.yaml", "lmmvqa/checkpoints/default/reference/scores.json",
+    "lmmvqa/checkpoints/default/reference/flower.mp4", "lmmvqa/demo/app.py",
     "lmmvqa/demo/requirements.txt", "lmmvqa/demo/examples/quality_dips.mp4", "lmmvqa/training/recipes/own_videos.yaml",
     "hub_cards/model_card.md", "hub_cards/data_set_card.md", "hub_cards/demo_card.md",
 ]  # fmt: skip
@@ -80,7 +81,8 @@ def test_the_wheel_works_outside_the_repository(built, tmp_path):
     code = (
         "import sys; sys.path += [sys.argv.pop(1)]\n"
         "import lmmvqa, modeling_lmmvqa, processing, hub_cards, dataset_builders\n"
-        "for package in (lmmvqa, modeling_lmmvqa, processing, hub_cards, dataset_builders): assert package.__file__.startswith(sys.argv[1]), package\n"
+        "for package in (lmmvqa, modeling_lmmvqa, processing, hub_cards, dataset_builders): assert "
+        "package.__file__.startswith(sys.argv[1]), package\n"
         "from lmmvqa.checkpoints.assembling import compose_default\n"
         "from lmmvqa.demo import examples\n"
         "from hub_cards.model_card import model_card, read_facts\n"

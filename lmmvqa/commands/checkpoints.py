@@ -69,8 +69,8 @@ def compose(
     temporal_tower: Annotated[
         str | None,
         typer.Option(
-            help="Folder of ours, a public SlowFast checkpoint or its https:// address; none for a model without temporal "
-            "tokens, the paper's ablation. Default: SlowFast R50 8x8, as pytorchvideo publishes it."
+            help="Folder of ours, a public SlowFast checkpoint or its https:// address; none for a model without "
+            "temporal tokens, the paper's ablation. Default: SlowFast R50 8x8, as pytorchvideo publishes it."
         ),
     ] = None,
     setting: Annotated[
@@ -78,8 +78,8 @@ def compose(
     ] = None,
     dtype: Annotated[str, typer.Option(help="Precision of the parts, such as float32 or bfloat16.")] = "bfloat16",
 ) -> None:
-    """Assemble a checkpoint from pretrained parts, by default the paper's. Its projectors are fresh: train it before you
-    believe its scores."""
+    """Assemble a checkpoint from pretrained parts, by default the paper's. Its projectors are fresh: train it before
+    you believe its scores."""
     with clear_errors():
         import lmmvqa.registration  # noqa: F401
         from lmmvqa.checkpoints import composing

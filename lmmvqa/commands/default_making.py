@@ -52,7 +52,8 @@ def train_tower(
     sources: Annotated[
         Path | None,
         typer.Option(
-            help="For a spatial tower: folder of the sources of the copies, of which it sees more. The tiles (12 GB of 256 contents) stay in OUTPUT/tiles."
+            help="For a spatial tower: folder of the sources of the copies, of which it sees more. The tiles (12 GB "
+            "of 256 contents) stay in OUTPUT/tiles."
         ),
     ] = None,
     start: Annotated[
@@ -68,7 +69,8 @@ def train_tower(
         bool,
         typer.Option(
             "--bf16",
-            help="For a spatial tower: multiply in bfloat16. Faster on a processor that has AVX512-BF16 or AMX, slower on others.",
+            help="For a spatial tower: multiply in bfloat16. Faster on a processor that has AVX512-BF16 or AMX, "
+            "slower on others.",
         ),
     ] = False,
 ) -> None:

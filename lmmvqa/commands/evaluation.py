@@ -191,7 +191,8 @@ def _print(title: str, found: list[dict[str, Any]]) -> None:
     for row in found:
         if row["failed"]:
             typer.echo(
-                f"{row['set']} {row['split']} {row['part'] or ''}: {row['failed']} of {row['videos']} without a prediction, {row['unparsable']} of them with an unparsable answer"
+                f"{row['set']} {row['split']} {row['part'] or ''}: {row['failed']} of {row['videos']} without a "
+                f"prediction, {row['unparsable']} of them with an unparsable answer"
             )
         for note in row["notes"]:
             typer.echo(f"{row['set']} {row['split']} {row['part'] or ''}: {note}")

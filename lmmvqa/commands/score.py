@@ -33,7 +33,8 @@ def score(
     dtype: Annotated[
         Precision,
         typer.Option(
-            help="Precision; auto: as the checkpoint was saved. bfloat16 is for GPUs and processors made for it, and many times slower on others."
+            help="Precision; auto: as the checkpoint was saved. bfloat16 is for GPUs and processors made for it, and "
+            "many times slower on others."
         ),
     ] = "auto",
     batch_size: Annotated[int, typer.Option(min=1, help="Videos that the language model sees at once.")] = 8,
@@ -44,7 +45,8 @@ def score(
     output: Annotated[
         Path | None,
         typer.Option(
-            help="For many videos: a .parquet, .csv or .jsonl file that grows as they are done; the same command goes on where it was stopped."
+            help="For many videos: a .parquet, .csv or .jsonl file that grows as they are done; the same command goes "
+            "on where it was stopped."
         ),
     ] = None,
     engine: Annotated[

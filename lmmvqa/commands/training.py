@@ -46,9 +46,9 @@ def features(config: Config, override: Override = None) -> None:
         _, failures = encode(data, cache, arguments.encoding_workers)
         for error in failures.values():
             show_error(error)
-        typer.echo(
-            f"{cache.folder}: {len(list(cache.folder.glob('*.safetensors')))} videos, {sum(f.stat().st_size for f in cache.folder.iterdir()) / 2**20:.1f} MiB"
-        )
+        count = len(list(cache.folder.glob("*.safetensors")))
+        size = sum(file.stat().st_size for file in cache.folder.iterdir()) / 2**20
+        typer.echo(f"{cache.folder}: {count} videos, {size:.1f} MiB")
     raise typer.Exit(1 if failures else 0)
 
 
@@ -77,7 +77,8 @@ def memory(
         known = Path(model, "config.json").is_file()
         network = AutoConfig.from_pretrained(model) if known else LmmVqaConfig()
         trains, batch = settings.get("trains", "projectors"), settings.get("per_device_train_batch_size", 8)
-        title = f"GiB on one of {gpus} GPUs: {trains}, {batch} videos of 10 s each, {model if known else 'the paper'}'s model"
+        whose = model if known else "the paper"
+        title = f"GiB on one of {gpus} GPUs: {trains}, {batch} videos of 10 s each, {whose}'s model"
         table = Table("strategy", "weights", "gradients", "AdamW", "gathered", "activations", "all", title=title)
         for strategy in STRATEGIES:
             estimate = estimate_memory(

@@ -456,7 +456,8 @@ def _camera(name: str) -> str:
     if _draw("zoom", name) < 1 / 3:
         progress = f"t/{SECONDS}" if _draw("inwards", name) < 0.5 else f"(1-t/{SECONDS})"
         factor = f"(0.7+{0.05 + 0.25 * _draw('speed', name):.3f}*{progress})"
-        return f"scale=w='2*trunc(iw*{factor}/2)':h='2*trunc(ih*{factor}/2)':eval=frame:flags=bicubic,crop={width}:{height}"
+        size = f"w='2*trunc(iw*{factor}/2)':h='2*trunc(ih*{factor}/2)'"
+        return f"scale={size}:eval=frame:flags=bicubic,crop={width}:{height}"
     places = []
     for axis in "xy":
         travel = (0.1 + 0.6 * _draw("travel", axis, name)) * (1 if _draw("direction", axis, name) < 0.5 else -1)

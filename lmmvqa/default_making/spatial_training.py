@@ -84,7 +84,8 @@ class KeyFrames(Dataset):
         self.rows = [row for row in copy_rows(ratings) if int(row["fold"]) == fold and tells_its_rating(row)]
         if not self.rows:
             raise InputError(
-                f"{ratings} has no copies of fold {fold} to test a tower on: add contents, or choose with --held-out-fold."
+                f"{ratings} has no copies of fold {fold} to test a tower on: add contents, or choose with "
+                "--held-out-fold."
             )
 
     def __len__(self) -> int:

@@ -46,7 +46,8 @@ def split_by_fold(copies: Sequence[Copy], held_out: Sequence[int]) -> tuple[list
     if not train or not tested:
         there = ", ".join(map(str, sorted({copy.fold for copy in copies}))) or "none"
         raise InputError(
-            f"A tower learns from some folds and is tested on another, fold {held_out[0]}; there are copies of folds {there}: add "
+            f"A tower learns from some folds and is tested on another, fold {held_out[0]}; there are copies of folds "
+            f"{there}: add "
             "contents, or choose with --held-out-fold."
         )
     return train, tested

@@ -162,9 +162,11 @@ def report(row: dict[str, Any]) -> str:
     rank, sure = levels.index(row["level"]) / (len(levels) - 1), probabilities[row["level"]]
     return f"""<div class="vqa">
 <div class="head"><span class="score">{row["score"]:.0f}</span><span class="of">of 100</span>
-<span class="level" style="background:{_colour(100 * rank)}">{escape(row["level"])}</span><span>{_certainty(sure)} ({sure:.0%})</span></div>
+<span class="level" style="background:{_colour(100 * rank)}">{escape(row["level"])}</span>
+<span>{_certainty(sure)} ({sure:.0%})</span></div>
 <div class="scale" role="img" aria-label="Score {row["score"]:.0f}, most likely between {low:.0f} and {high:.0f}">
-<div class="range" style="left:{low:.1f}%;width:{high - low:.1f}%;background:{colour}"></div><div class="mark" style="left:{row["score"]:.1f}%"></div></div>
+<div class="range" style="left:{low:.1f}%;width:{high - low:.1f}%;background:{colour}"></div>
+<div class="mark" style="left:{row["score"]:.1f}%"></div></div>
 <div class="ends"><span>0</span><span>most likely between {low:.0f} and {high:.0f}</span><span>100</span></div>
 {_timeline(row["timeline"])}
 {_save(row)}</div>"""
@@ -205,7 +207,8 @@ def _timeline(timeline: dict[str, Any]) -> str:
     )
     return f"""<h3>Quality over time</h3>
 <div class="bars" role="group" aria-label="Quality over time; each bar goes to its moment">{"".join(bars)}</div>
-<div class="ends"><span>{_clock(windows[0]["start_s"])}</span><span>each bar: {timeline["window_s"]} s</span><span>{_clock(windows[-1]["end_s"])}</span></div>
+<div class="ends"><span>{_clock(windows[0]["start_s"])}</span><span>each bar: {timeline["window_s"]} s</span>
+<span>{_clock(windows[-1]["end_s"])}</span></div>
 <div class="moments">{moments}</div>"""
 
 
@@ -225,7 +228,8 @@ def _save(row: dict[str, Any]) -> str:
     }
     content = json.dumps(row | {"timeline": timeline | seconds}, indent=2).encode()
     name = escape(Path(row["path"]).stem, quote=True)
-    return f'<a class="save" download="{name}.json" href="data:application/json;base64,{base64.b64encode(content).decode()}">Save as JSON</a>'
+    address = f"data:application/json;base64,{base64.b64encode(content).decode()}"
+    return f'<a class="save" download="{name}.json" href="{address}">Save as JSON</a>'
 
 
 def _certainty(probability: float) -> str:

@@ -94,7 +94,8 @@ def read_grid(
         or "recipe" not in grid
     ):
         raise InputError(
-            f"{path} is no grid: it needs recipe, data and tables (a table is {{row name: {{config: ..., settings: ...}}}})."
+            f"{path} is no grid: it needs recipe, data and tables (a table is {{row name: {{config: ..., settings: "
+            f"...}}}})."
         )
     if unknown := sorted(set(grid) - _KEYS):
         raise InputError(f"{path}: unknown key {unknown[0]!r}; known are {', '.join(sorted(_KEYS))}.")

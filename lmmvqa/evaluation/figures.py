@@ -56,7 +56,8 @@ def scatter(rows: Sequence[Row], metrics: Row, unit: str) -> Figure:
     axis.set(
         xlabel="prediction",
         ylabel=unit,
-        title=f"SRCC {_said(metrics.get('srcc'))}, PLCC after the fit {_said(metrics.get('plcc_fitted'))}, n = {metrics['n']}",
+        title=f"SRCC {_said(metrics.get('srcc'))}, PLCC after the fit {_said(metrics.get('plcc_fitted'))}, n = "
+        f"{metrics['n']}",
     )
     if axis.get_legend_handles_labels()[0]:
         axis.legend(fontsize=8, framealpha=0.8)

@@ -157,7 +157,8 @@ class ZeroShot:
             ) from error
         if getattr(self.processor, "chat_template", None) is None:
             raise InputError(
-                f"The processor of {name} has no chat template, so it can't be asked: save one with it (processor.chat_template)."
+                f"The processor of {name} has no chat template, so it can't be asked: save one with it "
+                "(processor.chat_template)."
             )
         self.read_out, self.frames = read_out, frames
         self.takes_videos = getattr(self.processor, "video_processor", None) is not None
@@ -304,7 +305,8 @@ class PredictionsFile:
             table = csv.DictReader(file)
             if missing := {"video", "prediction"} - set(table.fieldnames or ()):
                 raise InputError(
-                    f"{path} has no column {' and '.join(sorted(missing))}: give the columns video and prediction, perhaps level."
+                    f"{path} has no column {' and '.join(sorted(missing))}: give the columns video and prediction, "
+                    "perhaps level."
                 )
             self.rows: dict[str, Prediction] = {}
             for number, row in enumerate(table, start=2):

@@ -151,7 +151,8 @@ def niqe(image: np.ndarray) -> float:
     height, width = (side // NIQE_PATCH * NIQE_PATCH for side in image.shape)
     if min(height, width) < 2 * NIQE_PATCH:
         raise InputError(
-            f"NIQE needs pictures of at least {2 * NIQE_PATCH} x {2 * NIQE_PATCH} pixels, not {image.shape[1]} x {image.shape[0]}."
+            f"NIQE needs pictures of at least {2 * NIQE_PATCH} x {2 * NIQE_PATCH} pixels, not {image.shape[1]} x "
+            f"{image.shape[0]}."
         )
     image = image[:height, :width]
     scales = (normalised(image), NIQE_PATCH), (normalised(_halved(image, antialias=True)), NIQE_PATCH // 2)

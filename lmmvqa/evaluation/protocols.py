@@ -39,7 +39,8 @@ def open_run(folder: Path, settings: dict[str, Any]) -> None:
         if changed := [name for name in sorted({*before, *settings}) if before.get(name) != settings.get(name)]:
             name = changed[0]
             raise InputError(
-                f"{folder} holds another run ({name} was {before.get(name)!r}, is {settings.get(name)!r}): name another folder, or remove it."
+                f"{folder} holds another run ({name} was {before.get(name)!r}, is {settings.get(name)!r}): name "
+                "another folder, or remove it."
             )
         return
     folder.mkdir(parents=True, exist_ok=True)
@@ -95,7 +96,8 @@ def read_run(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     for name in (RUN, PREDICTIONS):
         if not (folder / name).is_file():
             raise FileNotFoundError(
-                f"{folder / name} does not exist: {folder} is not the output of `lmmvqa evaluate`, or it was stopped early: run it again."
+                f"{folder / name} does not exist: {folder} is not the output of `lmmvqa evaluate`, or it was stopped "
+                "early: run it again."
             )
     with ResultFile(folder / PREDICTIONS, key="key") as results:
         rows = list(results.rows())

@@ -152,7 +152,8 @@ def select(rows: Sequence[RatedRow], protocol: Protocol) -> list[RatedRow]:
         splits = ", ".join(sorted({row.split for row in rows})) or "none"
         remedy = {
             "in-sample": f"it has the splits {splits}: test the whole set with --protocol ood",
-            "5fold": "give every row of your own label file a column fold with 0 to 4 (copies of one content in one fold)",
+            "5fold": "give every row of your own label file a column fold with 0 to 4 (copies of one content in one "
+            "fold)",
         }.get(protocol, "look at it with `lmmvqa data check`")
         raise InputError(f"{name} has no videos for the protocol {protocol}: {remedy}.")
     return found

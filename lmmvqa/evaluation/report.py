@@ -248,7 +248,10 @@ def _paper_table(protocol: str, runs: Sequence[Run], published: Mapping[str, Any
             for column in columns
         ]
         body.append([row["method"], *cells, row["source"]])
-    note = "SRCC / PLCC; ours: PLCC after the four-parameter logistic fit. Published figures are on the sets that their column names and on no other."
+    note = (
+        "SRCC / PLCC; ours: PLCC after the four-parameter logistic fit. Published figures are on the sets that their "
+        "column names and on no other."
+    )
     return GridTable(
         PROTOCOL_TITLES[protocol],
         ["method", *(published["sets"].get(column, column) for column in columns), "source"],
@@ -448,7 +451,10 @@ def _motion_pictures(item: Ablations) -> list[Picture]:
         )
     if not videos:
         return []
-    caption = "Score with and without temporal tokens, and motion: mean length of the TV-L1 optical flow (the paper's Figure 6)."
+    caption = (
+        "Score with and without temporal tokens, and motion: mean length of the TV-L1 optical flow (the paper's Figure "
+        "6)."
+    )
     return [Picture(f"motion_{_slug(item.folder.name)}", figures.score_and_motion(videos), caption)]
 
 

@@ -50,7 +50,8 @@ ASPECTS: dict[str, tuple[str, str]] = {
 MAX_MARK = 5
 MAX_ANSWER_TOKENS = 256
 JUDGE_INSTRUCTION = (
-    "You mark answers about a video. You do not see the video: compare with the reference answer; a paraphrase is as good as the same "
+    "You mark answers about a video. You do not see the video: compare with the reference answer; a paraphrase is as "
+    "good as the same "
     f"words. CRITERION Give a whole number from 0 (not at all) to {MAX_MARK} (fully), as JSON and nothing else: "
     '{"score": 3}'
 )
@@ -116,7 +117,8 @@ class Judge:
             except urllib.error.HTTPError as error:
                 if error.code not in (408, 429, 500, 502, 503, 504):
                     raise JudgeError(
-                        f"The judge at {address} refuses with {error.code} ({error.reason}): check --judge, --judge-model and the key."
+                        f"The judge at {address} refuses with {error.code} ({error.reason}): check --judge, "
+                        "--judge-model and the key."
                     ) from error
                 reason = f"{error.code} {error.reason}"
                 wait = float(error.headers.get("Retry-After") or 2**attempt)
@@ -125,7 +127,8 @@ class Judge:
             if attempt < _RETRIES - 1:
                 time.sleep(wait)
         raise JudgeError(
-            f"The judge at {address} does not answer ({reason}): start it and run the command again, it goes on where it was."
+            f"The judge at {address} does not answer ({reason}): start it and run the command again, it goes on where "
+            "it was."
         )
 
 
@@ -167,7 +170,8 @@ def read_questions(folder: Path) -> list[Question]:
             questions.append(Question(f"{name}/{number}", name, str(entry["video_name"]), texts, str(entry["A"])))
     if not questions:
         raise FileNotFoundError(
-            f"{folder} holds none of {GENERIC}, {TEMPORAL} and {CONSISTENCY}: give the folder of the benchmark's question files."
+            f"{folder} holds none of {GENERIC}, {TEMPORAL} and {CONSISTENCY}: give the folder of the benchmark's "
+            "question files."
         )
     return questions
 

@@ -42,7 +42,8 @@ def fit_calibration(probabilities: torch.Tensor, ratings: torch.Tensor) -> dict[
     """
     if len(ratings) < len(QUANTILES) or ratings.min() == ratings.max():
         raise InputError(
-            f"{len(ratings)} videos with ratings from {ratings.min():g} to {ratings.max():g} can't calibrate a model: rate at least {len(QUANTILES)}."
+            f"{len(ratings)} videos with ratings from {ratings.min():g} to {ratings.max():g} can't calibrate a model: "
+            f"rate at least {len(QUANTILES)}."
         )
     ratings, probabilities = ratings.double(), probabilities.double()
     levels = torch.tensor(QUANTILES, dtype=torch.float64)

@@ -22,8 +22,11 @@ from processing.errors import LmmVqaError
 RepoType = Literal["model", "dataset", "space"]
 METRICS = "metrics.json"
 # What `from_pretrained` reads. A folder of training also holds the trainer's state, which is nobody's business.
-_MODEL_FILES = ("*.safetensors", "*.safetensors.index.json", "*.jinja", "tokenizer*", "vocab*", "merges.txt", "special_tokens_map.json",
-                "added_tokens.json", "training_record.json", "config.json", "generation_config.json", "adapter_config.json", "processor_config.json")  # fmt: skip
+_MODEL_FILES = (
+    *("*.safetensors", "*.safetensors.index.json", "*.jinja", "tokenizer*", "vocab*", "merges.txt"),
+    *("special_tokens_map.json", "added_tokens.json", "training_record.json"),
+    *("config.json", "generation_config.json", "adapter_config.json", "processor_config.json"),
+)
 
 
 class PushError(LmmVqaError, RuntimeError):
@@ -205,7 +208,8 @@ def _clear_refusals(repo_id: str) -> Iterator[None]:
         status = error.response.status_code
         remedies = {
             401: "it does not accept the token: run `hf auth login`, or set HF_TOKEN to one that may write",
-            403: f"the token may not write to {repo_id}: make one with write permission, or push to a repository of your own",
+            403: f"the token may not write to {repo_id}: make one with write permission, or push to a repository of "
+            "your own",
             429: f"it asks to slow down. Wait some minutes. {again}",
         }
         remedy = remedies.get(
@@ -240,7 +244,8 @@ def _set_base(file: Path, base_model: str | None) -> str:
     base = base_model or content["base_model_name_or_path"]
     if Path(base).exists():
         raise PushError(
-            f"The adapter was trained on {base}, which others don't have: push that first and name it with --base-model."
+            f"The adapter was trained on {base}, which others don't have: push that first and name it with "
+            "--base-model."
         )
     file.write_text(json.dumps(content | {"base_model_name_or_path": base}, indent=2), encoding="utf-8")
     return base

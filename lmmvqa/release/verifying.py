@@ -131,8 +131,8 @@ def reference_folder(model: str | None = None) -> Path:
         folder = Path(snapshot_download(model, allow_patterns=f"{FOLDER}/*"))
     if not (folder / FOLDER / FILE).is_file():
         raise NoReferenceError(
-            f"{model or folder} has no {FOLDER}/{FILE} to compare with: ask its owner, or make one with `lmmvqa verify --write` on a "
-            "machine that you trust."
+            f"{model or folder} has no {FOLDER}/{FILE} to compare with: ask its owner, or make one with `lmmvqa "
+            "verify --write` on a machine that you trust."
         )
     return folder / FOLDER
 

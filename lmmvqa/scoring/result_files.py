@@ -124,7 +124,8 @@ class ResultFile:
         for number, row in enumerate(self.rows(), 1):
             if self.key not in row:
                 raise InputError(
-                    f"{self.path} is there already, and its row {number} has no {self.key!r}: name another file, or delete this one."
+                    f"{self.path} is there already, and its row {number} has no {self.key!r}: name another file, or "
+                    "delete this one."
                 )
             yield row
 

@@ -116,7 +116,8 @@ class LmmVqaTrainingArguments(TrainingArguments):
             )
         if self.loss == "words" and self.trains != "lora":
             raise InputError(
-                f"loss=words teaches the decoder what the projectors say, which must not change meanwhile: set trains to lora, not {self.trains}."
+                "loss=words teaches the decoder what the projectors say, which must not change meanwhile: set trains "
+                f"to lora, not {self.trains}."
             )
         if not 0 < self.data_fraction <= 1:
             raise InputError(f"data_fraction={self.data_fraction} must be above 0 and at most 1, such as 0.25.")
@@ -178,7 +179,8 @@ class LmmVqaTrainingArguments(TrainingArguments):
 
         if self.trains != "projectors+decoder" and (self.model in (None, FRESH_DEFAULT) or os.path.isdir(self.model)):
             raise InputError(
-                f"push_to_hub pushes what was trained, to be loaded together with its base, but model={self.model} is on this "
+                f"push_to_hub pushes what was trained, to be loaded together with its base, but model={self.model} is "
+                "on this "
                 "machine only: push the base first (lmmvqa push) and name its Hub id as model; or train without "
                 "push_to_hub, then lmmvqa merge and push the merged checkpoint."
             )
@@ -269,7 +271,8 @@ def _check_model(model: str | None) -> None:
             raise FileNotFoundError(f"model={model} does not exist: name a folder of `lmmvqa compose` or a Hub id.")
     elif (folder / "adapter_config.json").is_file():
         raise InputError(
-            f"model={model} holds what `lmmvqa train` trained, without its base: lmmvqa merge {model} FOLDER, then model=FOLDER."
+            f"model={model} holds what `lmmvqa train` trained, without its base: lmmvqa merge {model} FOLDER, then "
+            "model=FOLDER."
         )
     elif not (folder / "config.json").is_file():
         raise FileNotFoundError(

@@ -93,7 +93,8 @@ class AnswerCollator:
             chat = processor.apply_chat_template(messages[:turn], tokenize=False, add_generation_prompt=True)
             if not chat.startswith(done) or chat.count(processor.video_token) != 1:
                 raise InputError(
-                    f"This conversation can't be trained on, because it has not exactly one video or its template rewrites it: {messages}"
+                    "This conversation can't be trained on, because it has not exactly one video or its template "
+                    f"rewrites it: {messages}"
                 )
             question = chat[len(done) :].replace(processor.video_token, placeholders)
             question_ids = processor.tokenizer(question, add_special_tokens=False)["input_ids"]

@@ -30,8 +30,8 @@ _LIMIT = 2.0
 
 
 def add_digests(data: TrainingData, workers: int) -> TrainingData:
-    """The rows with a column `sha256` of their videos: by it features are found, and by it a checkpoint remembers what it
-    learned from. The work is shared out among the processes."""
+    """The rows with a column `sha256` of their videos: by it features are found, and by it a checkpoint remembers what
+    it learned from. The work is shared out among the processes."""
 
     def with_digests(rows: Dataset) -> Dataset:
         indices = list(range(len(rows)))
@@ -48,8 +48,8 @@ def encode(data: TrainingData, cache: FeatureCache, workers: int) -> tuple[Train
         workers: videos read at once in each process.
 
     Returns:
-        The rows with the columns `features` in the place of `video` and `sha256`, those that can't be encoded left out; and why, by
-        the path of the video.
+        The rows with the columns `features` in the place of `video` and `sha256`, those that can't be encoded left out;
+        and why, by the path of the video.
 
     Raises:
         ValueError: no training video could be encoded.

@@ -123,8 +123,8 @@ class FeatureCache:
             return {name: features.float() for name, features in load_file(self._entry(key)).items()}
         except (OSError, SafetensorError) as error:
             raise FeatureCacheError(
-                f"{self._entry(key)}, the features of a video, can't be read ({error}): delete the file if it is there, and run the command "
-                "again, which encodes that video anew."
+                f"{self._entry(key)}, the features of a video, can't be read ({error}): delete the file if it is "
+                "there, and run the command again, which encodes that video anew."
             ) from error
 
     def missing(self, keys: Iterable[str]) -> list[str]:
@@ -157,8 +157,8 @@ class FeatureCache:
         )
         if needed > free:
             raise OSError(
-                f"The features of {count} videos need about {_size(needed)}, but {self.folder} has {_size(free)} left: name "
-                "another feature_cache, or set cache_features=false (each epoch then encodes)."
+                f"The features of {count} videos need about {_size(needed)}, but {self.folder} has {_size(free)} "
+                "left: name another feature_cache, or set cache_features=false (each epoch then encodes)."
             )
         return needed
 
@@ -206,8 +206,8 @@ class FeatureCache:
 
     def _unwritable(self, error: OSError) -> FeatureCacheError:
         return FeatureCacheError(
-            f"{self.folder}, the cache of features, can't be written ({error.strerror or error}): make room or make it writable, or name "
-            "another feature_cache."
+            f"{self.folder}, the cache of features, can't be written ({error.strerror or error}): make room or make "
+            "it writable, or name another feature_cache."
         )
 
     def _entry(self, key: str) -> Path:
@@ -236,8 +236,8 @@ def _size(count: int) -> str:
     return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{max(count, 1) / 2**20:.1f} MiB"
 
 
-# Fields of the model's config that the features don't depend on. Every other one counts, also one that is added later: at
-# worst a video is encoded again.
+# Fields of the model's config that the features don't depend on. Every other one counts, also one that is added later:
+# at worst a video is encoded again.
 _BEHIND_THE_TOWERS = (
     "text_config",
     "video_token_id",

@@ -130,7 +130,8 @@ def build_trainer(arguments: LmmVqaTrainingArguments) -> LmmVqaTrainer:
         rated = data.map(_rated)
         if not len(rated.train):
             raise InputError(
-                f"loss={arguments.loss} with warm_up_epochs={arguments.warm_up_epochs} learns from ratings, and the data has none: set "
+                f"loss={arguments.loss} with warm_up_epochs={arguments.warm_up_epochs} learns from ratings, and the "
+                "data has none: set "
                 "loss=answer and warm_up_epochs=0."
             )
     warm_up_errors: list[float] = []
@@ -202,7 +203,8 @@ def _our_config(name: str) -> LmmVqaConfig:
     config = AutoConfig.from_pretrained(name)
     if not isinstance(config, LmmVqaConfig):
         raise InputError(
-            f"model={name} is a {config.model_type!r} model and not an LMM-VQA checkpoint: make one with lmmvqa compose."
+            f"model={name} is a {config.model_type!r} model and not an LMM-VQA checkpoint: make one with lmmvqa "
+            "compose."
         )
     return config
 
@@ -223,7 +225,8 @@ def check_same_run(settings: dict[str, Any], output_dir: Path) -> None:
         ]
         if changed:
             raise InputError(
-                f"{output_dir} holds a run with other settings: {', '.join(changed)}. Name another output folder, or remove that one."
+                f"{output_dir} holds a run with other settings: {', '.join(changed)}. Name another output folder, or "
+                "remove that one."
             )
     if PartialState().is_main_process:
         output_dir.mkdir(parents=True, exist_ok=True)

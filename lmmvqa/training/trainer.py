@@ -153,8 +153,8 @@ class LmmVqaTrainer(Trainer):
         ]
         if broken:
             raise DivergedError(
-                f"Training diverged: {broken[0]} is not finite after step {self.state.global_step}, so no checkpoint is written. Last "
-                f"good checkpoint: {self._last_checkpoint()}. Start again with a lower learning_rate."
+                f"Training diverged: {broken[0]} is not finite after step {self.state.global_step}, so no checkpoint "
+                f"is written. Last good checkpoint: {self._last_checkpoint()}. Start again with a lower learning_rate."
             )
         super()._save_checkpoint(model, trial)
 
@@ -185,7 +185,7 @@ class LmmVqaTrainer(Trainer):
             data=[source.spec.name for source in arguments.sources],
             results=self._last_results(),
             adapter=adapter,
-            what=f"with its {arguments.trains.replace('projectors+', 'projectors and ').replace('lora', 'low-rank updates of its decoder')} trained",
+            what=f"with its {_in_words(arguments.trains)} trained",
             settings={name: getattr(arguments, name) for name in shown}
             | {
                 "global batch": arguments.train_batch_size
@@ -254,3 +254,7 @@ def _is_json(path: Path) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _in_words(trains: str) -> str:
+    return trains.replace("projectors+", "projectors and ").replace("lora", "low-rank updates of its decoder")

@@ -95,7 +95,8 @@ def load_training_data(arguments: LmmVqaTrainingArguments) -> TrainingData:
     correlates = arguments.metric_for_best_model in ("srcc", "plcc", "eval_srcc", "eval_plcc")
     if correlates and data.validation is not None and len(set(data.validation["score"][:])) < 2:
         raise InputError(
-            f"metric_for_best_model={arguments.metric_for_best_model} needs two validation videos with different ratings, and there are "
+            f"metric_for_best_model={arguments.metric_for_best_model} needs two validation videos with different "
+            "ratings, and there are "
             "fewer: raise validation_fraction, or give more ratings the split validation."
         )
     return data
@@ -171,7 +172,8 @@ def check_fit(config: Any, processor: Any, data: TrainingData) -> None:
     asks_levels = any(TASKS[1] in rows["task"][:] for rows in data.splits())
     if asks_levels and (unknown := sorted(levels - set(config.levels))):
         raise InputError(
-            f"The data has the level {', '.join(unknown)}, the model knows {', '.join(config.levels)}: compose the model with "
+            f"The data has the level {', '.join(unknown)}, the model knows {', '.join(config.levels)}: compose the "
+            "model with "
             "these level words (--set levels=...), or train with tasks=score."
         )
     limit = getattr(config.text_config, "max_position_embeddings", None)
@@ -179,6 +181,7 @@ def check_fit(config: Any, processor: Any, data: TrainingData) -> None:
     # Questions and the words around them take at most about a hundred tokens.
     if limit is not None and (need := config.tokens_per_chunk * chunks + 100) > limit:
         raise InputError(
-            f"A video of {chunks} seconds gives {need} tokens, the decoder reads {limit}: compose the model with fewer tokens "
+            f"A video of {chunks} seconds gives {need} tokens, the decoder reads {limit}: compose the model with "
+            "fewer tokens "
             "(--set num_spatial_tokens=64, num_temporal_tokens=16), or with max_chunks lowered in its processor."
         )

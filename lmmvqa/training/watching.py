@@ -54,8 +54,8 @@ class LossWatch:
             f"The last good checkpoint is {last_checkpoint}." if last_checkpoint else "No checkpoint was written yet."
         )
         raise DivergedError(
-            f"Training diverged: {what}. {kept} Start again, in another output_dir, with a lower learning_rate, more warmup_steps or a "
-            "lower max_grad_norm."
+            f"Training diverged: {what}. {kept} Start again, in another output_dir, with a lower learning_rate, more "
+            "warmup_steps or a lower max_grad_norm."
         )
 
 
@@ -157,7 +157,8 @@ class ProgressDisplay(TrainerCallback):
         if not state.is_world_process_zero or not logs:
             return
         if "loss" in logs:
-            text = f"loss {logs['loss']:.3f}, {logs['videos_per_second']:.1f} videos/s, {logs['tokens_per_second']:,.0f} tokens/s"
+            speed = f"{logs['videos_per_second']:.1f} videos/s, {logs['tokens_per_second']:,.0f} tokens/s"
+            text = f"loss {logs['loss']:.3f}, {speed}"
             self.progress.update(self.task, description=text)
             if not messages.is_terminal:
                 logger.info(

@@ -17,7 +17,10 @@ from dataset_builders.label_files import LabelError, read_table
 from lmmvqa.commands.main import app
 from lmmvqa.evaluation.rated_sets import SetSpec, read_set
 
-GOOD = "video,mos,split,content,family,kind\n0.mp4,10,train,p,codec,crf\n1.mp4,55,dev,q,spatial,blur\n2.mp4,90,test,p,codec,crf\n"
+GOOD = (
+    "video,mos,split,content,family,kind\n0.mp4,10,train,p,codec,crf\n1.mp4,55,dev,q,spatial,blur\n"
+    "2.mp4,90,test,p,codec,crf\n"
+)
 
 
 @pytest.fixture(autouse=True)

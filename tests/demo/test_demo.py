@@ -13,8 +13,8 @@ import pytest
 from inputs import DATA, ffmpeg
 
 CHROMIUM = which("chromium") or which("chromium-browser")
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update",
-         "--disable-sync"]  # fmt: skip
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+         "--disable-component-update", "--disable-sync"]  # fmt: skip
 SCORING_MS = 180_000
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed (Debian: apt-get install chromium)")
@@ -145,7 +145,8 @@ def test_on_a_phone_in_the_dark(open_page):
     assert page.evaluate("document.body.classList.contains('dark')")
     # Words must stand out from what is behind them.
     words, ground = (page.evaluate(f"getComputedStyle({where}).{what}") for where, what in
-                     (("document.querySelector('#result-0 .vqa')", "color"), ("document.body", "backgroundColor")))  # fmt: skip
+                     (("document.querySelector('#result-0 "
+                       ".vqa')", "color"), ("document.body", "backgroundColor")))  # fmt: skip
     assert sum(map(int, re.findall(r"\d+", words)[:3])) - sum(map(int, re.findall(r"\d+", ground)[:3])) > 380
 
 

@@ -465,7 +465,8 @@ def test_brisque_knows_heavy_compression_from_light(konvid):
 NIQE_OF_FLOWER, BRISQUE_OF_FLOWER = 11.203, 52.54
 
 CHAT = (
-    "{% for message in messages %}USER: {% for block in message['content'] %}{% if block['type'] == 'text' %}{{ block['text'] }}"
+    "{% for message in messages %}USER: {% for block in message['content'] %}{% if block['type'] == 'text' %}{{ "
+    "block['text'] }}"
     "{% else %}<{{ block['type'] }}>\n{% endif %}{% endfor %}{% endfor %} ASSISTANT:"
 )
 

@@ -82,7 +82,8 @@ def test_what_is_no_figure_passes():
 def test_results_files(tmp_path):
     file = tmp_path / "metrics.json"
     row = {"set": "konvid_1k", "split": "test", "part": None, "videos": 240, "n": 240, "srcc": 0.81234, "krcc": None,
-           "intervals": {"srcc": [0.774, 0.846]}, "level_accuracy": {"poor": 0.5, "total": 0.7}, "notes": []}  # fmt: skip
+           "intervals": {"srcc": [0.774, 0.846]}, "level_accuracy": {"poor": 0.5, "total": 0.7},
+           "notes": []}  # fmt: skip
     part = {**row, "part": "codec", "n": 80, "srcc": 0.6511, "intervals": {}, "level_accuracy": {}}
     file.write_text(json.dumps([row, part]))
     accuracy = Result("konvid_1k", "test", None, "level_accuracy", 0.7, 240)

@@ -15,8 +15,9 @@ VP9, AV1 = ("libvpx-vp9", "-deadline", "realtime", "-cpu-used", "8"), ("libsvtav
 KINDS = {
     "h264.mp4": X264, "h264.mkv": X264, "h264.mov": X264, "h264.ts": X264, "h264.flv": X264, "h264.avi": X264,
     "fragmented.mp4": (*X264, "-movflags", "frag_keyframe+empty_moov"),
-    "hevc.mp4": X265, "hevc.mkv": X265, "vp9.webm": VP9, "vp9.mp4": VP9, "av1.mp4": AV1, "av1.mkv": AV1, "av1.webm": AV1,
-    "mpeg4.avi": ("mpeg4",), "mpeg2.mpg": ("mpeg2video",), "mpeg2.ts": ("mpeg2video",), "h263.3gp": ("h263",), "wmv2.wmv": ("wmv2",),
+    "hevc.mp4": X265, "hevc.mkv": X265, "vp9.webm": VP9, "vp9.mp4": VP9, "av1.mp4": AV1, "av1.mkv": AV1,
+    "av1.webm": AV1, "mpeg4.avi": ("mpeg4",), "mpeg2.mpg": ("mpeg2video",), "mpeg2.ts": ("mpeg2video",),
+    "h263.3gp": ("h263",), "wmv2.wmv": ("wmv2",),
     "theora.ogv": ("libtheora",), "mjpeg.avi": ("mjpeg",),
 }  # fmt: skip
 SECONDS, MEGABYTES = 20, 512
@@ -102,7 +103,8 @@ def fuzz(originals: dict[str, bytes], folder: Path, count: int, decoder: str) ->
     pid = reader._process.pid if reader._process else None
     reader.close()
     print(
-        f"{count} files by {decoder}: {outcomes}; resident memory of the reader, MB: {[round(size) for size in memory]} ({pid})"
+        f"{count} files by {decoder}: {outcomes}; resident memory of the reader, MB: "
+        f"{[round(size) for size in memory]} ({pid})"
     )
     assert not unclear, "\n".join(unclear)
     # Both happen, or the faults are too small or too great to show anything.

@@ -221,14 +221,16 @@ def vqa_metrics(
     x, y = (np.asarray(values, dtype=np.float64) for values in (predictions, references))
     if x.ndim != 1 or x.shape != y.shape:
         raise ValueError(
-            f"predictions of shape {x.shape} and references of shape {y.shape}: give one number of each for every video."
+            f"predictions of shape {x.shape} and references of shape {y.shape}: give one number of each for every "
+            "video."
         )
     if len(x) < 2:
         raise ValueError(f"{len(x)} pairs: agreement needs at least two, and means something from some dozens on.")
     for name, values in (("predictions", x), ("references", y)):
         if len(bad := np.flatnonzero(~np.isfinite(values))):
             raise ValueError(
-                f"{len(bad)} of {len(values)} {name} are not finite (the first is number {bad[0]}): leave these pairs out and say how many."
+                f"{len(bad)} of {len(values)} {name} are not finite (the first is number {bad[0]}): leave these pairs "
+                "out and say how many."
             )
     if groups is not None and len(groups) != len(x):
         raise ValueError(f"{len(groups)} groups for {len(x)} pairs: give a label for each.")
