@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -49,6 +48,9 @@ def score(
             "on where it was stopped."
         ),
     ] = None,
+    retry_errors: Annotated[
+        bool, typer.Option("--retry-errors", help="With --output: score videos again that had an error.")
+    ] = False,
     engine: Annotated[
         Literal["local", "ray"], typer.Option(help="With --output: this machine, or a Ray cluster.")
     ] = "local",
@@ -70,28 +72,36 @@ def score(
         raise typer.BadParameter("Choose one of --json, --csv and --output.")
     if timeline and (csv_file is not None or output is not None):
         raise typer.BadParameter("--timeline goes with the table or with --json: files of rows have no place for it.")
+    if retry_errors and output is None:
+        raise typer.BadParameter("--retry-errors goes with --output.")
     if decoder not in ("auto", "pyav", "decord"):
         raise typer.BadParameter(f"--decoder {decoder} is unknown: choose pyav, decord or auto.")
     with clear_errors():
         from lmmvqa.scoring.finding import find_videos
-        from lmmvqa.scoring.reading_workers import ReadingLimits
 
-        videos, limits = find_videos(paths), ReadingLimits(time_limit, memory_limit)
+        videos = find_videos(paths)
         if output is not None:
             from lmmvqa.scoring.bulk_runs import local_engine, ray_engine, score_to_file
 
-            settings = dict(dtype=dtype, batch_size=batch_size, decoder=decoder, workers=workers, limits=limits)
-            run = (
-                local_engine(model, device, **settings) if engine == "local" else ray_engine(model, address, **settings)
-            )
-            failed = score_to_file(videos, output, run, _watched)
+            def run(left: Sequence[str]) -> Iterator[VideoScore]:
+                from lmmvqa.scoring.reading_workers import ReadingLimits
+
+                limits = ReadingLimits(time_limit, memory_limit)
+                settings = dict(dtype=dtype, batch_size=batch_size, decoder=decoder, workers=workers, limits=limits)
+                if engine == "local":
+                    return local_engine(model, device, **settings)(left)
+                return ray_engine(model, address, **settings)(left)
+
+            failed = score_to_file(videos, output, run, _watched, retry_errors=retry_errors)
             messages.print(
                 f"{output}: {len(videos):,} videos" + (f", {failed:,} with an error." if failed else "."),
                 soft_wrap=True,
             )
         else:
             from lmmvqa.scoring.loading import load
+            from lmmvqa.scoring.reading_workers import ReadingLimits
 
+            limits = ReadingLimits(time_limit, memory_limit)
             settings = {"batch_size": batch_size, "decoder": decoder, "limits": limits}
             with load(model, device=device, dtype=dtype, **settings) as scorer:
                 results = _watched(scorer.scores(videos, timeline=timeline), len(videos))
@@ -130,16 +140,16 @@ def _write_json(scores: Iterator[VideoScore]) -> int:
 
 
 def _write_csv(scores: Iterator[VideoScore], path: Path) -> int:
+    from lmmvqa.scoring.result_files import as_written, csv_line
+
     failed = 0
-    writer: csv.DictWriter[str] | None = None
-    with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
-        for result in scores:
+    with path.open("wb") as file:
+        for number, result in enumerate(scores):
             failed += result.error is not None
             row = result.as_row()
-            if writer is None:
-                writer = csv.DictWriter(file, list(row))
-                writer.writeheader()
-            writer.writerow(row | {"warnings": json.dumps(row["warnings"])})
+            if number == 0:
+                file.write(csv_line(row))
+            file.write(csv_line(as_written(value) if isinstance(value, str) else value for value in row.values()))
             file.flush()
     return failed
 

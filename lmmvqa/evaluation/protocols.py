@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from collections.abc import Callable, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -18,13 +19,39 @@ import numpy as np
 from lmmvqa.evaluation.methods import Method, watched
 from lmmvqa.evaluation.rated_sets import PARTS, RatedRow
 from lmmvqa.evaluation.vqa_metric.vqa_metric import vqa_metrics
-from lmmvqa.scoring.result_files import ResultFile
+from lmmvqa.scoring.result_files import Columns, ResultFile, as_written, stored_rows
 from processing.errors import InputError
 
 logger = logging.getLogger(__name__)
 
 RUN, PREDICTIONS, METRICS, READ_OUT = "run.json", "predictions.parquet", "metrics.json", "read_out.json"
 STATED_INTERVAL = 0.90
+# A row of a run; `PARTS` are among them. What a method does not give is None.
+COLUMNS: Columns = {
+    "key": "string",
+    "set": "string",
+    "split": "string",
+    "fold": "int64",
+    "id": "string",
+    "video": "string",
+    "mos": "float64",
+    "score": "float64",
+    "level": "string",
+    "content": "string",
+    **dict.fromkeys(PARTS, "string"),
+    "seen": "bool",
+    "seconds": "float64",
+    "error": "string",
+    "unparsable": "bool",
+    "predicted": "float64",
+    "predicted_level": "string",
+    "predicted_std": "float64",
+    "interval": "list<float64>",
+    "level_probabilities": "list<float64>",
+    "score_probabilities": "list<float64>",
+    "answers": "list<string>",
+    "duration_s": "float64",
+}
 
 
 def open_run(folder: Path, settings: dict[str, Any]) -> None:
@@ -48,12 +75,15 @@ def open_run(folder: Path, settings: dict[str, Any]) -> None:
 
 
 def predict(method: Callable[[], Method], rows: Sequence[RatedRow], folder: Path, title: str = "Predicting") -> None:
-    """Append the prediction of every row that has none yet to the run.
+    """Append the prediction of every row that has none yet to the run. Videos that failed in an earlier run are tried
+    again; an answer that says no score stays.
 
     Args:
         method: makes the method; not called where nothing is left to predict.
     """
-    with ResultFile(folder / PREDICTIONS, key="key") as results:
+    with ResultFile(folder / PREDICTIONS, COLUMNS) as results:
+        asked = {as_written(row.key) for row in rows}
+        results.drop(lambda row: row["error"] is not None and not row["unparsable"] and row["key"] in asked)
         missing = [row for row in rows if row.key not in results]
         if not missing:
             return
@@ -64,6 +94,8 @@ def predict(method: Callable[[], Method], rows: Sequence[RatedRow], folder: Path
             (folder / READ_OUT).write_text(json.dumps(calibration) + "\n", encoding="utf-8")
         predictions = made.predict(missing)
         for row, prediction in zip(missing, watched(predictions, len(missing), title), strict=True):
+            if not math.isfinite(prediction.get("predicted") or 0.0):
+                prediction = {"error": f"{row.id}: its prediction is not a finite number."}
             results.append(_as_record(row) | prediction)
 
 
@@ -99,8 +131,7 @@ def read_run(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
                 f"{folder / name} does not exist: {folder} is not the output of `lmmvqa evaluate`, or it was stopped "
                 "early: run it again."
             )
-    with ResultFile(folder / PREDICTIONS, key="key") as results:
-        rows = list(results.rows())
+    rows = list(stored_rows(folder / PREDICTIONS, COLUMNS))
     return json.loads((folder / RUN).read_text(encoding="utf-8")), rows
 
 

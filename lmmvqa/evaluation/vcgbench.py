@@ -24,7 +24,7 @@ from statistics import fmean
 from typing import Any
 
 from dataset_builders.label_files import files_below, without_video_suffix
-from lmmvqa.scoring.result_files import ResultFile
+from lmmvqa.scoring.result_files import Columns, ResultFile
 from processing.errors import InputError, LmmVqaError
 from processing.quality_prompts import conversation
 from processing.video_names import is_video
@@ -56,6 +56,17 @@ JUDGE_INSTRUCTION = (
     '{"score": 3}'
 )
 _RETRIES = 5
+# Rows of the files in a run's folder.
+ANSWERS: Columns = {"key": "string", "video": "string", "answers": "list<string>", "error": "string"}
+MARKS: Columns = {
+    "key": "string",
+    "aspect": "string",
+    "judge": "string",
+    "answers": "string",
+    "mark": "int64",
+    "said": "string",
+    "error": "string",
+}
 
 
 class JudgeError(LmmVqaError, RuntimeError):
@@ -186,7 +197,7 @@ def run_vcgbench(
         `scores.json`.
     """
     output.mkdir(parents=True, exist_ok=True)
-    with ResultFile(output / "answers.jsonl", key="key") as answers:
+    with ResultFile(output / "answers.jsonl", ANSWERS) as answers:
         missing = [question for question in questions if question.key not in answers]
         if missing:
             for row in _answers(missing, videos, model, device):
@@ -195,7 +206,7 @@ def run_vcgbench(
     instructions = {aspect: judge_instruction(aspect) for aspect in ASPECTS}
     # Marks of another judge, or by other instructions, are other marks.
     mark_version = hashlib.sha256(json.dumps([judge.model, instructions], sort_keys=True).encode()).hexdigest()[:12]
-    with ResultFile(output / f"marks-{mark_version}.jsonl", key="key") as marks:
+    with ResultFile(output / f"marks-{mark_version}.jsonl", MARKS) as marks:
         for aspect, (file, _) in ASPECTS.items():
             for question in questions:
                 key = f"{aspect}/{question.key}"

@@ -1,7 +1,6 @@
 """Runs over many videos: the same scores as one by one, whatever is killed on the way. Tiny networks, real files and
 processes."""
 
-import json
 import os
 import shutil
 import signal
@@ -14,18 +13,21 @@ import pandas as pd
 import psutil
 import pytest
 import torch
+from datasets import load_dataset
 from inputs import SITE, ffmpeg, score_command
 
 from lmmvqa.checkpoints.loading import load_checkpoint
 from lmmvqa.scoring import reading_workers
 from lmmvqa.scoring.bulk import StageTimes, score_in_bulk
-from lmmvqa.scoring.bulk_runs import local_engine, score_to_file
+from lmmvqa.scoring.bulk_runs import local_engine, result_columns, score_to_file
 from lmmvqa.scoring.finding import find_videos
 from lmmvqa.scoring.reading_workers import ReadingLimits, ReadingWorker
-from lmmvqa.scoring.result_files import ResultFile
+from lmmvqa.scoring.result_files import SUFFIXES, ResultFile, ResultFileError, stored_rows
 from lmmvqa.scoring.scorer import Scorer
 from modeling_lmmvqa.video_score import VideoScore
 from processing.video_reader import VideoError
+
+READERS = {".csv": pd.read_csv, ".jsonl": lambda path: pd.read_json(path, lines=True), ".parquet": pd.read_parquet}
 
 
 @pytest.fixture(scope="session")
@@ -171,8 +173,7 @@ def test_kill_and_resume_score_every_file_exactly_once(tiny_checkpoint, library,
                 time.sleep(0.01)
             assert run.poll() is None, run.stderr.read()
             run.send_signal(signal.SIGKILL)
-        with ResultFile(output) as results:
-            now = {row["path"]: row for row in results.rows()}
+        now = {row["path"]: row for row in stored_rows(output, result_columns())}
         assert len(now) >= rows and kept.items() <= now.items()
         kept = now
     with score_command(*arguments) as run:
@@ -190,32 +191,98 @@ def test_kill_and_resume_score_every_file_exactly_once(tiny_checkpoint, library,
     assert sorted(os.listdir(tmp_path)) == ["many", "results.parquet"]
 
 
-@pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
-def test_rows_of_the_other_formats(suffix, tiny_checkpoint, library, tmp_path):
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_finished_file_is_left_as_it_is_and_loads_no_model(suffix, tiny_checkpoint, library, tmp_path):
     output = tmp_path / f"results{suffix}"
     videos = [str(library / name) for name in ("0.mp4", "empty.mp4", "1.mkv")]
     assert score_to_file(videos, output, local_engine(str(tiny_checkpoint), "cpu", workers=1)) == 1
-    if suffix == ".jsonl":
-        rows = [json.loads(line) for line in output.read_text().splitlines()]
-        assert all(
-            list(row)
-            == ["path", "score", "score_std", "interval", "level", "level_probabilities", "duration_s", "error"]
-            for row in rows
-        )
-    else:
-        table = pd.read_csv(output)
-        assert ((table["interval_low"] <= table["score"]) & (table["score"] <= table["interval_high"])).sum() == 2
-    # A second run adds nothing.
     before = output.read_bytes()
     assert score_to_file(videos, output, local_engine(str(tmp_path / "none"))) == 1
     assert output.read_bytes() == before
 
 
+def test_one_shape_in_every_format(tiny, library, tmp_path):
+    """The same columns with the same values, of runs with and without errors."""
+    model, processor = tiny
+    rows = {}
+    for suffix in SUFFIXES:
+        for name, videos in (("clean", ["0.mp4"]), ("broken", ["empty.mp4"]), ("mixed", ["1.mkv", "text.avi"])):
+            output = tmp_path / f"{name}{suffix}"
+            score_to_file(
+                [str(library / video) for video in videos], output, lambda left: score_in_bulk(left, model, processor)
+            )
+            columns = list(READERS[suffix](output))
+            assert columns == [
+                *("path", "score", "score_std", "interval_low", "interval_high", "level"),
+                *("probability_poor", "probability_fair", "probability_good", "duration_s", "warnings", "error"),
+            ]
+            rows.setdefault(name, []).append(list(stored_rows(output, result_columns())))
+    for name, (csv_rows, *others) in rows.items():
+        assert all(other == csv_rows for other in others), name
+    for suffix in SUFFIXES:
+        together = pd.concat([READERS[suffix](tmp_path / f"{name}{suffix}") for name in rows])
+        assert together["score"].notna().sum() == together["error"].isna().sum() == 2
+    files = [str(tmp_path / f"{name}.parquet") for name in rows]
+    for order in (files, files[::-1]):
+        data = load_dataset("parquet", data_files=order, cache_dir=str(tmp_path / "cache"))["train"]
+        assert data.features["error"].dtype == data.features["level"].dtype == "string" and len(data) == 4
+
+
+def test_errors_are_scored_again_on_request_only(tiny, library, tmp_path):
+    model, processor = tiny
+    (tmp_path / "late.mp4").write_bytes(b"half")
+    shutil.copy(library / "0.mp4", tmp_path / "good.mp4")
+    videos, asked = [str(tmp_path / name) for name in ("good.mp4", "late.mp4")], []
+
+    def engine(left):
+        asked.append([Path(video).name for video in left])
+        return score_in_bulk(left, model, processor)
+
+    for suffix in SUFFIXES:
+        output = tmp_path / f"results{suffix}"
+        (tmp_path / "late.mp4").write_bytes(b"half")
+        assert score_to_file(videos, output, engine) == 1
+        before = next(row for row in stored_rows(output, result_columns()) if row["error"] is None)
+        shutil.copy(library / "2.mov", tmp_path / "late.mp4")
+        assert score_to_file(videos, output, engine) == 1
+        assert score_to_file(videos, output, engine, retry_errors=True) == 0
+        assert sorted(asked[0]) == ["good.mp4", "late.mp4"] and asked[1:] == [["late.mp4"]]
+        rows = {row["path"]: row for row in stored_rows(output, result_columns())}
+        assert rows[videos[0]] == before and rows[videos[1]]["error"] is None and len(rows) == 2
+        asked.clear()
+
+
+def test_an_output_that_is_taken_away_ends_the_run(tiny, library, tmp_path):
+    model, processor = tiny
+    videos = [str(library / f"{number}.mp4") for number in (0, 4, 8)]
+    for suffix in SUFFIXES:
+        output = tmp_path / f"results{suffix}"
+
+        def watch(scores, _, output=output):
+            for number, score in enumerate(scores):
+                yield score
+                if number == 0:
+                    for file in output.parent.glob(f"{output.name}*"):
+                        file.unlink()
+
+        with pytest.raises(ResultFileError, match="removed, renamed or changed by another program"):
+            score_to_file(videos, output, lambda left: score_in_bulk(left, model, processor, batch_size=1), watch)
+        assert not _readers() and os.listdir(tmp_path) == []
+
+
+def test_rows_are_counted_against_videos(tiny, library, tmp_path):
+    model, processor = tiny
+    videos = [str(library / "0.mp4"), str(library / "4.mp4")]
+    with pytest.raises(ResultFileError, match="lacks 1 of 2 videos"):
+        score_to_file(videos, tmp_path / "results.csv", lambda left: score_in_bulk(left[:1], model, processor))
+
+
 def test_processes_of_accelerate_share_the_videos(tiny_checkpoint, library, tmp_path):
     output = tmp_path / "results.csv"
     # Rows of processes that were killed in an earlier run count.
-    with ResultFile(f"{output}.process7.jsonl") as rows:
-        rows.append(VideoScore(str(library / "0.mp4"), score=12.5).as_row())
+    levels = dict.fromkeys(("poor", "fair", "good"))
+    with ResultFile(f"{output}.process7.jsonl", result_columns()) as rows:
+        rows.append(VideoScore(str(library / "0.mp4"), score=12.5, level_probabilities=levels).as_row())
     # What `accelerate launch` runs for several GPUs; for processors alone it would want MPI.
     launch = [
         sys.executable,
