@@ -13,9 +13,10 @@ from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD, PILImage
 from transformers.processing_utils import VideosKwargs
 from transformers.video_processing_utils import BaseVideoProcessor
 
+from .chunk_plan import evenly_spaced
 from .errors import SettingError
 from .video_names import name_of
-from .video_reader import Chunk, VideoError, VideoInfo, evenly_spaced, open_video
+from .video_reader import Chunk, VideoError, VideoInfo, open_video
 
 
 @dataclass
@@ -91,9 +92,10 @@ class LmmVqaVideoProcessor(BaseVideoProcessor):
 
     The defaults are the paper's: key frames at 224 x 224 with CLIP's statistics, 32 frames of each chunk at 224 x 224
     with SlowFast's. A key frame is resized to `size` whatever its shape; with `do_center_crop` it is resized to cover
-    `size` and the middle is kept, so that shapes and the scale of a fault survive; with `do_resize=False` it stays as
-    it is, for a tower that takes frames of any size. With `temporal_differences` a small
-    temporal tower sees motion alone and needs no capacity for what stands still.
+    `size` and the middle is kept, so that shapes and the scale of a fault survive, and an upright video is laid on its
+    side where `size` lies, so that all of it is seen at the scale of any other. With `do_resize=False` it stays as it
+    is, for a tower that takes frames of any size. With `temporal_differences` a small temporal tower sees motion alone
+    and needs no capacity for what stands still.
 
     Raises:
         SettingError: a setting of the library's video processors that is fixed here, with another value.
@@ -246,16 +248,26 @@ def _reading_options(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def _prepared(chunk: Chunk, info: VideoInfo, settings: Mapping[str, Any]) -> PreparedChunk:
     key_frame, temporal_values = torch.from_numpy(chunk.key_frame), None
+    lies_down = settings["do_resize"] and settings["do_center_crop"] and _stands_across(key_frame, settings["size"])
     if chunk.frames is not None:
         frames = torch.from_numpy(chunk.frames)
+        if lies_down and frames.shape[2] == frames.shape[3]:
+            frames = torch.rot90(frames, dims=(2, 3))
         temporal_values = _normalize(frames, settings["temporal_mean"], settings["temporal_std"])
         if settings["temporal_differences"]:
             temporal_values = differences(temporal_values)
     mean, std = (
         (settings["image_mean"], settings["image_std"]) if settings["do_normalize"] else ((0.0,) * 3, (1.0,) * 3)
     )
-    seen = _resize(key_frame, settings["size"], settings["do_center_crop"]) if settings["do_resize"] else key_frame
+    laid = torch.rot90(key_frame, dims=(1, 2)) if lies_down else key_frame
+    seen = _resize(laid, settings["size"], settings["do_center_crop"]) if settings["do_resize"] else laid
     return PreparedChunk(chunk.start_s, key_frame, _normalize(seen, mean, std), temporal_values, info)
+
+
+def _stands_across(frame: torch.Tensor, size: Mapping[str, int]) -> bool:
+    """Whether a frame is upright where `size` lies, or the other way round."""
+    height, width = frame.shape[1:]
+    return (height - width) * (size["height"] - size["width"]) < 0
 
 
 def _resize(frame: torch.Tensor, size: Mapping[str, int], center_crop: bool) -> torch.Tensor:

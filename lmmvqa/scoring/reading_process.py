@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from lmmvqa.scoring.remote_videos import at_hand
-from processing import video_reader
+from processing import pyav_decoder
 from processing.video_names import name_of
 from processing.video_reader import Chunk, VideoError, open_video
 
@@ -67,7 +67,7 @@ def main() -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     logging.getLogger().addHandler(_ParentsLog(jobs))
     try:
-        megabytes, video_reader.DECODING_THREADS = jobs.recv()
+        megabytes, pyav_decoder.DECODING_THREADS = jobs.recv()
         _limit_memory(megabytes)
         while True:
             video, options = jobs.recv()

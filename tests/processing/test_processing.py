@@ -38,15 +38,33 @@ def test_a_key_frame_is_clips_preprocessing_without_crop(paper, clip):
 
 
 def test_center_crop_keeps_shapes(clip):
-    """A portrait frame covers the target: its full width, and the middle of its height."""
-    portrait = torch.zeros(1, 200, 100, 3, dtype=torch.uint8)
-    portrait[:, 75:125] = 255
+    """A frame covers the target: here its full width, and the middle of its height."""
+    frame = torch.zeros(1, 100, 120, 3, dtype=torch.uint8)
+    frame[:, 20:80] = 255
     processor = LmmVqaVideoProcessor(
-        size={"height": 50, "width": 100}, do_center_crop=True, do_normalize=False, temporal_size=None
+        size={"height": 60, "width": 120}, do_center_crop=True, do_normalize=False, temporal_size=None
     )
-    batch = processor(portrait, fps=1, return_tensors="pt")
+    batch = processor(frame, fps=1, return_tensors="pt")
     assert "temporal_values" not in batch
     assert batch["pixel_values_videos"].eq(1).all()
+
+
+@pytest.mark.parametrize("turns", [1, 3])
+def test_an_upright_video_is_laid_on_its_side_whole(turns):
+    """It gives the tensors of the same video lying; a batch of both has one shape."""
+    lying = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (8, 90, 160, 3), dtype=np.uint8))
+    upright = torch.rot90(lying, turns, dims=(1, 2))
+    processor = LmmVqaVideoProcessor(
+        size={"height": 90, "width": 160},
+        do_center_crop=True,
+        do_normalize=False,
+        temporal_size={"height": 64, "width": 64},
+    )
+    batch = processor([lying, upright], fps=8, return_tensors="pt")
+    for stream in (batch["pixel_values_videos"], batch["temporal_values"]):
+        # Turned back, or half a turn away from it.
+        expected = stream[0] if turns == 3 else torch.rot90(stream[0], 2, dims=(-2, -1))
+        assert (stream[1] - expected).abs().mean() < 0.01
 
 
 def test_every_kind_of_input_gives_the_same_tensors(paper, clip):
