@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
+import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -19,6 +22,10 @@ if TYPE_CHECKING:
 
 # Results go to standard output; everything else goes here, so that a pipe gets results only.
 messages = Console(stderr=True)
+# The exit code of a command that Ctrl-C has stopped, as shells have it.
+INTERRUPTED = 130
+# That of one whose output nobody reads any more.
+CUT_OFF = 141
 
 
 def show_error(error: object) -> None:
@@ -40,11 +47,44 @@ def clear_errors() -> Iterator[None]:
     library_logging.disable_progress_bar()
     library_logging.set_verbosity_error()
     try:
-        yield
+        with _interrupted_once():
+            yield
+    except KeyboardInterrupt:
+        messages.print("Stopped.")
+        raise typer.Exit(INTERRUPTED) from None
+    except BrokenPipeError:
+        # Who reads has seen enough, such as `head`. Python would complain again when it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(CUT_OFF) from None
     except (LmmVqaError, OSError) as error:
         logging.getLogger(__name__).debug("Trace", exc_info=True)
         show_error(error)
         raise typer.Exit(2) from error
+
+
+@contextmanager
+def _interrupted_once() -> Iterator[None]:
+    """The first Ctrl-C ends the work, and no other cuts short how it ends; the third gives up on that."""
+    count = 0
+
+    def interrupt(*_: object) -> None:
+        nonlocal count
+        count += 1
+        if count == 1:
+            raise KeyboardInterrupt
+        if count > 2:
+            os._exit(INTERRUPTED)
+        messages.print("Stopping: what is done is being kept. Ctrl-C once more ends at once.")
+
+    # Only the main thread may say what a signal does.
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def print_timeline(result: VideoScore) -> None:

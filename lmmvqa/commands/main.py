@@ -13,7 +13,7 @@ import typer
 from rich.logging import RichHandler
 
 from lmmvqa.commands import bulk, checkpoints, compare, data, default_making, evaluation, release, score, training
-from lmmvqa.console import messages
+from lmmvqa.console import INTERRUPTED, messages
 
 app = typer.Typer(
     no_args_is_help=True, pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]}
@@ -44,7 +44,9 @@ def run() -> None:
         # Several processes under a launcher: threads of gloo outlive their group, even a destroyed one, and the
         # interpreter's own end can abort on what they hold (pull request 179291 of PyTorch).
         distributed = sys.modules.get("torch.distributed")
-        if distributed is None or not distributed.is_available() or not distributed.is_initialized():
+        shared = distributed is not None and distributed.is_available() and distributed.is_initialized()
+        # After an interrupt, threads may still be at work, which that end can abort on, too.
+        if not shared and end.code != INTERRUPTED:
             raise
         atexit._run_exitfuncs()
         sys.stdout.flush()

@@ -94,6 +94,9 @@ def _score(videos: Sequence[str], results: ResultFile, engine: Engine, watch: Wa
     try:
         for score in watch(scores, len(videos)):
             results.append(score.as_row())
+    except KeyboardInterrupt:
+        logger.info("%d rows are in %s: the same command goes on there.", len(results), results.path)
+        raise
     finally:
         # A run that can't go on must not leave threads and processes that do.
         if hasattr(scores, "close"):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 import threading
 import time
@@ -63,6 +64,8 @@ def main() -> None:
     `open_video`. The answers are ("info", `VideoInfo`), ("chunk", ...) for each, then ("end", processor seconds) or
     ("error", what a person is told); ("log", record) may come between them.
     """
+    # An interrupt at the terminal goes to all processes; the parent decides what ends.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     jobs = getattr(connection, "PipeConnection", Connection)(int(sys.argv[1]))
     threading.Thread(target=_end_with_parent, daemon=True).start()
     logging.getLogger().addHandler(_ParentsLog(jobs))

@@ -66,6 +66,8 @@ class ReadingWorker:
         # Who stops a run ends processes that belong to other threads.
         self._lock = threading.RLock()
         self._closed = False
+        # Processes that ended in the middle of a video.
+        self.lost = 0
         # Processor time of reading and preparing, in the process and here, so far.
         self.seconds_there = self.seconds_here = 0.0
         self._start()
@@ -110,6 +112,7 @@ class ReadingWorker:
                 else:
                     self.seconds_there += content
         except (EOFError, ConnectionError) as error:
+            self.lost += 1
             reason = self._last_words()
             raise VideoError(
                 f"{name} ended the process that was reading it ({reason}). Convert it, or leave it out."

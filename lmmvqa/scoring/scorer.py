@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import weakref
 from collections.abc import Iterator
 from typing import Any
 
 from lmmvqa.scoring.reading_workers import ReadingLimits, ReadingWorker
+from modeling_lmmvqa.video_features import VideoFeatures
+from modeling_lmmvqa.video_score import VideoScore
 from modeling_lmmvqa.video_scorer import InProcessReader, VideoScorer
 from processing.video_names import name_of
 from processing.video_processing_lmmvqa import LmmVqaVideoProcessor, PreparedChunk
+
+logger = logging.getLogger(__name__)
 
 # Scores of one file by PyAV and by decord differ by no more than this, where decord delivers all frames: both give the
 # same key frames, but small frames for the temporal tower are scaled before the colour conversion by one and after it
@@ -42,6 +47,11 @@ class WorkerReader:
                 self._end = weakref.finalize(self, self._worker.close)
             yield from self._worker.read(video, max_chunks)
 
+    @property
+    def lost(self) -> int:
+        """How many processes have ended in the middle of a video."""
+        return 0 if self._end is None else self._worker.lost
+
     def close(self) -> None:
         """End the process."""
         if self._end is not None:
@@ -70,3 +80,16 @@ class Scorer(VideoScorer):
     ):
         reader = WorkerReader(processor.video_processor, decoder, limits)
         super().__init__(model, processor, batch_size=batch_size, reader=reader)
+
+    def features(self, video: Any, *, reader: Any = None, **settings: Any) -> VideoFeatures | VideoScore:
+        """As `VideoScorer.features`. A video whose process ends, perhaps by the system for want of memory and not by
+        the file, gets a second one."""
+        if hasattr(video, "read"):
+            video = {"path": name_of(video), "bytes": video.read()}
+        reader = reader or self.reader
+        lost = reader.lost
+        found = super().features(video, reader=reader, **settings)
+        if isinstance(found, VideoScore) and reader.lost > lost:
+            logger.info("%s is read once more, because the process that was reading it ended.", found.path)
+            found = super().features(video, reader=reader, **settings)
+        return found

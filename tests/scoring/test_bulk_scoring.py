@@ -1,6 +1,7 @@
 """Runs over many videos: the same scores as one by one, whatever is killed on the way. Tiny networks, real files and
 processes."""
 
+import json
 import os
 import shutil
 import signal
@@ -80,6 +81,32 @@ def test_a_lost_reader_costs_one_video(tiny, library):
     assert len(lost) == 2 and all(
         "poison.mp4 ended the process that was reading it (SIGABRT)" in error for error in lost
     )
+
+
+class _Unlucky:
+    """A good video whose reader is killed the first time."""
+
+    def __init__(self, video: Path, mark: Path):
+        self.name = str(video)
+        self._code = f"__import__('os').path.exists({str(mark)!r}) and {str(video)!r}"
+        self._code += f" or (open({str(mark)!r}, 'w').close(), __import__('os').kill(__import__('os').getpid(), 9))"
+
+    def __reduce__(self):
+        return eval, (self._code,)
+
+
+def test_a_video_whose_reader_is_killed_gets_a_second_one(tiny, library, tmp_path):
+    model, processor = tiny
+    (expected,) = Scorer(model, processor).scores([str(library / "2.mov")])
+    for number, score_all in enumerate(
+        (
+            lambda videos: Scorer(model, processor).scores(videos),
+            lambda videos: score_in_bulk(videos, model, processor, workers=1),
+        )
+    ):
+        (score,) = score_all([_Unlucky(library / "2.mov", tmp_path / str(number))])
+        assert score.error is None and score.score == pytest.approx(expected.score, abs=1e-3)
+        assert (tmp_path / str(number)).exists()
 
 
 def test_readers_do_without_torch(tiny, library):
@@ -189,6 +216,38 @@ def test_kill_and_resume_score_every_file_exactly_once(tiny_checkpoint, library,
     )
     assert table["score"].between(0, 100).sum() == len(table) - 2
     assert sorted(os.listdir(tmp_path)) == ["many", "results.parquet"]
+
+
+@pytest.mark.parametrize("interrupts", [1, 2, 3])
+def test_an_interrupt_ends_cleanly_however_often(interrupts, tiny_checkpoint, library, tmp_path):
+    output, many = tmp_path / "results.jsonl", tmp_path / "many"
+    many.mkdir()
+    for number in range(200):
+        (many / f"{number}.mp4").symlink_to(library / "2.mov")
+    arguments = (many, "--model", tiny_checkpoint, "--output", output, "--batch-size", 2, "--workers", 2)
+    with score_command(*arguments) as run:
+        while run.poll() is None and (not output.exists() or output.read_bytes().count(b"\n") < 4):
+            time.sleep(0.01)
+        readers = psutil.Process(run.pid).children(recursive=True)
+        for _ in range(interrupts):
+            run.send_signal(signal.SIGINT)
+            time.sleep(0.05)
+        _, said = run.communicate(timeout=60)
+    assert run.returncode == 130 and not [word for word in ("Trace", "Fatal", "Abort", "Error") if word in said], said
+    psutil.wait_procs(readers, timeout=10)
+    assert not any(reader.is_running() for reader in readers)
+    rows = list(stored_rows(output, result_columns()))
+    assert 4 <= len(rows) < 200 and all(row["error"] is None for row in rows)
+    assert sorted(os.listdir(tmp_path)) == ["many", "results.jsonl"]
+
+
+def test_who_reads_no_more_hears_no_complaint(tiny_checkpoint, library):
+    videos = [library / f"{number}.mp4" for number in (0, 4, 8)]
+    with score_command(*videos, "--model", tiny_checkpoint, "--json", "--batch-size", 1, stdout=subprocess.PIPE) as run:
+        json.loads(run.stdout.readline())
+        run.stdout.close()
+        said = run.stderr.read()
+        assert run.wait() == 141 and said == ""
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
