@@ -19,6 +19,25 @@ _LICENCES = {
     "unknown": "Not stated. Whoever publishes this set states under which terms.",
 }
 
+# How the card says where the videos are: on the machine that made the set, and for everyone.
+_HERE = (
+    "`video.path` is where they were on the machine that made this set. Elsewhere, download the\n"
+    "videos from their owners and put your folder in place of `{root}`."
+)
+_ANYWHERE = "Download them from their owners: `video.path` is relative to the folder\nof the downloaded set."
+
+
+def local_root(card: str) -> str | None:
+    """The folder of this machine that a card names; None where it names none."""
+    before, after = _HERE.split("{root}")
+    return card.partition(before)[2].partition(after)[0] or None
+
+
+def without_local_root(card: str) -> str:
+    """The card for everyone, whose rows hold relative paths."""
+    root = local_root(card)
+    return card if root is None else card.replace(_HERE.format(root=root), _ANYWHERE)
+
 
 def data_set_card(
     *,
@@ -63,6 +82,7 @@ def data_set_card(
         template_path=str(TEMPLATE),
         title=title,
         licence=_LICENCES[licence],
+        where_videos_are=_HERE.format(root=words["root"]),
         splits=list(infos[default].splits),
         counts={
             name: {split: part.num_examples for split, part in info.splits.items()} for name, info in infos.items()

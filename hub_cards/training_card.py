@@ -14,6 +14,10 @@ _METRICS = {
     "level_accuracy": "Share of right levels",
 }
 
+# Of fewer videos, a correlation is chance to a large part: among 30 without any relation, one in twenty has an SRCC
+# beyond .36.
+FEW_VIDEOS = 30
+
 
 def training_card(
     *,
@@ -23,6 +27,7 @@ def training_card(
     results: dict[str, dict[str, float]],
     adapter: bool,
     what: str,
+    learned: str,
     settings: dict[str, Any],
 ) -> ModelCard:
     """Fill the template.
@@ -31,10 +36,11 @@ def training_card(
         repository: Hub id of what is pushed.
         base: Hub id or name of the checkpoint that it was trained from.
         data: names of the data sets.
-        results: "srcc", "plcc" and "level_accuracy" of each split; those that are there go into the card's
-            `model-index`.
+        results: "srcc", "plcc", "level_accuracy" and "n" of each split; those that are there go into the card's
+            `model-index`, but for correlations over fewer than 30 videos, which are chance.
         adapter: whether it needs its base to be loaded.
         what: what was trained, in words.
+        learned: which videos it learned from, in words.
         settings: names and values for the last table.
     """
     name = repository.rpartition("/")[2]
@@ -51,7 +57,7 @@ def training_card(
         )
         for split, result in results.items()
         for metric, value in result.items()
-        if metric in _METRICS
+        if metric in _METRICS and (metric == "level_accuracy" or result.get("n", 0) >= FEW_VIDEOS)
     ]
     card_data = ModelCardData(
         library_name="peft" if adapter else "transformers",
@@ -67,6 +73,9 @@ def training_card(
         name=name,
         repository=repository,
         base=base,
+        base_is_public=base.count("/") == 1,
+        few=FEW_VIDEOS,
+        learned=learned,
         data=", ".join(data),
         results=results,
         adapter=adapter,

@@ -18,6 +18,24 @@ PROCESSOR_CLASSES = {
     "AutoVideoProcessor": "video_processing_lmmvqa.LmmVqaVideoProcessor",
 }
 
+# What `from_pretrained` reads, but for the code. A folder of training also holds the trainer's state and features,
+# which name files of one machine.
+PUBLIC_FILES = (
+    "*.safetensors",
+    "*.safetensors.index.json",
+    "*.jinja",
+    "tokenizer*",
+    "vocab*",
+    "merges.txt",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "config.json",
+    "generation_config.json",
+    "adapter_config.json",
+    "processor_config.json",
+    "training_record.json",
+)
+
 
 def add_remote_code(folder: Path) -> None:
     """Copy the code into a saved checkpoint, and name its classes in `config.json` and `processor_config.json`.

@@ -20,10 +20,19 @@ Override = Annotated[list[str] | None, typer.Argument(help="key=value pairs that
 def train(config: Config, override: Override = None) -> None:
     """Train on rated videos. Stopped and started again, it goes on."""
     with clear_errors():
-        from lmmvqa.training.run import run_training
+        from accelerate import PartialState
 
-        for name, value in run_training(config, parse_settings(override)).items():
-            typer.echo(f"{name}: {value:.4f}")
+        from lmmvqa.training.arguments import read_arguments
+        from lmmvqa.training.run import run_training
+        from lmmvqa.training.telling import next_commands
+
+        settings = parse_settings(override)
+        run_training(config, settings)
+        if PartialState().is_main_process:
+            arguments = read_arguments(config, settings)
+            typer.echo("Next:")
+            for command in next_commands(Path(arguments.output_dir), arguments.trains, folds=bool(arguments.folds)):
+                typer.echo(f"  {command}")
 
 
 @app.command()

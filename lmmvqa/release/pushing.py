@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,22 +12,19 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 from huggingface_hub import HfApi, get_token
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, RepositoryNotFoundError
 from huggingface_hub.utils import validate_repo_id
 
+from hub_cards.data_set_card import local_root, without_local_root
 from hub_cards.demo_card import demo_card
 from hub_cards.model_card import FACTS, RESULTS, add_model_card
 from processing.errors import LmmVqaError
 
 RepoType = Literal["model", "dataset", "space"]
 METRICS = "metrics.json"
-# What `from_pretrained` reads. A folder of training also holds the trainer's state, which is nobody's business.
-_MODEL_FILES = (
-    *("*.safetensors", "*.safetensors.index.json", "*.jinja", "tokenizer*", "vocab*", "merges.txt"),
-    *("special_tokens_map.json", "added_tokens.json", "training_record.json"),
-    *("config.json", "generation_config.json", "adapter_config.json", "processor_config.json"),
-)
 
 
 class PushError(LmmVqaError, RuntimeError):
@@ -58,7 +56,7 @@ def staged_model(
         CardError: the card would state a figure that no results file holds.
     """
     from lmmvqa.checkpoints.assembling import CHECKPOINT_FOLDER, default_checkpoint
-    from lmmvqa.checkpoints.remote_code import add_remote_code
+    from lmmvqa.checkpoints.remote_code import PUBLIC_FILES, add_remote_code
     from lmmvqa.release.verifying import FILE, FOLDER, write_reference
 
     # The assembled default checkpoint may be older than what this release says of it.
@@ -74,7 +72,7 @@ def staged_model(
         if files.setdefault(f"{run.resolve().name}.json", run / METRICS) != run / METRICS:
             raise PushError(f"Two runs have the name {run.resolve().name}: rename the folder of one.")
     with _staging() as stage:
-        for pattern in _MODEL_FILES:
+        for pattern in PUBLIC_FILES:
             for file in folder.glob(pattern):
                 _place(file, stage / file.name)
         if not list(stage.glob("*.safetensors")):
@@ -95,16 +93,42 @@ def staged_model(
 
 @contextmanager
 def staged_data_set(folder: Path) -> Iterator[Path]:
-    """An exported data set with its card, as it is.
+    """An exported data set with its card. Where rows hold the paths of videos on this machine, they become relative to
+    the folder of the downloaded set, and the card says so.
 
     Raises:
         PushError: the folder is not one that `lmmvqa data build` wrote.
     """
-    if not (folder / "README.md").is_file() or not list(folder.rglob("*.parquet")):
+    card = folder / "README.md"
+    files = sorted(folder.rglob("*.parquet"))
+    if not card.is_file() or not files:
         raise PushError(
             f"{folder} is not an exported data set (README.md and Parquet files): make one with `lmmvqa data build`."
         )
-    yield folder
+    with _staging() as stage:
+        text = card.read_text(encoding="utf-8")
+        root = local_root(text)
+        for file in files:
+            target = stage / file.relative_to(folder)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if root is None:
+                target.symlink_to(file.resolve())
+            else:
+                _make_paths_relative(file, target, root)
+        (stage / card.name).write_text(without_local_root(text), encoding="utf-8")
+        yield stage
+
+
+def _make_paths_relative(source: Path, target: Path, root: str) -> None:
+    """Copy a Parquet file; its column `video` names files below `root`, and no longer says where that is."""
+    with pq.ParquetFile(source) as file, pq.ParquetWriter(target, file.schema_arrow) as writer:
+        for batch in file.iter_batches():
+            place = batch.schema.get_field_index("video")
+            videos = batch.column(place).to_pylist()
+            for video in videos:
+                video["path"] = os.path.relpath(video["path"], root) if video["path"] else None
+            column = pa.array(videos, type=batch.schema.field(place).type)
+            writer.write_batch(batch.set_column(place, batch.schema.field(place), column))
 
 
 @contextmanager

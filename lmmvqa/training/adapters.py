@@ -53,6 +53,8 @@ def make_trainable(
     )
     torch.manual_seed(seed)
     adapted = get_peft_model(model, config)
+    # peft's own card names the base by its place on this machine; the trainer writes one.
+    adapted.create_or_update_model_card = lambda output_dir: None
     if trains == "lora":
         for name in projectors:
             getattr(adapted.base_model.model.model, name).requires_grad_(False)

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import torch
 import yaml
 from transformers import TrainingArguments
+from transformers.trainer_utils import HubStrategy
 
 from dataset_builders import GENERAL_SETS, RATED_SETS
 from dataset_builders.set_specs import SetSpec
@@ -135,6 +136,11 @@ class LmmVqaTrainingArguments(TrainingArguments):
             raise InputError(
                 f"warm_up_epochs={self.warm_up_epochs} must be at least 0, and above 0 it needs cache_features=true."
             )
+        if self.hub_strategy not in (HubStrategy.END, HubStrategy.EVERY_SAVE):
+            raise InputError(
+                f"hub_strategy={self.hub_strategy.value} uploads the trainer's state, which names files of this "
+                "machine: set it to every_save or end. A run that was stopped goes on from its own folder."
+            )
         if self.folds is not None and not (self.folds and all(isinstance(fold, int) for fold in self.folds)):
             raise InputError(f"folds={self.folds} must be a list of folds, such as [0, 1, 2, 3, 4].")
         if self.folds and "fold" in self.data_options:
@@ -174,9 +180,18 @@ class LmmVqaTrainingArguments(TrainingArguments):
         if self.push_to_hub:
             self._check_push()
 
-    def _check_push(self) -> None:
-        from huggingface_hub import HfApi
+    @property
+    def public_base(self) -> str:
+        """How others may call the base: its Hub id, or what it is; no place on this machine."""
+        if self.model in (None, FRESH_DEFAULT):
+            return "the default checkpoint of LMM-VQA" if self.model is None else "the parts of the default checkpoint"
+        return "a local checkpoint" if os.path.isdir(self.model) else self.model
 
+    def check_base_is_public(self) -> None:
+        """
+        Raises:
+            InputError: what is trained is an adapter, and its base is on this machine only.
+        """
         if self.trains != "projectors+decoder" and (self.model in (None, FRESH_DEFAULT) or os.path.isdir(self.model)):
             raise InputError(
                 f"push_to_hub pushes what was trained, to be loaded together with its base, but model={self.model} is "
@@ -184,6 +199,11 @@ class LmmVqaTrainingArguments(TrainingArguments):
                 "machine only: push the base first (lmmvqa push) and name its Hub id as model; or train without "
                 "push_to_hub, then lmmvqa merge and push the merged checkpoint."
             )
+
+    def _check_push(self) -> None:
+        from huggingface_hub import HfApi
+
+        self.check_base_is_public()
         try:
             HfApi(token=self.hub_token).whoami(cache=True)
         # A missing token, a wrong one and a lost connection are errors of three unrelated kinds.

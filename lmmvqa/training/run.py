@@ -17,14 +17,17 @@ from datasets import Dataset
 from transformers import AutoConfig, AutoProcessor, set_seed
 
 import lmmvqa.registration  # noqa: F401 - makes the Auto classes know ours
+from hub_cards.training_card import FEW_VIDEOS
 from lmmvqa.checkpoints.assembling import default_checkpoint
 from lmmvqa.checkpoints.loading import FRESH_DEFAULT, load_base
 from lmmvqa.checkpoints.training_record import SeenVideos, TrainingRecord, read_record
+from lmmvqa.console import messages
 from lmmvqa.training.adapters import make_trainable
 from lmmvqa.training.arguments import LmmVqaTrainingArguments, make_arguments, read_settings
 from lmmvqa.training.collators import AnswerCollator, ReadOutCollator
 from lmmvqa.training.encoding import add_digests, encode, fit_standardizers
 from lmmvqa.training.feature_cache import FeatureCache
+from lmmvqa.training.telling import beginning, comparison, learned_from
 from lmmvqa.training.trainer import LmmVqaTrainer, last_checkpoint, rated_indices
 from lmmvqa.training.training_data import TrainingData, check_fit, load_training_data
 from lmmvqa.training.warm_up import warm_up
@@ -81,6 +84,7 @@ def run_training(
 def train(arguments: LmmVqaTrainingArguments, *, test: bool = True) -> dict[str, float]:
     """`run_training` for arguments."""
     trainer = build_trainer(arguments)
+    logger.info("%s", beginning(arguments, trainer.record, trainer.model))
     trainer.train(resume_from_checkpoint=last_checkpoint(arguments.output_dir))
     trainer.save_model()
     trainer.save_state()
@@ -89,10 +93,21 @@ def train(arguments: LmmVqaTrainingArguments, *, test: bool = True) -> dict[str,
         results = trainer.evaluate(rows, metric_key_prefix=name)
         trainer.save_metrics(name, results)
         metrics |= results
+    trainer.create_model_card()
     if arguments.push_to_hub:
         trainer.push_to_hub()
-    logger.info("Trained: %s", arguments.output_dir)
+    if trainer.is_world_process_zero():
+        splits = {name: (None, _of_split(metrics, name)) for name in trainer.tests if test}
+        if (validated := trainer.validation_figures()) is not None:
+            splits = {"validation": validated} | splits
+        if splits:
+            messages.print(comparison(splits))
+        logger.info("%s The result is in %s.", learned_from(trainer.record), arguments.output_dir)
     return metrics
+
+
+def _of_split(metrics: Mapping[str, float], split: str) -> dict[str, float]:
+    return {name.removeprefix(f"{split}_"): value for name, value in metrics.items() if name.startswith(f"{split}_")}
 
 
 def build_trainer(arguments: LmmVqaTrainingArguments) -> LmmVqaTrainer:
@@ -114,6 +129,8 @@ def build_trainer(arguments: LmmVqaTrainingArguments) -> LmmVqaTrainer:
     if parse_flag_from_env("ACCELERATE_USE_FSDP"):
         # Its shards hold parameters of one precision; it computes in the one that its configuration states.
         model.float()
+    if data.validation is not None:
+        _choose_by_what_says_something(arguments, len(rated_indices(data.validation)))
     cache = None
     if arguments.cache_features:
         cache = open_cache(arguments, model, processor)
@@ -171,6 +188,19 @@ def build_trainer(arguments: LmmVqaTrainingArguments) -> LmmVqaTrainer:
         warm_up_errors=warm_up_errors,
         record=record,
     )
+
+
+def _choose_by_what_says_something(arguments: LmmVqaTrainingArguments, rated: int) -> None:
+    """A correlation over a handful of validation videos is chance, and must not choose the best checkpoint."""
+    metric = (arguments.metric_for_best_model or "").removeprefix("eval_")
+    if metric in ("srcc", "plcc") and rated < FEW_VIDEOS:
+        logger.warning(
+            "The validation part has %d rated videos, too few to choose the best checkpoint by %s: it is chosen by the "
+            "loss.",
+            rated,
+            metric,
+        )
+        arguments.metric_for_best_model, arguments.greater_is_better = "loss", False
 
 
 def _base_record(model: str | None) -> TrainingRecord:

@@ -13,13 +13,18 @@ from typing import Any
 import torch
 from accelerate.utils import gather_object
 from datasets import Dataset
+from huggingface_hub import HfApi
 from scipy.stats import pearsonr, spearmanr
 from torch.distributed.fsdp import register_fsdp_forward_method
 from transformers import PrinterCallback, ProgressCallback, Trainer
+from transformers.trainer_utils import HubStrategy
+from transformers.utils.hub import PushInProgress
 
 from hub_cards.training_card import training_card
+from lmmvqa.checkpoints.remote_code import PUBLIC_FILES
 from lmmvqa.checkpoints.training_record import TrainingRecord
 from lmmvqa.training.collators import spread_over_answers
+from lmmvqa.training.telling import learned_from, what_trains
 from lmmvqa.training.warm_up import token_scores, word_direction
 from lmmvqa.training.watching import DivergedError, LossWatch, ProgressDisplay, Throughput, WarmUpLog, token_losses
 from modeling_lmmvqa.feature_batches import assessment_prompts
@@ -58,6 +63,11 @@ class LmmVqaTrainer(Trainer):
             self.remove_callback(display)
         self.add_callback(ProgressDisplay())
         self.add_callback(WarmUpLog(warm_up_errors))
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> Any:
+        """The library's. A run that begins measures its base on the validation part first."""
+        self.args.eval_on_start = self.eval_dataset is not None and not resume_from_checkpoint
+        return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
@@ -125,7 +135,7 @@ class LmmVqaTrainer(Trainer):
         rows = rated_videos(dataloader.dataset)
         if rows:
             predictions = self.assess(rows)
-            metrics = quality_metrics(predictions, rows)
+            metrics = quality_metrics(predictions, rows) | {"n": len(rows)}
             output.metrics.update({f"{metric_key_prefix}_{name}": value for name, value in metrics.items()})
         return output
 
@@ -160,15 +170,58 @@ class LmmVqaTrainer(Trainer):
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         super()._save(output_dir, state_dict)
-        if self.record is not None:
+        # All processes come here, and one writes.
+        if self.record is not None and self.args.should_save:
             self.record.write(Path(output_dir or self.args.output_dir))
+
+    def push_to_hub(
+        self, commit_message: str | None = "End of training", blocking: bool = True, token: str | None = None, **_: Any
+    ) -> Any:
+        """Upload what loads the model, and its card; no other file of the run's folder leaves this machine.
+
+        Raises:
+            ValueError: the base is on this machine only.
+        """
+        self.args.check_base_is_public()
+        if self.hub_model_id is None:
+            self.init_hf_repo(token=token)
+        self.save_model(_internal_call=True)
+        if not self.is_world_process_zero():
+            return None
+        self.create_model_card()
+        self._finish_current_push()
+        return self._upload(self.args.output_dir, commit_message, token, run_as_future=not blocking)
+
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        if not self.is_world_process_zero() or self.args.hub_strategy == HubStrategy.END:
+            return
+        busy = self.push_in_progress is not None and not self.push_in_progress.is_done()
+        if not busy or self.args.hub_always_push:
+            message = f"Training in progress, step {self.state.global_step}"
+            job = self._upload(checkpoint_folder, message, self.args.hub_token, run_as_future=True)
+            if busy:
+                self.push_in_progress.jobs.append(job)
+            else:
+                self.push_in_progress = PushInProgress([job])
+
+    def _upload(self, folder: str, message: str | None, token: str | None, *, run_as_future: bool) -> Any:
+        return HfApi().upload_folder(
+            repo_id=self.hub_model_id,
+            folder_path=folder,
+            commit_message=message,
+            token=token or self.args.hub_token,
+            revision=self.args.hub_revision,
+            run_as_future=run_as_future,
+            allow_patterns=[*PUBLIC_FILES, "*.py", "README.md"],
+            # A pattern's * takes slashes, too: the features and checkpoints below are not meant.
+            ignore_patterns=["*/*"],
+        )
 
     def create_model_card(self, **_: Any) -> None:
         """Write `README.md` of the output: what was trained from what, on what, and how well it does."""
         if not self.is_world_process_zero():
             return
         arguments, adapter = self.args, self.args.trains != "projectors+decoder"
-        config = self.accelerator.unwrap_model(self.model).config
         shown = (
             "trains",
             "tasks",
@@ -180,12 +233,13 @@ class LmmVqaTrainer(Trainer):
             "seed",
         )
         training_card(
-            repository=self.hub_model_id or arguments.output_dir,
-            base=arguments.model or config.name_or_path,
+            repository=self.hub_model_id or Path(arguments.output_dir).name,
+            base=arguments.public_base,
             data=[source.spec.name for source in arguments.sources],
             results=self._last_results(),
             adapter=adapter,
-            what=f"with its {_in_words(arguments.trains)} trained",
+            what=f"with {what_trains(arguments.trains)} trained",
+            learned=learned_from(self.record) if self.record is not None else "",
             settings={name: getattr(arguments, name) for name in shown}
             | {
                 "global batch": arguments.train_batch_size
@@ -194,12 +248,26 @@ class LmmVqaTrainer(Trainer):
             },
         ).save(Path(arguments.output_dir) / "README.md")
 
+    def validation_figures(self) -> tuple[dict[str, float] | None, dict[str, float]] | None:
+        """Metrics of the validation part of the base, and of the weights that are kept; None where nothing is
+        validated, and no base where a run was begun by an older release."""
+        entries = [entry for entry in self.state.log_history if "eval_loss" in entry]
+        if not entries:
+            return None
+        kept = self.state.best_global_step if self.args.load_best_model_at_end else None
+        tuned = next((entry for entry in reversed(entries) if entry["step"] == kept), entries[-1])
+        base = entries[0] if entries[0]["step"] == 0 else None
+        return tuple(
+            entry and {name.removeprefix("eval_"): value for name, value in entry.items() if name.startswith("eval_")}
+            for entry in (base, tuned)
+        )
+
     def _last_results(self) -> dict[str, dict[str, float]]:
         """Read-out metrics of each split, as last measured."""
         results: dict[str, dict[str, float]] = {}
         for entry in self.state.log_history:
             for name, value in entry.items():
-                for metric in ("srcc", "plcc", "level_accuracy"):
+                for metric in ("srcc", "plcc", "level_accuracy", "n"):
                     if name.endswith(f"_{metric}"):
                         results.setdefault(name.removesuffix(f"_{metric}"), {})[metric] = value
         return {"validation" if split == "eval" else split: result for split, result in results.items()}
@@ -254,7 +322,3 @@ def _is_json(path: Path) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _in_words(trains: str) -> str:
-    return trains.replace("projectors+", "projectors and ").replace("lora", "low-rank updates of its decoder")

@@ -13,6 +13,7 @@ import torch
 from transformers import TrainerCallback
 
 from lmmvqa.console import messages
+from lmmvqa.training.telling import figures
 from processing.errors import LmmVqaError
 from processing.quality_prompts import TASKS
 
@@ -123,7 +124,7 @@ class WarmUpLog(TrainerCallback):
 
 
 class ProgressDisplay(TrainerCallback):
-    """A line on standard error: steps, time left, loss, videos a second. Where that is no terminal, a line for each
+    """A line on standard error: steps, time left, loss now and at first. Where that is no terminal, a line for each
     report."""
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -136,7 +137,9 @@ class ProgressDisplay(TrainerCallback):
             TimeRemainingColumn,
         )
 
-        self.start, self.start_step = time.perf_counter(), state.global_step
+        self.start, self.start_step, self.first_loss = time.perf_counter(), state.global_step, None
+        # A run of a few steps is reported ten times, too.
+        state.logging_steps = max(1, min(state.logging_steps, state.max_steps // 10))
         columns = (
             "Training",
             BarColumn(),
@@ -157,19 +160,24 @@ class ProgressDisplay(TrainerCallback):
         if not state.is_world_process_zero or not logs:
             return
         if "loss" in logs:
-            speed = f"{logs['videos_per_second']:.1f} videos/s, {logs['tokens_per_second']:,.0f} tokens/s"
-            text = f"loss {logs['loss']:.3f}, {speed}"
+            self.first_loss = logs["loss"] if self.first_loss is None else self.first_loss
+            text = (
+                f"loss {logs['loss']:.3f} (at first {self.first_loss:.3f}), {logs['videos_per_second']:.1f} questions/s"
+            )
             self.progress.update(self.task, description=text)
             if not messages.is_terminal:
                 logger.info(
-                    "Step %d of %d: %s, %s left", state.global_step, state.max_steps, text, self._time_left(state)
+                    "Step %d of %d, epoch %.1f of %g: %s, %s left",
+                    state.global_step,
+                    state.max_steps,
+                    state.epoch or 0,
+                    state.num_train_epochs,
+                    text,
+                    self._time_left(state),
                 )
-        elif scores := {
-            name: round(value, 4) for name, value in logs.items() if name.endswith(("srcc", "plcc", "accuracy"))
-        }:
-            logger.info(
-                "Step %d: %s", state.global_step, ", ".join(f"{name} {value}" for name, value in scores.items())
-            )
+        elif "eval_loss" in logs:
+            when = f"after step {state.global_step}" if state.global_step else "before training"
+            logger.info("Validation %s: %s", when, figures(logs, "eval"))
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.progress.stop()

@@ -162,9 +162,14 @@ def test_a_data_set_of_the_builders_loads_from_the_hub(hub, clip, tmp_path):
     built = CliRunner().invoke(app, ["data", "build", f"rated_videos={mine}", "--out", str(out), "--scale", "1", "5"])
     assert built.exit_code == 0, built.output
     assert invoke("data", out, "user/mine").exit_code == 0
+    # Where the videos are on this machine is nobody's business.
+    for name, content in hub.files("user/mine", "dataset").items():
+        assert str(tmp_path).encode() not in content, name
+    assert "relative to the folder" in hub.files("user/mine", "dataset")["README.md"].decode()
     code = (
         "from datasets import load_dataset\n"
         "rows = load_dataset('user/mine', 'score')['train']\n"
+        "assert sorted(video['path'] for video in rows['video']) == [f'{name}.mp4' for name in 'abcdef']\n"
         "print(sorted(zip(rows['id'], rows['answer'])))"
     )
     done = subprocess.run(

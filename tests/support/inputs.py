@@ -1,6 +1,7 @@
 """Real clips and the programs that tests start."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -24,3 +25,19 @@ def score_command(*arguments: object, **options) -> subprocess.Popen:
 def ffmpeg(*arguments: object) -> None:
     command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-y", "-nostdin", *map(str, arguments)]
     subprocess.run(command, check=True, capture_output=True)
+
+
+def stand_in_clips(folder: Path) -> list[Path]:
+    """Six clips of a second: two real ones, each well, poorly and badly compressed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("flower", "toy_monster"):
+        for crf in (20, 36, 50):
+            settings = ("-an", "-vf", "scale=640:-2", "-c:v", "libx264", "-preset", "ultrafast", "-crf", crf)
+            ffmpeg("-t", 1, "-i", DATA / f"{name}.mp4", *settings, folder / f"{name}_{crf}.mp4")
+    return sorted(folder.iterdir())
+
+
+def fill(root: Path, clips: list[Path]) -> None:
+    """Real clips in the place of the files that stand for videos."""
+    for number, path in enumerate(sorted(root.rglob("*.mp4"))):
+        shutil.copy(clips[number % len(clips)], path)

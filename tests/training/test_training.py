@@ -356,7 +356,8 @@ def test_what_trains_is_saved_and_loads_with_its_base(settings, base, tmp_path, 
         merge(run, tmp_path / "merged")
 
 
-def test_the_best_checkpoint_by_validation_srcc_is_kept(settings, tmp_path):
+def test_the_best_checkpoint_by_validation_srcc_is_kept(settings, tmp_path, monkeypatch):
+    monkeypatch.setattr("lmmvqa.training.run.FEW_VIDEOS", 2)
     trainer = make_trainer(
         settings,
         tmp_path,
@@ -369,7 +370,7 @@ def test_the_best_checkpoint_by_validation_srcc_is_kept(settings, tmp_path):
     )
     assert not set(trainer.train_dataset["id"]) & set(trainer.eval_dataset["id"])
     trainer.train()
-    evaluations = [entry["eval_srcc"] for entry in trainer.state.log_history if "eval_srcc" in entry]
+    evaluations = [entry["eval_srcc"] for entry in trainer.state.log_history if "eval_srcc" in entry and entry["step"]]
     assert len(evaluations) == 3 and trainer.state.best_metric == max(evaluations)
     trainer.save_model()
     assert same_weights(
@@ -664,3 +665,61 @@ def test_a_config_that_is_not_there_or_no_yaml(tmp_path):
 def test_rated_videos_gives_each_video_once(settings, tmp_path):
     trainer = make_trainer(settings, tmp_path)
     assert len(trainer.train_dataset) == 8 and len(rated_videos(trainer.train_dataset)) == 4
+
+
+def train_by_command(settings, folder, **changed):
+    done = CliRunner().invoke(app, ["train", str(write_config(folder, settings, **changed))], env={"COLUMNS": "200"})
+    assert done.exit_code == 0, done.output
+    # Lines are wrapped where the terminal ends.
+    return " ".join(done.output.split()), (folder / "run" / "README.md").read_text()
+
+
+def test_a_run_tells_what_it_does_and_how_it_went(settings, tmp_path, caplog):
+    caplog.set_level("INFO")
+    said, card = train_by_command(
+        settings, tmp_path, max_steps=12, validation_fraction=0.5, eval_strategy="steps", eval_steps=6, logging_steps=50
+    )
+    logged = caplog.text
+    assert "Trains the projectors: " in logged and " parameters. Learned from 2 videos of rated_videos." in logged
+    # Seen ten times, however far apart the reports of a long run would be.
+    assert logged.count("Step ") == 12 and "Step 1 of 12, epoch " in logged and "tokens/s" not in logged
+    entries = json.loads((tmp_path / "run" / "trainer_state.json").read_text())["log_history"]
+    first, *_, last = [entry for entry in entries if "eval_loss" in entry]
+    assert (first["step"], last["step"]) == (0, 12)
+    assert f"Validation before training: loss {first['eval_loss']:.3f}" in logged
+    assert logged.count("(n = 2: its correlations say nothing)") == 3
+    # Base against tuned, on the validation part; then where the result is, and what can be done with it.
+    assert f"{first['eval_loss']:.3f}" in said and f"{last['eval_loss']:.3f}" in said
+    assert said.index("base") < said.index("tuned")
+    assert f"The result is in {tmp_path / 'run'}." in logged
+    assert f"Next: lmmvqa score clip.mp4 --model {tmp_path / 'run'} lmmvqa merge {tmp_path / 'run'}" in said
+    # The card is ours, and of any machine.
+    assert "Score: 0 (worst) to 100 (best)" in card and "Learned from 2 videos of rated_videos" in " ".join(
+        card.split()
+    )
+    assert str(tmp_path) not in card and settings["model"] not in card and "srcc" not in card.partition("# run")[0]
+    for readme in (tmp_path / "run").glob("checkpoint-*/README.md"):
+        raise AssertionError(f"{readme} is a template of peft")
+
+
+def test_a_correlation_of_a_handful_of_videos_chooses_nothing(settings, tmp_path, caplog):
+    trainer = make_trainer(
+        settings,
+        tmp_path,
+        validation_fraction=0.5,
+        eval_strategy="steps",
+        save_steps=1,
+        eval_steps=1,
+        max_steps=2,
+        load_best_model_at_end=True,
+        metric_for_best_model="srcc",
+    )
+    trainer.train()
+    assert "2 rated videos, too few to choose the best checkpoint by srcc" in caplog.text
+    losses = [entry["eval_loss"] for entry in trainer.state.log_history if entry.get("eval_loss") and entry["step"]]
+    assert trainer.state.best_metric == min(losses)
+
+
+def test_states_of_the_trainer_are_not_pushed(settings, tmp_path):
+    with pytest.raises(ValueError, match="set it to every_save or end"):
+        LmmVqaTrainingArguments(output_dir=str(tmp_path), **settings, hub_strategy="checkpoint")

@@ -11,13 +11,12 @@ from pathlib import Path
 
 import av
 import dataset_layouts as layouts
-import imageio_ffmpeg
 import numpy as np
 import pytest
 import torch
 import yaml
 from accelerate.commands.config.config_args import load_config_from_file
-from inputs import DATA, SITE
+from inputs import DATA, SITE, fill, stand_in_clips
 from loopback_hub import LoopbackHub
 from safetensors.torch import load_file
 from tiny_models import make_tiny
@@ -246,7 +245,7 @@ def test_a_run_is_pushed_with_its_card_and_loads_with_its_base(rated, cache, tmp
             model="user/base",
             push_to_hub=True,
             hub_model_id="user/tuned",
-            hub_strategy="checkpoint",
+            feature_cache=None,
             save_steps=2,
         )
         train = lambda **more: subprocess.run(  # noqa: E731
@@ -269,9 +268,13 @@ def test_a_run_is_pushed_with_its_card_and_loads_with_its_base(rated, cache, tmp
             "adapter_config.json",
             "README.md",
             "processor_config.json",
-            "last-checkpoint/trainer_state.json",
+            "training_record.json",
         } <= set(files)
-        assert "model.safetensors" not in files
+        # The features lie in the run's folder, and stay there, as do its settings: nothing names a place here.
+        assert list((tmp_path / "run" / "features").glob("*.safetensors"))
+        assert "model.safetensors" not in files and not [name for name in files if "/" in name]
+        for commit, message, files in hub.repositories["model", "user/tuned"].commits:
+            assert not [name for name, content in files.items() if str(tmp_path).encode() in content], (commit, message)
         header, card = files["README.md"].decode().split("---\n")[1:3]
         index = yaml.safe_load(header)
         assert index["base_model"] == "user/base"
@@ -279,9 +282,9 @@ def test_a_run_is_pushed_with_its_card_and_loads_with_its_base(rated, cache, tmp
             item["type"]: item["value"] for result in index["model-index"][0]["results"] for item in result["metrics"]
         }
         results = json.loads((tmp_path / "run" / "all_results.json").read_text())
-        assert {name: metrics[name] for name in ("srcc", "level_accuracy")} == {
-            name: round(results[f"test_{name}"], 4) for name in ("srcc", "level_accuracy")
-        }
+        # Two test videos: a correlation of these is no figure to publish.
+        assert metrics == {"level_accuracy": round(results["test_level_accuracy"], 4)}
+        assert "| test | 2 |" in card and "Learned from 2 videos of rated_videos" in " ".join(card.split())
         assert "| test |" in card and 'from_pretrained("user/tuned")' in card
         code = (
             "import sys, lmmvqa\nfrom transformers import AutoModelForImageTextToText, AutoProcessor\n"
@@ -371,37 +374,7 @@ SHORT = dict(
 
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory):
-    """Six seconds of video: two real clips, each well, poorly and badly compressed."""
-    folder = tmp_path_factory.mktemp("clips")
-    for name in ("flower", "toy_monster"):
-        for crf in (20, 36, 50):
-            command = [
-                imageio_ffmpeg.get_ffmpeg_exe(),
-                "-v",
-                "error",
-                "-t",
-                "1",
-                "-i",
-                str(DATA / f"{name}.mp4"),
-                "-an",
-                "-vf",
-                "scale=640:-2",
-                "-c:v",
-                "libx264",
-                "-preset",
-                "ultrafast",
-                "-crf",
-                str(crf),
-                str(folder / f"{name}_{crf}.mp4"),
-            ]
-            subprocess.run(command, check=True)
-    return sorted(folder.iterdir())
-
-
-def fill(root, clips):
-    """Real clips in the place of the files that stand for videos."""
-    for number, path in enumerate(sorted(root.rglob("*.mp4"))):
-        shutil.copy(clips[number % len(clips)], path)
+    return stand_in_clips(tmp_path_factory.mktemp("clips"))
 
 
 def check_scores(run, clip):
@@ -459,8 +432,8 @@ def test_recipes_for_rated_videos(recipe, data, clips, cache, tmp_path):
         assert bool(history(run, "loss_level")) == (recipe == "lsvq_score_and_level")
     if recipe != "finetune_5fold":
         state = json.loads((run / "trainer_state.json").read_text())
-        chosen_by = "eval_loss" if recipe == "own_videos" else "eval_srcc"
-        assert state["best_metric"] in history(run, chosen_by) and state["best_global_step"] == 2
+        # By the loss, where the validation part is too small for a correlation.
+        assert state["best_metric"] in history(run, "eval_loss") and state["best_global_step"] == 2
     if recipe == "own_videos":
         before = load_file(default_checkpoint() / "model.safetensors")
         after = {

@@ -1,0 +1,87 @@
+"""What a run tells a person: what it learns from, how good its base was and how good it is now, and what to do next."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from hub_cards.training_card import FEW_VIDEOS
+from lmmvqa.checkpoints.training_record import TrainingRecord
+from lmmvqa.training.arguments import LmmVqaTrainingArguments
+
+# What `evaluate` adds to a split's metrics, and what people call it.
+_FIGURES = {"loss": "loss", "srcc": "SRCC", "plcc": "PLCC", "level_accuracy": "right level"}
+
+
+def beginning(arguments: LmmVqaTrainingArguments, record: TrainingRecord, model: Any) -> str:
+    """What is trained, and on what."""
+    trained = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
+    whole = sum(weight.numel() for weight in model.parameters())
+    return f"Trains {what_trains(arguments.trains)}: {trained:,} of {whole:,} parameters. {learned_from(record)}"
+
+
+def what_trains(trains: str) -> str:
+    """The setting `trains` in words."""
+    return {
+        "projectors": "the projectors",
+        "projectors+lora": "the projectors and low-rank updates of the decoder",
+        "lora": "low-rank updates of the decoder",
+        "projectors+decoder": "the projectors and the decoder",
+    }[trains]
+
+
+def learned_from(record: TrainingRecord) -> str:
+    """The videos of a record in a sentence or two."""
+    learned, chose = {}, {}
+    for part in record.parts:
+        found = learned if part.split == "train" else chose
+        found[part.dataset] = found.get(part.dataset, frozenset()) | part.videos
+    text = f"Learned from {_counts(learned)}."
+    return f"{text} Validated on {_counts(chose)}." if chose else text
+
+
+def _counts(sets: Mapping[str, frozenset[str]]) -> str:
+    return ", ".join(f"{len(videos):,} video{'s' * (len(videos) != 1)} of {name}" for name, videos in sets.items())
+
+
+def figures(metrics: Mapping[str, float], prefix: str) -> str:
+    """The metrics of a split in words; a correlation over a handful of videos says that it says nothing."""
+    count = int(metrics.get(f"{prefix}_n", 0))
+    texts = [
+        f"{name} {metrics[f'{prefix}_{key}']:.3f}" for key, name in _FIGURES.items() if f"{prefix}_{key}" in metrics
+    ]
+    if not count:
+        return ", ".join(texts)
+    return f"{', '.join(texts)} ({_how_many(count)})"
+
+
+def _how_many(count: int) -> str:
+    return f"n = {count}" if count >= FEW_VIDEOS else f"n = {count}: its correlations say nothing"
+
+
+def comparison(splits: Mapping[str, tuple[Mapping[str, float] | None, Mapping[str, float]]]) -> Table:
+    """Base against tuned.
+
+    Args:
+        splits: by name, the metrics before and after; without a prefix. None where nothing was measured before.
+    """
+    table = Table("split", "", "videos", *_FIGURES.values())
+    for split, (before, after) in splits.items():
+        for name, metrics in (("base", before), ("tuned", after)):
+            if metrics is None:
+                continue
+            count = int(metrics.get("n", 0))
+            cells = [f"{metrics[key]:.3f}" if key in metrics else "-" for key in _FIGURES]
+            table.add_row(split, name, str(count) if count >= FEW_VIDEOS or not count else _how_many(count), *cells)
+    return table
+
+
+def next_commands(output: Path, trains: str, *, folds: bool = False) -> list[str]:
+    """What to do with what was trained."""
+    if folds:
+        return [f"lmmvqa merge {output}/fold_0 {output}_fold_0_merged"]
+    scoring = f"lmmvqa score clip.mp4 --model {output}"
+    return [scoring] if trains == "projectors+decoder" else [scoring, f"lmmvqa merge {output} {output}_merged"]
