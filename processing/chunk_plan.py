@@ -46,12 +46,13 @@ class ChunkPlan:
 
 
 def plan_chunks(
-    decoder: Decoder, begin: int, fps: float | None, max_chunks: int | None, frames_per_chunk: int
+    decoder: Decoder, begin: int, fps: float | None, max_chunks: int | None, frames_per_chunk: int, min_tail: float
 ) -> ChunkPlan:
     """
     Args:
         begin: position of the frame with which the first chunk begins.
         fps: in place of the rate that the file states.
+        min_tail: how much of a second the last chunk must have, in (0, 1].
 
     Raises:
         VideoError: the video has neither timestamps nor a rate.
@@ -71,7 +72,7 @@ def plan_chunks(
         present = np.minimum(chunk_length, num_frames - first)
         full = np.full_like(first, chunk_length)
         starts = (begin + first) / rate
-    if len(first) > 1 and 2 * present[-1] < full[-1]:
+    if len(first) > 1 and present[-1] < min_tail * full[-1]:
         # A few frames would count as much as a second of the video, and show too little motion to judge.
         first, present, full, starts = (column[:-1] for column in (first, present, full, starts))
     chunks = [

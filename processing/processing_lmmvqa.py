@@ -12,7 +12,8 @@ from .quality_prompts import LEVELS, conversation, fixed_question, parse_level, 
 from .video_processing_lmmvqa import LmmVqaVideosKwargs, as_video_list
 
 # Chat templates of language models expect plain text; this turns the blocks of a message into text, with the
-# placeholder where the video is, and leaves everything else to the template that follows it.
+# placeholder where the video is (an image is a video of one frame), and leaves everything else to the template that
+# follows it.
 _FLATTEN_BLOCKS = """\
 {%- set flat = namespace(messages=[]) -%}
 {%- for message in messages -%}
@@ -21,7 +22,8 @@ _FLATTEN_BLOCKS = """\
     {%- set text.content = message['content'] -%}
   {%- else -%}
     {%- for block in message['content'] -%}
-      {%- set text.content = text.content + ('VIDEO_TOKEN\\n' if block['type'] == 'video' else block['text']) -%}
+      {%- set seen = block['type'] in ['video', 'image'] -%}
+      {%- set text.content = text.content + ('VIDEO_TOKEN\\n' if seen else block['text']) -%}
     {%- endfor -%}
   {%- endif -%}
   {%- set flat.messages = flat.messages + [{'role': message['role'], 'content': text.content}] -%}

@@ -46,6 +46,8 @@ SCORE_INSTRUCTIONS: tuple[str, ...] = (
     "Quantify the quality of the video shown.",
     "Which score fits the fidelity and smoothness of this video?",
     "Provide a quality score for the clip above.",
+    # The kind that the paper prints.
+    "Would you mind calculating the quality score of this video with the help of these frames?",
 )
 
 LEVEL_INSTRUCTIONS: tuple[str, ...] = (
@@ -71,6 +73,7 @@ LEVEL_INSTRUCTIONS: tuple[str, ...] = (
     "Tell me the quality category of this clip.",
     "How good is this video: which of the levels is right?",
     "Pick the level that matches the quality of the video shown.",
+    "Would you mind naming the quality level of this video with the help of these frames?",
 )
 
 _INSTRUCTIONS: dict[Task, tuple[str, ...]] = {"score": SCORE_INSTRUCTIONS, "level": LEVEL_INSTRUCTIONS}

@@ -74,6 +74,8 @@ class LmmVqaVideosKwargs(VideosKwargs, total=False):
         Whether each frame of a chunk is replaced by its difference to the one before it.
     max_chunks (`int`):
         A longer video gives this many chunks, evenly spaced over the whole of it.
+    min_tail (`float`):
+        How much of a second the last chunk must have; a shorter one is left out. 1 is the paper's eq. 2.
     decoder (`str`):
         "pyav", "decord" or "auto".
     """
@@ -84,6 +86,7 @@ class LmmVqaVideosKwargs(VideosKwargs, total=False):
     temporal_std: list[float] | tuple[float, ...]
     temporal_differences: bool
     max_chunks: int
+    min_tail: float
     decoder: str
 
 
@@ -118,6 +121,7 @@ class LmmVqaVideoProcessor(BaseVideoProcessor):
     temporal_differences = False
     # Ten seconds is the longest clip of the sets with human ratings but one, and fills 5,120 of Llama 3's 8,192 tokens.
     max_chunks = 10
+    min_tail = 0.5
     decoder = "auto"
 
     # For what has a processor and can't import this package: code of a model on the Hub.
@@ -243,6 +247,7 @@ def _reading_options(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "frames_per_chunk": settings["temporal_num_frames"],
         "frame_size": None if size is None else (size["height"], size["width"]),
+        "min_tail": settings["min_tail"],
     }
 
 

@@ -92,6 +92,7 @@ def open_video(
     max_chunks: int | None = None,
     frames_per_chunk: int = 32,
     frame_size: tuple[int, int] | None = None,
+    min_tail: float = 0.5,
     time_limit_s: float | None = TIME_LIMIT_S,
 ) -> VideoReader:
     """Open a video for reading in chunks of one second.
@@ -106,8 +107,9 @@ def open_video(
         max_chunks: If the video has more chunks, read this many, evenly spaced over the whole of it; `MOST_CHUNKS`
             where it is None.
         frames_per_chunk: Number of evenly spaced frames in each chunk. A short last chunk is spaced as a full one
-            and plays back and forth: its last frame, repeated, would look like a freeze. One of less than half a
-            second is left out, unless there is no other.
+            and plays back and forth: its last frame, repeated, would look like a freeze.
+        min_tail: How much of a second the last chunk must have, in (0, 1]; a shorter one is left out, unless there is
+            no other. 1 is the paper's eq. 2, which counts whole seconds.
         frame_size: (height, width) in pixels of these frames, resized without crop, bilinear and antialiased;
             None to read key frames only.
         time_limit_s: Seconds that opening and decoding may take, not counting what is done between chunks; None for no
@@ -125,18 +127,20 @@ def open_video(
         raise ValueError(f"frames_per_chunk is {frames_per_chunk}; use a positive number.")
     if frame_size is not None and (len(frame_size) != 2 or min(frame_size) < 1):
         raise ValueError(f"frame_size is {frame_size}; use a (height, width) of positive numbers, or None.")
+    if not 0 < min_tail <= 1:
+        raise ValueError(f"min_tail is {min_tail}; use a share of a second above 0 and up to 1.")
     if fps is not None and not 0 < fps < math.inf:
         raise ValueError(f"fps is {fps}; use a positive number of frames per second.")
 
     if hasattr(video, "ndim"):
         limit = TimeLimit("<array>", time_limit_s)
-        return VideoReader(ArrayDecoder(video, fps), limit, fps, max_chunks, frames_per_chunk, frame_size)
+        return VideoReader(ArrayDecoder(video, fps), limit, fps, max_chunks, frames_per_chunk, frame_size, min_tail)
     file, name = as_file(video)
     limit = TimeLimit(name, time_limit_s)
     limit.start()
     try:
         decoder = _open_file(file, name, backend, limit)
-        return VideoReader(decoder, limit, fps, max_chunks, frames_per_chunk, frame_size)
+        return VideoReader(decoder, limit, fps, max_chunks, frames_per_chunk, frame_size, min_tail)
     finally:
         limit.stop()
 
@@ -155,12 +159,13 @@ class VideoReader:
         max_chunks: int | None,
         frames_per_chunk: int,
         frame_size: tuple[int, int] | None,
+        min_tail: float,
     ):
         self._decoder, self._limit = decoder, limit
         self._frame_size = frame_size
         self._passes: list[Iterator[tuple[int, Any]]] = []
         begin = first_picture(decoder)
-        plan = plan_chunks(decoder, begin, fps, max_chunks or MOST_CHUNKS, frames_per_chunk)
+        plan = plan_chunks(decoder, begin, fps, max_chunks or MOST_CHUNKS, frames_per_chunk, min_tail)
         self._plan = plan
         self._info = VideoInfo(
             name=decoder.name,

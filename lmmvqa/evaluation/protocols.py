@@ -148,7 +148,12 @@ def tables(
     protocol = settings["protocol"]
     found = []
     for (set_name, split), group in _grouped(
-        rows, lambda row: (row["set"], "all" if protocol in ("ood", "5fold") else row["split"])
+        rows,
+        # Levels of a set without a test split are of all of it, whatever its own split is called.
+        lambda row: (
+            row["set"],
+            row["split"] if _is_test(row["split"]) and protocol not in ("ood", "5fold") else "all",
+        ),
     ):
         if protocol == "5fold":
             folds = [
@@ -166,6 +171,10 @@ def tables(
                     for value in values
                 ]
     return found
+
+
+def _is_test(split: str) -> bool:
+    return split.startswith("test")
 
 
 def _figures(

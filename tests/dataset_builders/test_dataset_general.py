@@ -80,3 +80,13 @@ def test_malformed_files_are_refused(tmp_path, name, content, message):
     (tmp_path / "set" / "labels.json").write_text(content)
     with pytest.raises(LabelError, match=message):
         load_dataset(name, data_dir=str(tmp_path / "set"))
+
+
+def test_rows_of_captions_are_chats_for_the_processor(tiny, tmp_path):
+    """An image is a video of one frame: it stands where a video would."""
+    _, processor = tiny
+    layouts.touch(tmp_path, [pair(1, "")["image"]])
+    (tmp_path / "chat.json").write_text(json.dumps([pair(1, "Describe it.\n<image>")]))
+    row = load_dataset("image_captions", data_dir=str(tmp_path))["train"][0]
+    chat = processor.apply_chat_template(row["messages"], tokenize=False)
+    assert chat.count(processor.video_token) == 1 and "Describe it." in chat

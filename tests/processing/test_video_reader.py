@@ -135,6 +135,15 @@ def test_frames_are_evenly_spaced_and_a_short_tail_plays_back_and_forth(numbered
     assert numbers(torch.stack([chunk.key_frame for chunk in chunks])) == [0, 30, 60]
 
 
+def test_whole_seconds_alone_count_where_the_papers_way_is_asked_for(numbered):
+    """Eq. 2: frames over frames of a second, rounded down; a video below a second still has one."""
+    for num_frames, expected in ((149, 4), (150, 5), (10, 1)):
+        info, chunks = read(numbered(f"whole_{num_frames}.mp4", num_frames), min_tail=1.0)
+        assert info.num_chunks == len(chunks) == expected
+    with pytest.raises(ValueError, match="min_tail is 0"):
+        read(numbered("whole_10.mp4", 10), min_tail=0)
+
+
 def test_a_tail_of_less_than_half_a_second_is_left_out(numbered):
     for num_frames, num_chunks in ((61, 2), (74, 2), (75, 3)):
         info, chunks = read(numbered(f"tail_{num_frames}.mp4", num_frames))
