@@ -6,7 +6,7 @@ VIDEO ?= tests/data/flower.mp4
 STAMP := .venv/installed
 DEV_STAMP := .venv/installed-dev
 
-.PHONY: score test test-wheel lint checkpoint
+.PHONY: score test test-wheel lint checkpoint rehearsal
 .DELETE_ON_ERROR:
 
 score: $(STAMP)
@@ -28,6 +28,10 @@ test-wheel: $(DEV_STAMP)
 	.venv/bin/python -c '$(SITE)' > "$$("$$place/venv/bin/python" -c '$(SITE)')/shared.pth"; \
 	tar --extract --file dist/*.tar.gz --directory "$$place" --strip-components 1 --wildcards '*/tests' '*/pyproject.toml'; \
 	cd "$$place"; env -u PYTHONPATH venv/bin/python -m pytest $(TESTS)
+
+# The paper's route from end to end, small but whole; the log says what was run, what came, and what was checked.
+rehearsal: $(DEV_STAMP)
+	.venv/bin/python tests/support/rehearsal.py runs/rehearsal
 
 lint: $(DEV_STAMP)
 	.venv/bin/ruff check .

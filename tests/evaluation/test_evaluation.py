@@ -2,14 +2,11 @@
 again."""
 
 import json
-import os
 import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import dataset_layouts
@@ -19,6 +16,7 @@ import pytest
 import torch
 import yaml
 from inputs import DATA
+from loopback_judge import loopback_judge, write_questions
 from scipy.stats import spearmanr
 from tiny_models import make_tiny, make_tokenizer
 from typer.testing import CliRunner
@@ -773,69 +771,16 @@ def test_the_motion_curve_finds_the_motion(tmp_path):
     assert np.mean(stutter < 1) > 0.7 and stutter.max() > 20, "one jump in five frames"
 
 
-class JudgeOnLoopback(BaseHTTPRequestHandler):
-    """Marks by the aspect; refuses the first request as a busy server does, and can die after some."""
-
-    def do_POST(self):
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.server.asked.append((self.path, self.headers.get("Authorization"), body))
-        if self.server.victim is not None and len(self.server.asked) == self.server.kills_at:
-            os.kill(self.server.victim.pid, signal.SIGKILL)
-            return
-        if len(self.server.asked) in self.server.busy:
-            self.send_response(429)
-            self.send_header("Retry-After", "0")
-            self.end_headers()
-            return
-        if len(self.server.asked) > self.server.dies_after:
-            self.send_response(401)
-            self.end_headers()
-            return
-        system = body["messages"][0]["content"]
-        said = (
-            "I would say it is fine."
-            if "theme and context" in system
-            else f"```json\n{{'score': {4 if 'order of events' in system else 3}}}\n```"
-        )
-        answer = json.dumps({"choices": [{"message": {"role": "assistant", "content": said}}]}).encode()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(answer)))
-        self.end_headers()
-        self.wfile.write(answer)
-
-    def log_message(self, *_):
-        pass
-
-
 @pytest.fixture
 def judge_server():
-    server = HTTPServer(("127.0.0.1", 0), JudgeOnLoopback)
-    server.asked, server.busy, server.dies_after = [], {1}, 10**6
-    server.victim, server.kills_at = None, 3
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
+    with loopback_judge() as server:
+        yield server
 
 
 @pytest.fixture
 def benchmark_files(tmp_path):
-    """The official form of the question files, and a video for all but one entry."""
-    folder = tmp_path / "questions"
-    folder.mkdir()
-    generic = [
-        {"Q": "What is shown?", "A": "A flower.", "video_name": "flower"},
-        {"Q": "Who?", "A": "Nobody.", "video_name": "lost"},
-    ]
-    (folder / "generic_qa.json").write_text(json.dumps(generic))
-    (folder / "temporal_qa.json").write_text(
-        json.dumps([{"Q": "What comes first?", "A": "The wind.", "video_name": "flower"}])
-    )
-    (folder / "consistency_qa.json").write_text(
-        json.dumps([{"Q1": "What?", "Q2": "Which thing?", "A": "A flower.", "video_name": "flower"}])
-    )
-    return folder
+    """Questions about a video, and one about a video that is not there."""
+    return write_questions(tmp_path / "questions", ["flower", "lost"])
 
 
 def test_vcgbench_asks_marks_and_goes_on(judge_server, benchmark_files, tiny_checkpoint, tmp_path, monkeypatch):
