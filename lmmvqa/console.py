@@ -38,14 +38,16 @@ def clear_errors() -> Iterator[None]:
     """Show what the user can mend as a message, and end with code 2: a `LmmVqaError`, or what the system refuses (a
     file that is missing, a disk that is full). Anything else is a fault of ours and keeps its trace; with `--verbose`
     these have theirs, too."""
-    # Progress bars of the libraries count things that mean nothing to a user. Two of them read this when they are
-    # imported.
+    # Progress bars of the libraries count things that mean nothing to a user. They read this when they are imported,
+    # which is not for here to do: it takes longer than some commands.
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    from transformers.utils import logging as library_logging
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    if "transformers" in sys.modules:
+        from transformers.utils import logging as library_logging
 
-    library_logging.disable_progress_bar()
-    library_logging.set_verbosity_error()
+        library_logging.disable_progress_bar()
+        library_logging.set_verbosity_error()
     try:
         with _interrupted_once():
             yield
