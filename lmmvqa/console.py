@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import signal
 import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import requires
 from typing import TYPE_CHECKING
 
 import typer
@@ -62,6 +64,21 @@ def clear_errors() -> Iterator[None]:
         logging.getLogger(__name__).debug("Trace", exc_info=True)
         show_error(error)
         raise typer.Exit(2) from error
+    except ModuleNotFoundError as error:
+        extra = _extra_with(error.name or "")
+        if extra is None:
+            raise
+        show_error(f"This needs {error.name}, which is not installed: pip install 'lmmvqa[{extra}]'.")
+        raise typer.Exit(2) from error
+
+
+def _extra_with(module: str) -> str | None:
+    """The extra of our package that brings a module, if one does."""
+    package = module.partition(".")[0].replace("skimage", "scikit-image").replace("_", "-")
+    for needed in requires("lmmvqa") or []:
+        if found := re.match(rf"{re.escape(package)}\W.*extra == [\"'](?!dev)(\w+)", needed):
+            return found[1]
+    return None
 
 
 @contextmanager

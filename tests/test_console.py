@@ -26,6 +26,14 @@ def test_a_fault_of_ours_keeps_its_trace(error, capsys):
     assert capsys.readouterr().err == ""
 
 
+def test_a_package_that_an_extra_brings_is_named_with_it(capsys):
+    with pytest.raises(typer.Exit), clear_errors():
+        raise ModuleNotFoundError("No module named 'gradio'", name="gradio.themes")
+    assert "pip install 'lmmvqa[demo]'" in capsys.readouterr().err
+    with pytest.raises(ModuleNotFoundError), clear_errors():
+        raise ModuleNotFoundError("No module named 'lmmvqa.nothing'", name="lmmvqa.nothing")
+
+
 def test_commands_and_what_they_call_raise_errors_for_people():
     """A plain ValueError or RuntimeError with a message would reach the user as a trace."""
     # `vqa_metric` travels to the Hub alone, and can't import ours.

@@ -261,7 +261,7 @@ def report(
         try:
             from lmmvqa.evaluation.report import write_report
         except ImportError as error:
-            raise InputError(f"A report needs {error.name}: pip install lmmvqa[report].") from error
+            raise InputError(f"A report needs {error.name}: pip install 'lmmvqa[evaluation]'.") from error
 
         for file in write_report(folders, output, pictures=pictures, unit=unit, motion=motion):
             typer.echo(file)

@@ -11,6 +11,7 @@ from typing import Any
 
 from modeling_lmmvqa.quality_readout import INTERVAL_TAIL
 from modeling_lmmvqa.video_score import VideoScore
+from processing.errors import InputError
 
 # Below a twentieth of a point two scores are equal for all purposes, and a deviation of 0 would divide by zero.
 _SMALLEST_DEVIATION = 0.05
@@ -87,11 +88,11 @@ def compare(first: VideoScore, second: VideoScore) -> Comparison:
     """Compare two scores.
 
     Raises:
-        ValueError: one of them is an error.
+        InputError: one of them is an error.
     """
     for score in (first, second):
         if score.error is not None:
-            raise ValueError(f"{score.path} has no score to compare: {score.error}")
+            raise InputError(f"{score.path} has no score to compare: {score.error}")
     assert first.score is not None and second.score is not None
     difference = first.score - second.score
     distribution = NormalDist(difference, _deviation(first, second))
@@ -103,11 +104,11 @@ def rank(scores: Sequence[VideoScore]) -> list[Comparison]:
     """Videos from the best to the worst: each compared with the next one.
 
     Raises:
-        ValueError: one of them is an error.
+        InputError: one of them is an error.
     """
     for score in scores:
         if score.error is not None:
-            raise ValueError(f"{score.path} has no score to compare: {score.error}")
+            raise InputError(f"{score.path} has no score to compare: {score.error}")
     ordered = sorted(scores, key=lambda score: -(score.score or 0.0))
     return [compare(better, worse) for better, worse in pairwise(ordered)]
 

@@ -56,7 +56,7 @@ def score_on_ray(
     try:
         import ray
     except ImportError as error:
-        raise SetupError("Ray is not installed: pip install 'lmmvqa[ray]'.") from error
+        raise SetupError("Ray is not installed: pip install 'lmmvqa[bulk]'.") from error
 
     ours = not ray.is_initialized()
     if ours:

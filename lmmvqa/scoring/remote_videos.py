@@ -94,4 +94,4 @@ def _open(url: str) -> Any:
     try:
         return fsspec.open(url, "rb").open()
     except ImportError as error:
-        raise VideoError(f"{url} can't be fetched: {error}. For S3: pip install 'lmmvqa[s3]'.") from error
+        raise VideoError(f"{url} can't be fetched: {error}. For S3: pip install 'lmmvqa[bulk]'.") from error
