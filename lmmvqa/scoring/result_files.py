@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from lmmvqa.file_locks import is_open_as, open_locked
-from processing.errors import LmmVqaError
+from processing.errors import InputError, LmmVqaError
 
 logger = logging.getLogger(__name__)
 
@@ -509,7 +509,7 @@ def _csv_rows(path: Path, look: _Look) -> Iterator[dict[str, Any]]:
             next(reader, None)
             for cells in reader:
                 if len(cells) != len(look.columns):
-                    raise ValueError(f"{len(cells)} cells in place of {len(look.columns)}")
+                    raise InputError(f"{len(cells)} cells in place of {len(look.columns)}")
                 yield {
                     name: _from_cell(cell, kind) for cell, (name, kind) in zip(cells, look.columns.items(), strict=True)
                 }
@@ -534,7 +534,7 @@ def _from_cell(cell: str, kind: str) -> Any:
         return cell[1:] if cell.startswith("'") and _is_formula(cell) else cell
     if kind == "bool":
         if cell not in ("True", "False"):
-            raise ValueError(f"{cell!r} is neither True nor False")
+            raise InputError(f"{cell!r} is neither True nor False")
         return cell == "True"
     return _PLAIN[kind](cell) if kind in _PLAIN else json.loads(cell)
 
