@@ -12,7 +12,6 @@ from transformers import (
 from modeling_lmmvqa import (
     LmmVqaConfig,
     LmmVqaForConditionalGeneration,
-    LmmVqaModel,
     LmmVqaTemporalConfig,
     LmmVqaTemporalModel,
 )
@@ -21,7 +20,8 @@ from processing.video_processing_lmmvqa import LmmVqaVideoProcessor
 
 AutoConfig.register("lmmvqa", LmmVqaConfig, exist_ok=True)
 AutoConfig.register("lmmvqa_temporal", LmmVqaTemporalConfig, exist_ok=True)
-AutoModel.register(LmmVqaConfig, LmmVqaModel, exist_ok=True)
+# Whatever an Auto class gives can score.
+AutoModel.register(LmmVqaConfig, LmmVqaForConditionalGeneration, exist_ok=True)
 AutoModel.register(LmmVqaTemporalConfig, LmmVqaTemporalModel, exist_ok=True)
 AutoModelForImageTextToText.register(LmmVqaConfig, LmmVqaForConditionalGeneration, exist_ok=True)
 AutoModelForMultimodalLM.register(LmmVqaConfig, LmmVqaForConditionalGeneration, exist_ok=True)

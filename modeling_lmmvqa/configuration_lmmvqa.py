@@ -36,6 +36,8 @@ class LmmVqaTemporalConfig(PreTrainedConfig):
         depth: depth of the residual network, as pytorchvideo counts it (18, 50, 101 or 152).
         slow_channels: channels after the slow stem; the slow map has 32 times as many.
         fast_channels: channels after the fast stem; the fast map has 32 times as many.
+        fusion_kernel_size: frames of the fast pathway that each connection to the slow one sees; 7 in the published R50,
+            5 in R101.
 
     Raises:
         ValueError: a value out of range; the message shows it and what is allowed.
@@ -50,6 +52,7 @@ class LmmVqaTemporalConfig(PreTrainedConfig):
     depth: int = 50
     slow_channels: int = 64
     fast_channels: int = 8
+    fusion_kernel_size: int = 7
 
     def __post_init__(self, **kwargs: Any):
         super().__post_init__(**kwargs)

@@ -4,10 +4,11 @@ The path of a batch: `vision_tower`, `temporal_tower` -> pooled features -> `spa
 visual tokens in the place of the placeholders -> `language_model` -> `lm_head` -> answer, or the read-out of `assess`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import wraps
 from math import isqrt
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import nn
@@ -25,7 +26,15 @@ from transformers.utils import TransformersKwargs, can_return_tuple
 
 from .configuration_lmmvqa import TEMPORAL_GRIDS, LmmVqaConfig
 from .projectors import SPATIAL_PROJECTORS, FeatureStandardizer, MlpProjector, PerceiverProjector, Projector
-from .quality_readout import AnswerTrie, Branches, QualityOutput, lay_out_answers, lay_out_batch, read_out
+from .quality_readout import (
+    AnswerTrie,
+    Branches,
+    QualityOutput,
+    calibrated_score,
+    lay_out_answers,
+    lay_out_batch,
+    read_out,
+)
 from .spatial_tower import as_map, map_shape, pool
 from .temporal_tower import LmmVqaTemporalModel
 
@@ -329,6 +338,26 @@ class LmmVqaModel(LmmVqaPreTrainedModel):
         return torch.arange(num_chunks, device=videos.device) < chunk_counts.to(videos.device)[:, None]
 
 
+Result = TypeVar("Result")
+
+
+def _in_eval_mode(method: Callable[..., Result]) -> Callable[..., Result]:
+    """Dropout has no place in a score: a model that is being trained leaves that mode for the call."""
+
+    @wraps(method)
+    def wrapper(self: nn.Module, *args: Any, **kwargs: Any) -> Result:
+        training = self.training
+        if training:
+            self.eval()
+        try:
+            return method(self, *args, **kwargs)
+        finally:
+            if training:
+                self.train()
+
+    return wrapper
+
+
 class LmmVqaForConditionalGeneration(LmmVqaPreTrainedModel, GenerationMixin):
     """LMM-VQA with its language-modelling head: `forward` for training, `generate` for text, `assess` for quality."""
 
@@ -411,6 +440,7 @@ class LmmVqaForConditionalGeneration(LmmVqaPreTrainedModel, GenerationMixin):
         )
 
     @torch.no_grad()
+    @_in_eval_mode
     def assess(
         self,
         input_ids: torch.LongTensor,
@@ -434,14 +464,15 @@ class LmmVqaForConditionalGeneration(LmmVqaPreTrainedModel, GenerationMixin):
             score_answer_ids, level_answer_ids: (answers, length), the allowed answers in the order of their values,
                 filled up with -1.
             mode: "distribution" reads the probability of every allowed answer, in one pass over the video and both
-                questions. "generate" is the paper's way: greedy text, parsed strictly.
-            processor: needed by mode "generate", to parse.
+                questions. "generate" is the paper's way: greedy text, parsed strictly; an answer that is none is an
+                error of its own video.
+            processor: needed by mode "generate", to turn tokens into text and parse it.
             template_cache: from `cache_template`, to spare mode "distribution" the text that every prefix begins with.
             video_inputs: the videos or their features, as `forward` takes them.
 
         Returns:
-            `QualityOutput`; in mode "generate" only `score` and `level` are set; without the question for the level, no
-            level.
+            `QualityOutput`; in mode "generate" only `score`, `level` and `errors` are set; without the question for the
+            level, no level. Both modes are calibrated as the model's config says.
 
         Raises:
             ValueError: the inputs don't fit the model or the cached template, or its attention can't be masked (flash
@@ -465,13 +496,15 @@ class LmmVqaForConditionalGeneration(LmmVqaPreTrainedModel, GenerationMixin):
             raise ValueError(f"mode={mode!r} is not a read-out: choose 'distribution' or 'generate'.")
         answers = tuple(_rows(ids) for ids in (score_answer_ids, level_answer_ids) if ids is not None)
         tries, branches = lay_out_answers(questions, answers)
-        return read_out(
-            *self._answer_log_probabilities(prefix, tries, branches, template_cache),
-            levels=self.config.levels,
-            **(self.config.calibration or {}),
-        )
+        scores, *others = self._answer_log_probabilities(prefix, tries, branches, template_cache)
+        if not scores.isfinite().all():
+            raise ValueError(
+                f"The model's answers are not finite in {self.lm_head.weight.dtype}: load it with dtype='float32' or 'bfloat16'."
+            )
+        return read_out(scores, others[0] if others else None, self.config.levels, **(self.config.calibration or {}))
 
     @torch.no_grad()
+    @_in_eval_mode
     def cache_template(self, input_ids: torch.LongTensor) -> TemplateCache:
         """Read the text in front of the video once, for all calls of `assess` with the same template and weights.
 
@@ -552,10 +585,23 @@ class LmmVqaForConditionalGeneration(LmmVqaPreTrainedModel, GenerationMixin):
                 max_new_tokens=8,
             )
             texts.append(processor.batch_decode(generated[:, input_ids.shape[1] :], skip_special_tokens=True))
-        scores, *levels = texts
+        scores, levels, errors = [], [], []
+        for score, *level in zip(*texts, strict=True):
+            found: tuple[float, str | None] = (torch.nan, None)
+            error = None
+            try:
+                found = processor.parse_score(score), processor.parse_level(level[0]) if level else None
+            # The processor's AnswerError; a processor that came with a checkpoint has a class of its own.
+            except ValueError as fault:
+                error = str(fault)
+            scores.append(found[0])
+            levels.append(found[1])
+            errors.append(error)
+        answers = torch.tensor(scores, device=self.device)
         return QualityOutput(
-            score=torch.tensor([processor.parse_score(answer) for answer in scores], device=self.device),
-            level=[processor.parse_level(answer) for answer in levels[0]] if levels else None,
+            score=calibrated_score(answers, self.config.score_map).float(),
+            level=levels if len(texts) > 1 else None,
+            errors=errors,
         )
 
 

@@ -84,8 +84,15 @@ class Projector(nn.Module):
         """(batch, tokens, in_features) -> (batch, tokens, hidden_size)"""
         raise NotImplementedError
 
-    def match_scale(self, embeddings: torch.Tensor) -> None:
-        nn.init.constant_(self.norm.weight, embeddings.float().std().item())
+    def match_scale(self, embeddings: nn.Embedding) -> None:
+        """
+        Args:
+            embeddings: of words, as the decoder applies them: some scale their weights.
+        """
+        weight = embeddings.weight
+        some = torch.arange(0, len(weight), 1 + len(weight) // 4096, device=weight.device)
+        scale = embeddings(some).float().std() / weight[some].float().std()
+        nn.init.constant_(self.norm.weight, (scale * weight.float().std()).item())
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """(batch, tokens, in_features) -> (batch, tokens, hidden size of the language model)"""

@@ -2,7 +2,8 @@
 
 All answers that a question allows form a trie of tokens. The video, both questions, and every trie node where answers
 part, go through the language model in one pass, as one prefix and branches that do not see each other. That gives the
-probability of every allowed answer, so the score is an expectation and nothing has to be sampled or parsed.
+probability of every allowed answer, by its shortest beginning that no other one shares, so the score is an expectation and
+nothing has to be sampled or parsed.
 """
 
 from collections import Counter
@@ -27,18 +28,21 @@ class QualityOutput(ModelOutput):
         score_std: (videos,), its standard deviation in points, calibrated likewise; None where the answer was
             generated.
         score_interval: (videos, 2), central 90 % interval of the score; None where the answer was generated.
-        level: the most probable level word of each video.
+        level: the most probable level word of each video; None where a generated answer is none.
         level_probabilities: (videos, levels), worst level first; None where the answer was generated.
         score_probabilities: (videos, 101), probability of each whole score as an answer, before calibration; None where
             the answer was generated.
+        errors: where answers were generated, what is wrong with those of each video, or None. The score of a video with
+            an error is not a number.
     """
 
     score: torch.Tensor | None = None
     score_std: torch.Tensor | None = None
     score_interval: torch.Tensor | None = None
-    level: list[str] | None = None
+    level: list[str] | list[str | None] | None = None
     level_probabilities: torch.Tensor | None = None
     score_probabilities: torch.Tensor | None = None
+    errors: list[str | None] | None = None
 
     def as_dicts(self, levels: Sequence[str]) -> list[dict[str, Any]]:
         """One dictionary a video, of plain numbers rounded to what is meant: score, score_std, interval (low, high),
@@ -247,6 +251,11 @@ def read_out(
         quality.level_probabilities = (level_log_probabilities / level_temperature).softmax(1)
         quality.level = [levels[index] for index in quality.level_probabilities.argmax(1).tolist()]
     return quality
+
+
+def calibrated_score(answer: torch.Tensor, score_map: Sequence[Sequence[float]] | None) -> torch.Tensor:
+    """The score that `score_map` makes of an answer."""
+    return answer if score_map is None else _interpolate(answer.double(), score_map)
 
 
 def expected_answer(score: torch.Tensor, score_map: Sequence[Sequence[float]] | None) -> torch.Tensor:

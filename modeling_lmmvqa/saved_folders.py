@@ -6,9 +6,10 @@ from typing import Any
 
 from transformers.utils import cached_file
 
+# Also plain AutoModel gives the class that can score.
 MODEL_CLASSES = {
     "AutoConfig": "configuration_lmmvqa.LmmVqaConfig",
-    "AutoModel": "modeling_lmmvqa.LmmVqaModel",
+    "AutoModel": "modeling_lmmvqa.LmmVqaForConditionalGeneration",
     "AutoModelForImageTextToText": "modeling_lmmvqa.LmmVqaForConditionalGeneration",
     "AutoModelForMultimodalLM": "modeling_lmmvqa.LmmVqaForConditionalGeneration",
 }

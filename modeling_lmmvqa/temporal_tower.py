@@ -34,6 +34,7 @@ class LmmVqaTemporalModel(PreTrainedModel):
         network = create_slowfast(
             model_depth=config.depth,
             slowfast_channel_reduction_ratio=(config.slow_channels // config.fast_channels,),
+            slowfast_fusion_conv_kernel_size=(config.fusion_kernel_size, 1, 1),
             slowfast_fusion_conv_stride=(config.slow_stride, 1, 1),
             stem_dim_outs=(config.slow_channels, config.fast_channels),
         )

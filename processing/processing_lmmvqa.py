@@ -12,10 +12,10 @@ from .quality_prompts import LEVELS, conversation, fixed_question, parse_level, 
 from .video_processing_lmmvqa import LmmVqaVideosKwargs, as_video_list
 
 # Chat templates of language models expect plain text; this turns the blocks of a message into text, with the
-# placeholder where the video is (an image is a video of one frame), and leaves everything else to the template that
-# follows it.
+# placeholder where the video (or an image, a video of one frame) is, and leaves everything else to the template that
+# follows it. Templates without a system role get its text in front of the first message.
 _FLATTEN_BLOCKS = """\
-{%- set flat = namespace(messages=[]) -%}
+{%- set flat = namespace(messages=[], system='') -%}
 {%- for message in messages -%}
   {%- set text = namespace(content='') -%}
   {%- if message['content'] is string -%}
@@ -26,19 +26,32 @@ _FLATTEN_BLOCKS = """\
       {%- set text.content = text.content + ('VIDEO_TOKEN\\n' if seen else block['text']) -%}
     {%- endfor -%}
   {%- endif -%}
-  {%- set flat.messages = flat.messages + [{'role': message['role'], 'content': text.content}] -%}
+  {%- if FOLD_SYSTEM and message['role'] == 'system' -%}
+    {%- set flat.system = text.content + '\\n\\n' -%}
+  {%- else -%}
+    {%- set flat.messages = flat.messages + [{'role': message['role'], 'content': flat.system + text.content}] -%}
+    {%- set flat.system = '' -%}
+  {%- endif -%}
 {%- endfor -%}
 {%- set messages = flat.messages -%}
 """
 
 
-def video_chat_template(language_model_template: str, video_token: str) -> str:
-    """The chat template of a language model, made to understand messages that hold a video."""
-    return _FLATTEN_BLOCKS.replace("VIDEO_TOKEN", video_token) + language_model_template
+def video_chat_template(language_model_template: str, video_token: str, *, has_system: bool = True) -> str:
+    """The chat template of a language model, made to understand messages that hold a video.
+
+    Args:
+        has_system: whether the template takes a system prompt; without it the prompt stands before the first message.
+    """
+    flatten = _FLATTEN_BLOCKS.replace("FOLD_SYSTEM", "false" if has_system else "true")
+    return flatten.replace("VIDEO_TOKEN", video_token) + language_model_template
 
 
 class LmmVqaProcessorKwargs(ProcessingKwargs, total=False):
     videos_kwargs: LmmVqaVideosKwargs
+    # A rendered chat begins as its template says; the tokenizer must not add a second beginning. `generate` goes on at
+    # the right end of every row.
+    _defaults = {"text_kwargs": {"add_special_tokens": False, "padding_side": "left"}}  # noqa: RUF012
 
 
 class LmmVqaProcessor(ProcessorMixin):
@@ -79,6 +92,8 @@ class LmmVqaProcessor(ProcessorMixin):
         self.tokens_per_chunk = tokens_per_chunk
         self.frame_fusion = frame_fusion
         self.levels = list(levels)
+        # Not every tokenizer keeps this when it is saved.
+        tokenizer.padding_side = "left"
         super().__init__(video_processor, tokenizer, chat_template=chat_template)
 
     def __call__(
@@ -86,7 +101,8 @@ class LmmVqaProcessor(ProcessorMixin):
     ) -> BatchFeature:
         """
         Args:
-            text: one text or a list with one placeholder a video; without it, the inputs of `assess` are prepared.
+            text: one rendered chat (`apply_chat_template`) or a list, with one placeholder a video; no special tokens
+                are added. Without it, the inputs of `assess` are prepared.
             videos: one video or a list; see `LmmVqaVideoProcessor.preprocess` for what a video may be.
             kwargs: settings of the tokenizer and the video processor; `return_tensors="pt"` as usual.
 
@@ -104,8 +120,7 @@ class LmmVqaProcessor(ProcessorMixin):
         kwargs.setdefault("return_tensors", "pt")
         prefix, _ = self.split_prompt(self._assessment_chat)
         # All videos of a batch share the questions that follow, so padding goes in front.
-        text_settings = {"padding": True, "padding_side": "left", "add_special_tokens": False}
-        batch = super().__call__(text=[prefix] * len(videos), videos=videos, **text_settings, **kwargs)
+        batch = super().__call__(text=[prefix] * len(videos), videos=videos, padding=True, **kwargs)
         batch.update(self.assessment_questions)
         return batch
 
@@ -145,18 +160,28 @@ class LmmVqaProcessor(ProcessorMixin):
     def prefix_ids(self, messages: list[dict[str, Any]], num_chunks: int) -> list[int]:
         """Token ids up to the last visual token of a video with `num_chunks` chunks."""
         prefix = self.split_prompt(messages)[0].replace(self.video_token, self.video_placeholders(num_chunks))
-        return self._ids(prefix)
+        return self.text_ids(prefix)
 
     def question_ids(self, question: str | list[dict[str, Any]]) -> list[int]:
         """Token ids between the video and the answer, for a question or for chat messages."""
         messages = conversation(question) if isinstance(question, str) else question
-        return self._ids(self.split_prompt(messages)[1])
+        return self.text_ids(self.split_prompt(messages)[1])
 
     def answer_ids(self, answer: str) -> list[int]:
         """Token ids of an answer and of the end of the assistant's turn."""
-        return [*self._ids(answer), self.tokenizer.eos_token_id]
+        return [*self.text_ids(answer), self.tokenizer.convert_tokens_to_ids(self.end_of_turn)]
 
-    def _ids(self, text: str) -> list[int]:
+    @cached_property
+    def end_of_turn(self) -> str:
+        """The token that ends an answer in the chat template; some decoders end a turn with another token than a text."""
+        answer = "57"
+        chat = self.apply_chat_template(conversation("", answer=answer), tokenize=False)
+        special = {token.content for token in self.tokenizer.added_tokens_decoder.values() if token.special}
+        after = self.tokenizer.tokenize(chat.rpartition(answer)[2])
+        return next((token for token in after if token in special), self.tokenizer.eos_token)
+
+    def text_ids(self, text: str) -> list[int]:
+        """Token ids of a part of a rendered chat, as it stands: the one way from text to ids."""
         return self.tokenizer(text, add_special_tokens=False)["input_ids"]
 
     def video_placeholders(self, num_chunks: int) -> str:

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import difflib
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
+from dataclasses import fields as fields_of
+from math import isqrt
 from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
+from jinja2 import TemplateError
 from safetensors.torch import load_file
 from torch import nn
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers.image_processing_utils import BaseImageProcessor
 
 from lmmvqa.checkpoints.parts import fetch_address
 from modeling_lmmvqa import LmmVqaConfig, LmmVqaForConditionalGeneration, LmmVqaTemporalConfig, LmmVqaTemporalModel
-from modeling_lmmvqa.spatial_tower import frame_size_of
+from modeling_lmmvqa.spatial_tower import frame_size_of, map_shape
 from processing.errors import LmmVqaError
 from processing.processing_lmmvqa import LmmVqaProcessor, video_chat_template
+from processing.quality_prompts import conversation
 from processing.video_processing_lmmvqa import LmmVqaVideoProcessor
 
 logger = logging.getLogger(__name__)
@@ -48,45 +55,61 @@ def compose(
     Args:
         vision_tower, decoder, tokenizer, temporal_tower: the parts, as the `load_*` functions give them. Without a
             temporal tower the model has no temporal tokens.
-        config: fields of `LmmVqaConfig` that differ from the paper's.
-        video_processor: settings of `LmmVqaVideoProcessor` that differ from the paper's.
+        config: fields of `LmmVqaConfig` that differ from the paper's. Without `num_spatial_tokens`, a tower with fewer
+            places than the paper's gives as many tokens as it has.
+        video_processor: settings of `LmmVqaVideoProcessor` that differ from those of the tower's own image processor,
+            or from the paper's where it has none.
 
     Returns:
         Model (in eval mode, parts in the precision they came in) and processor, ready for `save_pretrained`.
 
     Raises:
-        ComposeError: the decoder gives other logits inside the model than alone, or has no chat template.
+        ComposeError: a field is unknown or has a value that can't be, the tower does not take frames, more tokens are
+            asked for than it has places, the decoder's context is too short for them, it gives other logits inside the
+            model than alone, or it has no chat template that takes our questions.
     """
     if tokenizer.chat_template is None:
         raise ComposeError(
             f"The tokenizer of {decoder.config.name_or_path or 'the decoder'} has no chat template: use an "
             "instruction-tuned decoder."
         )
-    fields = dict(config or {})
+    fields = _checked_fields(config or {})
+    settings = {**_frame_settings(vision_tower), **(video_processor or {})}
+    places = _places(vision_tower, fields.get("vision_feature_layer", -2), settings["size"])
+    fields.setdefault("num_spatial_tokens", min(LmmVqaConfig.num_spatial_tokens, isqrt(places) ** 2))
     if temporal_tower is None:
         fields["num_temporal_tokens"] = 0
     else:
         fields["temporal_config"] = temporal_tower.config.to_dict()
     video_token = _placeholder(tokenizer)
     _make_room(decoder, len(tokenizer))
-    model_config = _checked_config(
-        vision_config=vision_tower.config.to_dict(),
-        text_config=decoder.config.to_dict(),
-        video_token_id=tokenizer.convert_tokens_to_ids(video_token),
-        **fields,
-    )
-    # On the meta device, so that an 8B decoder is never in memory twice.
-    with torch.device("meta"):
-        model = LmmVqaForConditionalGeneration(model_config)
+    try:
+        model_config = LmmVqaConfig(
+            vision_config=vision_tower.config.to_dict(),
+            text_config=decoder.config.to_dict(),
+            video_token_id=tokenizer.convert_tokens_to_ids(video_token),
+            **fields,
+        )
+        # On the meta device, so that an 8B decoder is never in memory twice.
+        with torch.device("meta"):
+            model = LmmVqaForConditionalGeneration(model_config)
+    # A value out of range, and one of another type.
+    except (ValueError, StrictDataclassError) as error:
+        raise ComposeError(str(error)) from error
+    if model_config.spatial_projector_type != "perceiver" and model_config.num_spatial_tokens > places:
+        raise ComposeError(
+            f"num_spatial_tokens={model_config.num_spatial_tokens}, but the spatial tower has {places} places, so some tokens would be "
+            f"copies: ask for at most {isqrt(places) ** 2}."
+        )
     model.model.vision_tower = vision_tower
     model.model.language_model = decoder.base_model
     model.lm_head = decoder.get_output_embeddings()
     if temporal_tower is not None:
         model.model.temporal_tower = temporal_tower
-    embeddings = model.get_input_embeddings().weight
+    embeddings = model.get_input_embeddings()
     for name in ("spatial_projector", "temporal_projector"):
         if (projector := getattr(model.model, name, None)) is not None:
-            projector.to_empty(device=embeddings.device)
+            projector.to_empty(device=embeddings.weight.device)
             projector.apply(model._init_weights)
             projector.match_scale(embeddings)
             projector.to(vision_tower.dtype)
@@ -97,10 +120,6 @@ def compose(
     model.generation_config.update(do_sample=False, temperature=None, top_p=None, top_k=None)
     _check_logits(model, decoder, tokenizer)
 
-    settings = {
-        "size": dict(zip(("height", "width"), frame_size_of(vision_tower.config), strict=True)),
-        **(video_processor or {}),
-    }
     if temporal_tower is None:
         settings["temporal_size"] = None
     else:
@@ -109,10 +128,8 @@ def compose(
             "temporal_size": {"height": side, "width": side},
             "temporal_num_frames": temporal_tower.config.num_frames,
         }
-    tokenizer.padding_side = "left"
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
-    template = video_chat_template(tokenizer.chat_template, video_token)
     processor = LmmVqaProcessor(
         LmmVqaVideoProcessor(**settings),
         tokenizer,
@@ -120,28 +137,120 @@ def compose(
         tokens_per_chunk=model_config.tokens_per_chunk,
         frame_fusion=model_config.frame_fusion,
         levels=model_config.levels,
-        chat_template=template,
+        chat_template=_chat_template(tokenizer, video_token),
     )
+    check_window(model_config, processor.video_processor.max_chunks)
+    # Some decoders end a turn with another token than a text.
+    ends = model.generation_config.eos_token_id
+    ends = ends if isinstance(ends, list) else [] if ends is None else [ends]
+    end = tokenizer.convert_tokens_to_ids(processor.end_of_turn)
+    if end not in ends:
+        model.generation_config.eos_token_id = [*ends, end]
     return model, processor
 
 
+def check_window(config: LmmVqaConfig, max_chunks: int) -> None:
+    """
+    Raises:
+        ComposeError: a video of so many seconds has more tokens than the decoder reads.
+    """
+    limit = getattr(config.text_config, "max_position_embeddings", None)
+    chunks = 1 if config.frame_fusion != "concat" else max_chunks
+    # Questions and the words around them take at most about a hundred tokens.
+    if limit is not None and (need := config.tokens_per_chunk * chunks + 100) > limit:
+        raise ComposeError(
+            f"A video of {chunks} seconds gives {need} tokens, the decoder reads {limit}: compose the model with fewer tokens "
+            "(--set num_spatial_tokens=64, --set num_temporal_tokens=16), or with max_chunks lowered in its processor."
+        )
+
+
+def _checked_fields(config: Mapping[str, Any]) -> dict[str, Any]:
+    known = {field.name for field in fields_of(LmmVqaConfig) if field.name in LmmVqaConfig.__annotations__}
+    known -= {"vision_config", "temporal_config", "text_config", "video_token_id", "tie_word_embeddings"}
+    for name in config:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {close[0]}?" if close else "nothing is named like it"
+            raise ComposeError(
+                f"LmmVqaConfig has no field {name} to set ({hint}). Known are {', '.join(sorted(known))}."
+            )
+    return dict(config)
+
+
+def _frame_settings(vision_tower: PreTrainedModel) -> dict[str, Any]:
+    """Size and statistics of the frames that a tower was trained on, by its own image processor where it has one."""
+    height, width = frame_size_of(vision_tower.config)
+    settings: dict[str, Any] = {"size": {"height": height, "width": width}}
+    if not vision_tower.name_or_path:
+        return settings
+    try:
+        own, _ = BaseImageProcessor.get_image_processor_dict(vision_tower.name_or_path)
+    except OSError:
+        if vision_tower.config.model_type not in ("clip_vision_model", "lmmvqa_spatial"):
+            logger.warning(
+                "%s has no image processor: its key frames are normalised with CLIP's mean and deviation.",
+                vision_tower.name_or_path,
+            )
+        return settings
+    names = ("image_mean", "image_std", "do_normalize")
+    return settings | {name: own[name] for name in names if own.get(name) is not None}
+
+
+def _places(vision_tower: PreTrainedModel, layers: int | list[int], size: Mapping[str, int]) -> int:
+    """Places of a tower's map of a frame."""
+    try:
+        _, height, width = map_shape(vision_tower, layers, (size["height"], size["width"]))
+    # Towers refuse what they can't take in many ways.
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+        raise ComposeError(
+            f"A spatial tower of type {vision_tower.config.model_type!r} does not give maps of whole frames ({reason}): use another "
+            "one, such as CLIP, SigLIP, DINOv2, ViT, ConvNeXt or ResNet, and layers that it has (--set vision_feature_layer=...)."
+        ) from error
+    return height * width
+
+
+def _chat_template(tokenizer: Any, video_token: str) -> str:
+    """The decoder's chat template, made to understand our messages."""
+    for has_system in (True, False):
+        template = video_chat_template(tokenizer.chat_template, video_token, has_system=has_system)
+        try:
+            tokenizer.apply_chat_template(conversation("", answer=""), chat_template=template, tokenize=False)
+        except TemplateError as error:
+            reason = error
+        else:
+            return template
+    raise ComposeError(f"The decoder's chat template does not take our questions ({reason}): use another decoder.")
+
+
 def load_vision_tower(name_or_path: str, **kwargs: Any) -> PreTrainedModel:
-    """Any vision model of a Hub id or folder; of a model with a text side, such as CLIP, its vision side."""
-    config = AutoConfig.from_pretrained(name_or_path)
-    return AutoModel.from_pretrained(name_or_path, config=getattr(config, "vision_config", config), **kwargs).eval()
+    """Any vision model of a Hub id or folder; of a model with a text side, such as CLIP, its vision side.
+
+    Raises:
+        ComposeError: it can't be had.
+    """
+    try:
+        config = AutoConfig.from_pretrained(name_or_path)
+        config = getattr(config, "vision_config", config)
+        return AutoModel.from_pretrained(name_or_path, config=config, **kwargs).eval()
+    # A folder that isn't there, one without weights, a model type that the library doesn't know.
+    except (OSError, ValueError) as error:
+        raise _not_loaded("vision model", name_or_path, error) from error
 
 
 def load_decoder(name_or_path: str, **kwargs: Any) -> tuple[PreTrainedModel, Any]:
     """Decoder and tokenizer of a Hub id, a folder, or a GGUF file (its weights are dequantised).
 
     Raises:
-        ComposeError: a GGUF file can't be read.
+        ComposeError: it can't be had, or a GGUF file can't be read.
     """
     path = Path(name_or_path)
     if path.suffix != ".gguf":
-        return AutoModelForCausalLM.from_pretrained(name_or_path, **kwargs).eval(), AutoTokenizer.from_pretrained(
-            name_or_path
-        )
+        try:
+            decoder = AutoModelForCausalLM.from_pretrained(name_or_path, **kwargs).eval()
+            return decoder, AutoTokenizer.from_pretrained(name_or_path)
+        except (OSError, ValueError) as error:
+            raise _not_loaded("language model", name_or_path, error) from error
     try:
         decoder = AutoModelForCausalLM.from_pretrained(str(path.parent), gguf_file=path.name, **kwargs).eval()
         tokenizer = AutoTokenizer.from_pretrained(str(path.parent), gguf_file=path.name)
@@ -156,6 +265,11 @@ def load_decoder(name_or_path: str, **kwargs: Any) -> tuple[PreTrainedModel, Any
     return decoder, tokenizer
 
 
+def _not_loaded(what: str, name: str, error: Exception) -> ComposeError:
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+    return ComposeError(f"{name} can't be loaded as a {what} ({reason}): name its folder or its Hub id.")
+
+
 def load_temporal_tower(source: str, config: LmmVqaTemporalConfig | None = None) -> LmmVqaTemporalModel:
     """A temporal tower from a folder of ours, or from a public SlowFast checkpoint (`.pyth`, `.pt`, `.safetensors`): a
     file, or an https:// address such as `SLOWFAST_R50`.
@@ -164,7 +278,8 @@ def load_temporal_tower(source: str, config: LmmVqaTemporalConfig | None = None)
     blocks pool and classify, and stay behind.
 
     Raises:
-        ComposeError: the file is not a SlowFast checkpoint of the shape that `config` (default: R50, 8 x 8) states.
+        ComposeError: the file is not a SlowFast checkpoint of the shape that `config` states; without it the file tells R50 (8 x 8)
+            from R101 (16 x 8).
         PartError: the address can't be reached.
     """
     path = str(fetch_address(source)) if source.startswith(("https://", "http://")) else source
@@ -189,13 +304,21 @@ def load_temporal_tower(source: str, config: LmmVqaTemporalConfig | None = None)
             raise ComposeError(f"{path} is no checkpoint of torch ({error}): fetch it again.") from error
         state = state.get("model_state", state)
     state = {key: value for key, value in state.items() if key.startswith(tuple(f"blocks.{i}." for i in range(5)))}
-    tower = LmmVqaTemporalModel(config or LmmVqaTemporalConfig())
+    tower = LmmVqaTemporalModel(config or _temporal_config(state))
     try:
         tower.load_state_dict(state)
     except RuntimeError as error:
         reason = "\n".join(str(error).splitlines()[:4])
         raise ComposeError(f"{path} is not a SlowFast checkpoint of the configured shape:\n{reason}") from error
     return tower.eval()
+
+
+def _temporal_config(state: Mapping[str, torch.Tensor]) -> LmmVqaTemporalConfig:
+    """The published network that weights are of."""
+    fusion = next((weight for name, weight in state.items() if "fusion" in name and weight.ndim == 5), None)
+    if fusion is None or fusion.shape[2] == LmmVqaTemporalConfig.fusion_kernel_size:
+        return LmmVqaTemporalConfig()
+    return LmmVqaTemporalConfig(depth=101, num_frames=64, fusion_kernel_size=fusion.shape[2])
 
 
 def _placeholder(tokenizer: Any) -> str:
@@ -244,14 +367,6 @@ class Description:
     tokens_per_second: int
     weight_bytes: int
     cache_bytes_per_second: int
-
-
-def _checked_config(**fields: Any) -> LmmVqaConfig:
-    try:
-        return LmmVqaConfig(**fields)
-    # The library checks types of fields with errors of its own.
-    except Exception as error:
-        raise ComposeError(f"The parts and settings don't make a model: {error}") from error
 
 
 def describe(config: LmmVqaConfig) -> Description:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import Any
 
 import torch
@@ -48,7 +49,24 @@ def load_checkpoint(name_or_path: str | None = None, device: str | None = None, 
         raise ModelError(f"{source} is a {type(model).__name__} and not an LMM-VQA checkpoint: name another one.")
     if missing := sorted(report["missing_keys"]):
         raise ModelError(f"The checkpoint {source} lacks {len(missing)} weights ({missing[0]}, ...): fetch it again.")
-    return model.to(device or _best_device()).eval(), processor
+    model = model.to(device or _best_device()).eval()
+    check_weights(model, source)
+    return model, processor
+
+
+def check_weights(model: Any, source: str) -> None:
+    """
+    Raises:
+        ModelError: a weight is not a finite number, so every score would be none.
+    """
+    for name, weight in chain(model.named_parameters(), model.named_buffers()):
+        # A standardiser's limit is infinite where nothing is cut.
+        broken = weight.isnan() if name.endswith("standardizer.limit") else ~weight.isfinite()
+        if broken.any():
+            raise ModelError(
+                f"The checkpoint {source} has weights that are not finite ({name}): its training diverged or its file is damaged; "
+                "fetch it again, or take an earlier checkpoint."
+            )
 
 
 def load_base(name: str | None, device: str | None = None) -> tuple[Any, Any]:

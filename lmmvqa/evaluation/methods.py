@@ -73,8 +73,7 @@ class LmmVqa:
             "pairs": model.config.score_map,
             "interval_scale": (model.config.calibration or {}).get("interval_scale", 1.0),
         }
-        # An answer that does not parse is an error of its own video, so videos are generated for one by one.
-        self.batch_size = batch_size if read_out == "distribution" else 1
+        self.batch_size = batch_size
 
     def predict(self, rows: Sequence[RatedRow]) -> Iterator[Prediction]:
         for start in range(0, len(rows), self.batch_size):
@@ -110,12 +109,12 @@ class LmmVqa:
         inputs = {
             name: tensor.to(self.model.device) for name, tensor in assessment_inputs(self.processor, features).items()
         }
-        try:
-            quality = self.model.assess(**inputs, mode=self.read_out, processor=self.processor)
-        except AnswerError as error:
-            return [{"error": str(error), "unparsable": True}]
+        quality = self.model.assess(**inputs, mode=self.read_out, processor=self.processor)
         predictions = []
         for i in range(len(features)):
+            if quality.errors and quality.errors[i]:
+                predictions.append({"error": quality.errors[i], "unparsable": True})
+                continue
             prediction: Prediction = {"predicted": quality.score[i].item(), "predicted_level": quality.level[i]}
             if quality.score_std is not None:
                 prediction |= {

@@ -97,12 +97,12 @@ class AnswerCollator:
                     f"rewrites it: {messages}"
                 )
             question = chat[len(done) :].replace(processor.video_token, placeholders)
-            question_ids = processor.tokenizer(question, add_special_tokens=False)["input_ids"]
+            question_ids = processor.text_ids(question)
             answer = "".join(block["text"] for block in message["content"]).strip()
             answer_ids = processor.answer_ids(answer)
             ids += question_ids + answer_ids
             labels += [-100] * len(question_ids) + answer_ids
-            done = chat + answer + processor.tokenizer.eos_token
+            done = chat + answer + processor.end_of_turn
         if not done:
             raise InputError(f"This conversation has no answer to learn: {messages}")
         return ids, labels

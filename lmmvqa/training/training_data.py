@@ -13,6 +13,7 @@ import datasets
 import dataset_builders
 from dataset_builders.label_files import LabelError
 from dataset_builders.release_builder import MESSAGES
+from lmmvqa.checkpoints.composing import check_window
 from lmmvqa.training.arguments import DataSource, LmmVqaTrainingArguments
 from processing.errors import InputError
 from processing.quality_prompts import TASKS
@@ -169,12 +170,4 @@ def check_fit(config: Any, processor: Any, data: TrainingData) -> None:
             "model with "
             "these level words (--set levels=...), or train with tasks=score."
         )
-    limit = getattr(config.text_config, "max_position_embeddings", None)
-    chunks = 1 if config.frame_fusion != "concat" else processor.video_processor.max_chunks
-    # Questions and the words around them take at most about a hundred tokens.
-    if limit is not None and (need := config.tokens_per_chunk * chunks + 100) > limit:
-        raise InputError(
-            f"A video of {chunks} seconds gives {need} tokens, the decoder reads {limit}: compose the model with "
-            "fewer tokens "
-            "(--set num_spatial_tokens=64, num_temporal_tokens=16), or with max_chunks lowered in its processor."
-        )
+    check_window(config, processor.video_processor.max_chunks)

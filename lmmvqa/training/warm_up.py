@@ -111,11 +111,7 @@ def word_direction(model: Any, processor: Any) -> torch.Tensor:
     mean."""
     embeddings = model.get_input_embeddings()
     worst, *_, best = (
-        embeddings(
-            torch.tensor(
-                processor.tokenizer(level, add_special_tokens=False)["input_ids"], device=embeddings.weight.device
-            )
-        )
+        embeddings(torch.tensor(processor.text_ids(level), device=embeddings.weight.device))
         for level in processor.levels
     )
     return best.float().mean(0) - worst.float().mean(0)

@@ -21,7 +21,7 @@ from transformers import (
 from transformers.modeling_outputs import MultimodalCausalLMOutputWithPast
 
 from lmmvqa.checkpoints.composing import compose
-from modeling_lmmvqa import LmmVqaForConditionalGeneration, LmmVqaModel, LmmVqaSpatialConfig
+from modeling_lmmvqa import LmmVqaForConditionalGeneration, LmmVqaSpatialConfig
 from modeling_lmmvqa.configuration_lmmvqa import TEMPORAL_GRIDS
 from modeling_lmmvqa.frame_statistics import BRIGHTNESS_QUANTILES, NUM_FRAME_STATISTICS, frame_statistics
 from modeling_lmmvqa.projectors import FeatureStandardizer
@@ -365,7 +365,8 @@ def test_save_and_load_is_exact(tiny_inputs, tmp_path):
         assert found.keys() == expected.keys()
         assert all(torch.equal(found[name], expected[name]) for name in expected)
     assert torch.equal(loaded.assess(**tiny_inputs).score, model.assess(**tiny_inputs).score)
-    assert isinstance(AutoModel.from_pretrained(tmp_path), LmmVqaModel)
+    # Whatever an Auto class gives can score.
+    assert isinstance(AutoModel.from_pretrained(tmp_path), LmmVqaForConditionalGeneration)
     assert AutoConfig.from_pretrained(tmp_path).levels == ["poor", "fair", "good"]
     reloaded = AutoProcessor.from_pretrained(tmp_path)
     assert type(reloaded) is type(processor)
@@ -450,6 +451,25 @@ def test_the_temporal_tower_does_not_touch_its_input():
     assert torch.equal(frames, before)
     again = tower(frames)
     assert torch.equal(slow, again[0]) and torch.equal(fast, again[1])
+
+
+@torch.no_grad()
+def test_a_model_that_is_being_trained_gives_the_same_scores(tiny_inputs):
+    model, _ = make_tiny(decoder_config={"attention_dropout": 0.5})
+    for name in ("spatial_projector", "temporal_projector"):
+        getattr(model.model, name).dropout.p = 0.5
+    expected = model.assess(**tiny_inputs)
+    model.train()
+    assert torch.equal(model.assess(**tiny_inputs).score, expected.score)
+    assert model.training and model.model.spatial_projector.dropout.training
+
+
+@torch.no_grad()
+def test_a_score_that_is_no_number_is_an_error(tiny_inputs):
+    model, _ = make_tiny()
+    model.lm_head.weight.mul_(torch.inf)
+    with pytest.raises(ValueError, match=r"not finite in torch\.float32"):
+        model.assess(**tiny_inputs)
 
 
 def test_a_decoder_that_changes_its_logits_is_refused():
