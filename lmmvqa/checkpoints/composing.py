@@ -278,8 +278,8 @@ def load_temporal_tower(source: str, config: LmmVqaTemporalConfig | None = None)
     blocks pool and classify, and stay behind.
 
     Raises:
-        ComposeError: the file is not a SlowFast checkpoint of the shape that `config` states; without it the file tells R50 (8 x 8)
-            from R101 (16 x 8).
+        ComposeError: the file is not a SlowFast checkpoint of the shape that `config` states; by default R50 (8 x 8) or
+            R101 (16 x 8), as the file tells.
         PartError: the address can't be reached.
     """
     path = str(fetch_address(source)) if source.startswith(("https://", "http://")) else source
