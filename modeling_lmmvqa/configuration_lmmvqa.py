@@ -287,4 +287,7 @@ class LmmVqaConfig(PreTrainedConfig):
         return self.num_spatial_tokens + self.num_temporal_tokens
 
 
+# Here and not in the package alone, because code that travels with a checkpoint must know its tower, too.
+AutoConfig.register("lmmvqa_spatial", LmmVqaSpatialConfig, exist_ok=True)
+
 __all__ = ["LmmVqaConfig", "LmmVqaSpatialConfig", "LmmVqaTemporalConfig"]

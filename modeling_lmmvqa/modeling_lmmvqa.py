@@ -35,7 +35,7 @@ from .quality_readout import (
     lay_out_batch,
     read_out,
 )
-from .spatial_tower import as_map, map_shape, pool
+from .spatial_tower import as_map, make_spatial_tower, map_shape, pool
 from .temporal_tower import LmmVqaTemporalModel
 
 
@@ -82,7 +82,7 @@ class LmmVqaModel(LmmVqaPreTrainedModel):
 
     def __init__(self, config: LmmVqaConfig):
         super().__init__(config)
-        self.vision_tower = AutoModel.from_config(config.vision_config)
+        self.vision_tower = make_spatial_tower(config.vision_config)
         self.spatial_feature_size = map_shape(self.vision_tower, config.vision_feature_layer)[0]
         text_size, temporal_size = config.text_config.hidden_size, config.temporal_config.feature_size
         joint_size = temporal_size + self.spatial_feature_size

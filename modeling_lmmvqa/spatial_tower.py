@@ -86,6 +86,13 @@ class LmmVqaSpatialModel(PreTrainedModel):
         return [part.reshape(len(frames), grid * grid, -1) for part in tokens]
 
 
+def make_spatial_tower(config: PreTrainedConfig) -> PreTrainedModel:
+    """A spatial tower of any kind, with fresh weights."""
+    # Code that travels with a checkpoint is loaded once for the config and once for the model, and the Auto class of the
+    # second does not know the config of the first.
+    return LmmVqaSpatialModel(config) if config.model_type == "lmmvqa_spatial" else AutoModel.from_config(config)
+
+
 def resized_shape(height: int, width: int, side: int, patch: int) -> tuple[int, int]:
     """A shape like height x width, in whole patches, with about as many pixels as a square of `side`."""
     ratio, patches = (height / width) ** 0.5, side / patch
@@ -159,8 +166,6 @@ def map_shape(
     return sum(layer.shape[1] for layer in maps), maps[-1].shape[2], maps[-1].shape[3]
 
 
-# Here and not in the package alone, because code that travels with a checkpoint must know its tower, too.
-AutoConfig.register("lmmvqa_spatial", LmmVqaSpatialConfig, exist_ok=True)
 AutoModel.register(LmmVqaSpatialConfig, LmmVqaSpatialModel, exist_ok=True)
 
 __all__ = ["LmmVqaSpatialModel"]

@@ -140,7 +140,7 @@ def parts(tmp_path):
     """Folders of a CLIP-shaped tower and a decoder, as options of the command."""
     make_vision_tower().save_pretrained(tmp_path / "clip")
     tokenizer = make_tokenizer(3)
-    for part in (tokenizer, make_decoder(tokenizer)):
+    for part in (tokenizer, make_decoder(tokenizer, max_position_embeddings=4096)):
         part.save_pretrained(tmp_path / "decoder")
     small = ("--set", "num_spatial_tokens=4", "--set", "projector_num_heads=4", "--dtype", "float32")
     return ["--vision-tower", str(tmp_path / "clip"), "--decoder", str(tmp_path / "decoder"), *small]
