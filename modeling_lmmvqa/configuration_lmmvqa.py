@@ -36,8 +36,8 @@ class LmmVqaTemporalConfig(PreTrainedConfig):
         depth: depth of the residual network, as pytorchvideo counts it (18, 50, 101 or 152).
         slow_channels: channels after the slow stem; the slow map has 32 times as many.
         fast_channels: channels after the fast stem; the fast map has 32 times as many.
-        fusion_kernel_size: frames of the fast pathway that each connection to the slow one sees; 7 in the published R50,
-            5 in R101.
+        fusion_kernel_size: frames of the fast pathway that each connection to the slow one sees; 7 in the published
+            R50, 5 in R101.
 
     Raises:
         ValueError: a value out of range; the message shows it and what is allowed.

@@ -499,7 +499,8 @@ class LmmVqaForConditionalGeneration(LmmVqaPreTrainedModel, GenerationMixin):
         scores, *others = self._answer_log_probabilities(prefix, tries, branches, template_cache)
         if not scores.isfinite().all():
             raise ValueError(
-                f"The model's answers are not finite in {self.lm_head.weight.dtype}: load it with dtype='float32' or 'bfloat16'."
+                f"The model's answers are not finite in {self.lm_head.weight.dtype}: load it with dtype='float32' or "
+                "'bfloat16'."
             )
         return read_out(scores, others[0] if others else None, self.config.levels, **(self.config.calibration or {}))
 

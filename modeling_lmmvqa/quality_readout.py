@@ -2,8 +2,8 @@
 
 All answers that a question allows form a trie of tokens. The video, both questions, and every trie node where answers
 part, go through the language model in one pass, as one prefix and branches that do not see each other. That gives the
-probability of every allowed answer, by its shortest beginning that no other one shares, so the score is an expectation and
-nothing has to be sampled or parsed.
+probability of every allowed answer, by its shortest beginning that no other one shares, so the score is an expectation
+and nothing has to be sampled or parsed.
 """
 
 from collections import Counter

@@ -88,8 +88,8 @@ class LmmVqaSpatialModel(PreTrainedModel):
 
 def make_spatial_tower(config: PreTrainedConfig) -> PreTrainedModel:
     """A spatial tower of any kind, with fresh weights."""
-    # Code that travels with a checkpoint is loaded once for the config and once for the model, and the Auto class of the
-    # second does not know the config of the first.
+    # Code that travels with a checkpoint is loaded once for the config and once for the model, and the Auto class of
+    # the second does not know the config of the first.
     return LmmVqaSpatialModel(config) if config.model_type == "lmmvqa_spatial" else AutoModel.from_config(config)
 
 

@@ -173,7 +173,7 @@ class LmmVqaProcessor(ProcessorMixin):
 
     @cached_property
     def end_of_turn(self) -> str:
-        """The token that ends an answer in the chat template; some decoders end a turn with another token than a text."""
+        """The token that ends an answer in the chat template; some decoders end a turn unlike a text."""
         answer = "57"
         chat = self.apply_chat_template(conversation("", answer=answer), tokenize=False)
         special = {token.content for token in self.tokenizer.added_tokens_decoder.values() if token.special}

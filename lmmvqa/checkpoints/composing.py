@@ -98,8 +98,8 @@ def compose(
         raise ComposeError(str(error)) from error
     if model_config.spatial_projector_type != "perceiver" and model_config.num_spatial_tokens > places:
         raise ComposeError(
-            f"num_spatial_tokens={model_config.num_spatial_tokens}, but the spatial tower has {places} places, so some tokens would be "
-            f"copies: ask for at most {isqrt(places) ** 2}."
+            f"num_spatial_tokens={model_config.num_spatial_tokens}, but the spatial tower has {places} places, so some "
+            f"tokens would be copies: ask for at most {isqrt(places) ** 2}."
         )
     model.model.vision_tower = vision_tower
     model.model.language_model = decoder.base_model
@@ -159,8 +159,9 @@ def check_window(config: LmmVqaConfig, max_chunks: int) -> None:
     # Questions and the words around them take at most about a hundred tokens.
     if limit is not None and (need := config.tokens_per_chunk * chunks + 100) > limit:
         raise ComposeError(
-            f"A video of {chunks} seconds gives {need} tokens, the decoder reads {limit}: compose the model with fewer tokens "
-            "(--set num_spatial_tokens=64, --set num_temporal_tokens=16), or with max_chunks lowered in its processor."
+            f"A video of {chunks} seconds gives {need} tokens, the decoder reads {limit}: compose the model with fewer "
+            "tokens (--set num_spatial_tokens=64, --set num_temporal_tokens=16), or with max_chunks lowered in its "
+            "processor."
         )
 
 
@@ -203,9 +204,11 @@ def _places(vision_tower: PreTrainedModel, layers: int | list[int], size: Mappin
     # Towers refuse what they can't take in many ways.
     except Exception as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+        kind = vision_tower.config.model_type
         raise ComposeError(
-            f"A spatial tower of type {vision_tower.config.model_type!r} does not give maps of whole frames ({reason}): use another "
-            "one, such as CLIP, SigLIP, DINOv2, ViT, ConvNeXt or ResNet, and layers that it has (--set vision_feature_layer=...)."
+            f"A spatial tower of type {kind!r} does not give maps of whole frames ({reason}): "
+            "use another one, such as CLIP, SigLIP, DINOv2, ViT, ConvNeXt or ResNet, and layers that it has "
+            "(--set vision_feature_layer=...)."
         ) from error
     return height * width
 

@@ -64,8 +64,8 @@ def check_weights(model: Any, source: str) -> None:
         broken = weight.isnan() if name.endswith("standardizer.limit") else ~weight.isfinite()
         if broken.any():
             raise ModelError(
-                f"The checkpoint {source} has weights that are not finite ({name}): its training diverged or its file is damaged; "
-                "fetch it again, or take an earlier checkpoint."
+                f"The checkpoint {source} has weights that are not finite ({name}): its training diverged or its file "
+                "is damaged; fetch it again, or take an earlier checkpoint."
             )
 
 

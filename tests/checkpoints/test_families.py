@@ -1,4 +1,5 @@
-"""Every family of towers and decoders that the documents name: composed of tiny random parts, trained ten steps, read out."""
+"""Every family of towers and decoders that the documents name: composed of tiny random parts, trained ten
+steps, read out."""
 
 import re
 from pathlib import Path
@@ -35,7 +36,7 @@ DECODERS = {
 }
 # A template that knows no system role and ends a turn with a token of its own, as Gemma's does.
 GEMMA_TEMPLATE = (
-    "{{ bos_token }}{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+    "{{ bos_token }}{% if messages[0]['role'] == 'system' %}{{ raise_exception('No system role') }}{% endif %}"
     "{% for message in messages %}<start_of_turn>{{ message['role'] }}\n{{ message['content'] | trim }}<end_of_turn>\n"
     "{% endfor %}{% if add_generation_prompt %}<start_of_turn>model\n{% endif %}"
 )
