@@ -38,8 +38,8 @@ class LmmVqaPipeline(Pipeline):
                 `fps`), a list, a `datasets` column, or a generator.
             kwargs: `batch_size` (videos that the language model sees at once, 1), `decoder` ("auto", "pyav" or
                 "decord"), `fps` (of arrays), `timeline` (also quality over time, False). With `timeline`:
-                `most_seconds` (of a longer video so many, evenly spaced), `key_frames` (small JPEGs of the worst and
-                the best second, False), `progress` (called as the work goes on with what is counted, "seconds" and
+                `most_seconds` (of a longer video so many, evenly spaced), `key_frames` (a small JPEG of each second,
+                False), `progress` (called as the work goes on with what is counted, "seconds" and
                 then "moments", how many are done, and of how many).
 
         Returns:

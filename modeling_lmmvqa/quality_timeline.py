@@ -34,7 +34,7 @@ def assess_timeline(
 
     Returns:
         `seconds`: start_s, end_s and score (0 to 100) of each second that was read; `worst`, `best`: the same of the
-        lowest and the highest one, and its key_frame (bytes of a JPEG) where key frames were kept.
+        lowest and the highest one. Where key frames were kept, each also has its key_frame (bytes of a small JPEG).
     """
     alone = _scores(model, processor, video, template, progress)
     moved = [value + score - sum(alone) / len(alone) for value in alone]
@@ -46,9 +46,11 @@ def assess_timeline(
         for start, end, value in zip(video.starts_s, ends, moved, strict=True)
     ]
 
+    for second, picture in zip(seconds, video.key_frames, strict=False):
+        second["key_frame"] = picture
+
     def moment(choose: Any) -> dict[str, Any]:
-        place = choose(range(len(seconds)), key=lambda i: seconds[i]["score"])
-        return seconds[place] | ({"key_frame": video.key_frames[place]} if video.key_frames else {})
+        return dict(choose(seconds, key=lambda second: second["score"]))
 
     return {"seconds": seconds, "worst": moment(min), "best": moment(max)}
 

@@ -12,7 +12,7 @@ from torchvision.io import encode_jpeg
 Features = dict[str, torch.Tensor]
 
 # Longer side of a key frame that is kept, in pixels.
-THUMBNAIL_SIZE = 480
+THUMBNAIL_SIZE = 360
 
 # Called with what is counted ("seconds" that the towers see, then "moments" that are assessed), how many are done, and
 # of how many.

@@ -92,12 +92,13 @@ class VideoScorer:
         """Score videos one after the other, in their order; arguments are those of `score_batch`."""
         template = self.read_template()
         remaining = iter(videos)
-        while batch := list(islice(remaining, batch_size or self.batch_size)):
-            yield from self.score_batch(batch, template, **settings)
+        # A video is taken from the iterator when the one before it was read: who counts them sees each go by.
+        while scores := self.score_batch(islice(remaining, batch_size or self.batch_size), template, **settings):
+            yield from scores
 
     def score_batch(
         self,
-        videos: Sequence[Any],
+        videos: Iterable[Any],
         template: Any = None,
         *,
         timeline: bool = False,
@@ -113,7 +114,7 @@ class VideoScorer:
             timeline: also quality over time; every second of the videos is then read. The score is the same.
             most_seconds: of the timeline; a longer video gives this many, evenly spaced over the whole of it, and its
                 score may differ a little.
-            key_frames: the timeline also has small JPEGs of the worst and the best second.
+            key_frames: the timeline also has a small JPEG of each second.
             progress: of the timeline: called with what is counted ("seconds", then "moments"), how many are done, and
                 of how many.
             fps: frames per second of videos that are arrays.

@@ -22,8 +22,21 @@ for group in (score, compare, bulk, release, checkpoints, training, evaluation, 
     app.add_typer(group.app)
 
 
+def _show_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        typer.echo(f"lmmvqa {version('lmmvqa')}")
+        raise typer.Exit
+
+
 @app.callback()
-def main(verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say more on standard error.")] = False) -> None:
+def main(
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say more on standard error.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_show_version)
+    ] = False,
+) -> None:
     """Blind video quality assessment with large multimodal models."""
     logging.basicConfig(
         level=logging.DEBUG if verbose else logging.INFO,

@@ -6,12 +6,17 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from lmmvqa.commands.checks import check_device, check_model
 from processing.errors import InputError
 
 Model = Annotated[
-    str | None, typer.Option(help="Checkpoint: folder or Hub id. Default: the one that comes with LMM-VQA.")
+    str | None,
+    typer.Option(help="Checkpoint: folder or Hub id. Default: the one that comes with LMM-VQA.", callback=check_model),
 ]
-Device = Annotated[str | None, typer.Option(help="For example cpu, cuda, cuda:1. Default: a GPU if there is one.")]
+Device = Annotated[
+    str | None,
+    typer.Option(help="For example cpu, cuda, cuda:1. Default: a GPU if there is one.", callback=check_device),
+]
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 Scale = Annotated[
     tuple[float, float] | None, typer.Option(help="rated_videos only: the ratings that become the scores 0 and 100.")

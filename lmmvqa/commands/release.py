@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from lmmvqa.commands.checks import check_port
 from lmmvqa.commands.options import Device, Model
 from lmmvqa.console import clear_errors, messages, show_error
 
@@ -153,7 +154,8 @@ def demo(
     ] = "127.0.0.1",
 ) -> None:
     """A page in your browser: drop a video, see its score and its quality over time. Needs no network."""
+    check_port(host, port)
     with clear_errors():
         from lmmvqa.demo import serve
 
-        serve(model, device, host, port)
+        serve(model, device, host, port, say=lambda text: messages.print(text, highlight=False, soft_wrap=True))

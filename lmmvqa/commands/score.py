@@ -4,30 +4,43 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 import typer
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from lmmvqa.commands.options import Device, Model, Precision
-from lmmvqa.console import clear_errors, messages, print_timeline, show_error
+from lmmvqa.commands.score_table import Tally, in_order, print_table
+from lmmvqa.console import clear_errors, messages, show_error
 
 if TYPE_CHECKING:
     from modeling_lmmvqa.video_score import VideoScore
+
+T = TypeVar("T")
 
 app = typer.Typer()
 
 
 @app.command()
 def score(
-    paths: Annotated[list[str], typer.Argument(help="Videos, folders, or quoted glob patterns.")],
+    paths: Annotated[
+        list[str],
+        typer.Argument(
+            help="Videos, folders of them, quoted glob patterns, URLs (https, s3, ...), or pictures, by their names."
+        ),
+    ],
     model: Model = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line on standard output.")] = False,
     csv_file: Annotated[Path | None, typer.Option("--csv", help="Write a CSV file.")] = None,
+    html_file: Annotated[
+        Path | None,
+        typer.Option("--html", help="Write a page with pictures and quality over time, all in one file."),
+    ] = None,
+    sort: Annotated[
+        Literal["score", "path"] | None, typer.Option(help="Order of the table and the page: worst first, or by name.")
+    ] = None,
     device: Device = None,
     dtype: Annotated[
         Precision,
@@ -37,7 +50,9 @@ def score(
         ),
     ] = "auto",
     batch_size: Annotated[int, typer.Option(min=1, help="Videos that the language model sees at once.")] = 8,
-    decoder: Annotated[str, typer.Option(help="pyav, decord or auto.")] = "auto",
+    decoder: Annotated[
+        Literal["auto", "pyav", "decord"], typer.Option(help="auto: PyAV, and decord for what PyAV can't open.")
+    ] = "auto",
     timeline: Annotated[
         bool, typer.Option("--timeline", help="Also quality over time: one value for every second.")
     ] = False,
@@ -68,18 +83,25 @@ def score(
 
     Exit code 0: every video has a score. 1: some have an error instead. 2: the command itself failed.
     """
-    if sum((as_json, csv_file is not None, output is not None)) > 1:
-        raise typer.BadParameter("Choose one of --json, --csv and --output.")
-    if timeline and (csv_file is not None or output is not None):
+    files = [file for file in (csv_file, html_file, output) if file is not None]
+    if as_json + len(files) > 1:
+        raise typer.BadParameter("Choose one of --json, --csv, --html and --output.")
+    if timeline and (csv_file or output):
         raise typer.BadParameter("--timeline goes with the table or with --json: files of rows have no place for it.")
     if retry_errors and output is None:
         raise typer.BadParameter("--retry-errors goes with --output.")
-    if decoder not in ("auto", "pyav", "decord"):
-        raise typer.BadParameter(f"--decoder {decoder} is unknown: choose pyav, decord or auto.")
+    if sort and (as_json or csv_file or output):
+        raise typer.BadParameter("--sort goes with the table or with --html: rows are written as they are done.")
+    for file in files:
+        if file.is_dir() or not (file.parent.is_dir() or file == output):
+            raise typer.BadParameter(f"{file} can't be written: name a file in a folder that is there.")
     with clear_errors():
         from lmmvqa.scoring.finding import find_videos
+        from lmmvqa.scoring.result_files import check_suffix
 
-        videos = find_videos(paths)
+        if output is not None:
+            check_suffix(output)
+        videos, tally = find_videos(paths), Tally()
         if output is not None:
             from lmmvqa.scoring.bulk_runs import local_engine, ray_engine, score_to_file
 
@@ -92,93 +114,83 @@ def score(
                     return local_engine(model, device, **settings)(left)
                 return ray_engine(model, address, **settings)(left)
 
-            failed = score_to_file(videos, output, run, _watched, retry_errors=retry_errors)
-            messages.print(
-                f"{output}: {len(videos):,} videos" + (f", {failed:,} with an error." if failed else "."),
-                soft_wrap=True,
+            failed = score_to_file(
+                videos,
+                output,
+                run,
+                lambda scores, count: tally.count(_watched(scores, count)),
+                retry_errors=retry_errors,
             )
+            messages.print(f"{output}: {len(videos):,} videos, {failed:,} with an error.", soft_wrap=True)
         else:
             from lmmvqa.scoring.loading import load
             from lmmvqa.scoring.reading_workers import ReadingLimits
 
             limits = ReadingLimits(time_limit, memory_limit)
-            settings = {"batch_size": batch_size, "decoder": decoder, "limits": limits}
-            with load(model, device=device, dtype=dtype, **settings) as scorer:
-                results = _watched(scorer.scores(videos, timeline=timeline), len(videos))
+            settings = dict(dtype=dtype, batch_size=batch_size, decoder=decoder, limits=limits)
+            drawn = html_file is not None
+            with load(model, device=device, **settings) as scorer:
+                results = tally.count(
+                    scorer.scores(_watched(videos, len(videos)), timeline=timeline or drawn, key_frames=drawn)
+                )
                 if as_json:
-                    failed = _write_json(results)
+                    _write_json(results)
                 elif csv_file is not None:
-                    failed = _write_csv(results, csv_file)
+                    _write_csv(results, csv_file)
+                elif drawn:
+                    from lmmvqa.demo.score_page import write_page
+
+                    write_page(in_order(results, sort), html_file)
                 else:
-                    failed = _print_table(results)
+                    print_table(in_order(results, sort))
+            if written := csv_file or html_file:
+                messages.print(f"Written to {written}.", soft_wrap=True)
+            failed = tally.failed
+        shown = not (as_json or csv_file or output)
+        for error in tally.errors if shown else ():
+            show_error(error)
+        if tally.seen:
+            (Console() if shown else messages).print(tally.sentence(), highlight=False, soft_wrap=True)
     raise typer.Exit(1 if failed else 0)
 
 
-def _watched(scores: Iterator[VideoScore], count: int) -> Iterator[VideoScore]:
-    from rich.progress import track
-
-    return iter(
-        track(
-            scores,
-            total=count,
-            description="Scoring",
-            console=messages,
-            disable=not messages.is_terminal,
-            transient=True,
-        )
+def _watched(items: Iterable[T], count: int) -> Iterator[T]:
+    """The same items, with a bar that moves as each goes by."""
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
     )
 
+    columns = (
+        TextColumn("Scoring"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left:"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=messages, disable=not messages.is_terminal, transient=True) as bar:
+        yield from bar.track(items, total=count)
 
-def _write_json(scores: Iterator[VideoScore]) -> int:
-    failed = 0
+
+def _write_json(scores: Iterator[VideoScore]) -> None:
     for result in scores:
-        failed += result.error is not None
         # File names may hold bytes that are no text; JSON can still name them.
         sys.stdout.write(json.dumps(result.as_row()) + "\n")
         sys.stdout.flush()
-    return failed
 
 
-def _write_csv(scores: Iterator[VideoScore], path: Path) -> int:
+def _write_csv(scores: Iterator[VideoScore], path: Path) -> None:
     from lmmvqa.scoring.result_files import as_written, csv_line
 
-    failed = 0
     with path.open("wb") as file:
         for number, result in enumerate(scores):
-            failed += result.error is not None
             row = result.as_row()
             if number == 0:
                 file.write(csv_line(row))
             file.write(csv_line(as_written(value) if isinstance(value, str) else value for value in row.values()))
             file.flush()
-    return failed
-
-
-def _print_table(scores: Iterator[VideoScore]) -> int:
-    failed = 0
-    table = Table("video", "score (0-100)", "90 % interval", "level", "sure of the level", "length")
-    errors, moments = [], []
-    for result in scores:
-        if result.error is not None:
-            failed += 1
-            errors.append(result.error)
-            table.add_row(escape(result.path), "-", "-", "[red]error[/]", "-", "-")
-            continue
-        low, high = result.interval
-        sure = result.level_probabilities[result.level]
-        table.add_row(
-            escape(result.path),
-            f"{result.score:.1f}",
-            f"{low:.0f} to {high:.0f}",
-            result.level,
-            f"{sure:.0%}",
-            f"{result.duration_s:.1f} s",
-        )
-        if result.timeline is not None:
-            moments.append(result)
-    Console().print(table)
-    for result in moments:
-        print_timeline(result)
-    for error in errors:
-        show_error(error)
-    return failed

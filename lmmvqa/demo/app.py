@@ -1,98 +1,143 @@
 """The page: drop a video, see its score and its quality over time.
 
-The same file is the app of the Space, so it knows nothing but Gradio and the pipeline.
+The same file is the app of the Space, so it knows nothing but Gradio, the pipeline and what lies beside it.
 """
 
 from __future__ import annotations
 
 import base64
 import json
+import mimetypes
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import gradio as gr
 
+try:
+    from lmmvqa.demo import drawing
+except ImportError:  # in a Space
+    import drawing
+
 # How columns of a row begin that hold the probability of a level.
 PROBABILITY = "probability_"
-# More bars than this no one can hit with a finger; a bar then stands for the lowest of several windows.
-MOST_BARS = 90
+# A longer video is seen at this many of its seconds, evenly spaced, so that none keeps the others waiting.
+MOST_SECONDS = 300
+# Of one upload. What was uploaded is deleted when it is an hour old; every ten minutes the page looks for such files.
+LARGEST_UPLOAD = "500mb"
+CLEAN_UP = (600, 3600)
 
-CSS = """
+CSS = (
+    """
 .gradio-container { max-width: 1200px !important; margin: 0 auto !important; }
 .html-container:has(.vqa) { padding: 0 !important; }
 .gradio-container input[type="checkbox"] { border-color: var(--body-text-color-subdued); }
-[id^="player-"] { border: 1px solid var(--border-color-primary) !important; }
 [id^="result-"] .wrap:has(.progress-bar) .progress-text { display: none; }
-.vqa { color: var(--body-text-color); line-height: 1.45; }
-.vqa .head { display: flex; flex-wrap: wrap; align-items: baseline; gap: .3rem .8rem; }
-.vqa .score { font-size: 2.6rem; font-weight: 700; line-height: 1; font-variant-numeric: tabular-nums; }
-.vqa .of { color: var(--body-text-color-subdued); }
-.vqa .level { padding: .1rem .7rem; border-radius: 99px; color: #fff; font-weight: 600; }
-.vqa .scale {
-    position: relative; height: .7rem; margin: .9rem 0 .3rem; border-radius: 99px;
-    background: var(--border-color-primary);
-}
-.vqa .scale .range { position: absolute; inset-block: 0; border-radius: 99px; opacity: .55; }
-.vqa .scale .mark {
-    position: absolute; inset-block: -.25rem; width: .25rem; margin-left: -.125rem; border-radius: 2px;
-    background: var(--body-text-color);
-}
-.vqa .ends {
-    display: flex; justify-content: space-between; font-size: .85rem; color: var(--body-text-color-subdued);
-}
+.vqa { --vqa-text: var(--body-text-color); --vqa-quiet: var(--body-text-color-subdued);
+  --vqa-line: var(--border-color-primary); --vqa-fill: var(--background-fill-secondary); }
+.vqa video, .vqa .still { display: block; width: 100%; height: 320px; object-fit: contain; background: #000;
+  border-radius: 8px; }
 .vqa h3 { margin: 1.1rem 0 .3rem; font-size: 1rem; }
-.vqa .bars {
-    display: flex; align-items: flex-end; gap: 2px; height: 96px; padding: 0; margin: 0;
-    border-block: 1px solid var(--border-color-primary); border-top-style: dashed;
-}
-.vqa .bars button {
-    flex: 1 1 0; min-width: 3px; height: 100%; margin: 0 !important; padding: 0; border: 0; box-shadow: none;
-    background: none; cursor: pointer; display: flex; align-items: flex-end;
-}
-.vqa .bars button span { width: 100%; border-radius: 3px 3px 0 0; min-height: 3px; }
-.vqa .bars button:hover span { filter: brightness(1.25); }
-.vqa button:focus-visible { outline: 3px solid var(--body-text-color); outline-offset: 2px; border-radius: 4px; }
 .vqa .moments { display: flex; flex-wrap: wrap; align-items: flex-start; gap: .6rem; margin-top: .9rem; }
-.vqa .moments button {
-    flex: 1 1 120px; font-weight: 500; font-size: .95rem; max-width: 320px; padding: 0;
-    border: 1px solid var(--border-color-primary); border-radius: 8px; overflow: hidden;
-    background: var(--background-fill-secondary); color: inherit; text-align: left; cursor: pointer;
-}
-.vqa .moments img {
-    width: 100%; aspect-ratio: 16 / 9; object-fit: contain; background: #000; display: block; margin: 0;
-}
+.vqa .moments button { flex: 1 1 120px; font-weight: 500; font-size: .95rem; max-width: 320px; padding: 0;
+  border: 1px solid var(--vqa-line); border-radius: 8px; overflow: hidden; background: var(--vqa-fill); color: inherit;
+  text-align: left; cursor: pointer; }
+.vqa .moments img { width: 100%; aspect-ratio: 16 / 9; object-fit: contain; background: #000; display: block;
+  margin: 0; }
 .vqa .moments span { display: block; padding: .4rem .6rem; }
-.vqa .save {
-    display: inline-block; margin-top: 1rem; padding: .45rem .9rem; border: 1px solid var(--border-color-primary);
-    border-radius: 8px; color: inherit; text-decoration: none;
-}
-.vqa .fault {
-    padding: .8rem 1rem; border-left: 4px solid #b3261e; background: var(--background-fill-secondary);
-    overflow-wrap: anywhere;
-}
-.vqa .verdict {
-    padding: .6rem 1rem; border-radius: 8px; background: var(--background-fill-secondary); font-size: 1.05rem;
-}
+.vqa .save { display: inline-block; margin-top: 1rem; padding: .45rem .9rem; border: 1px solid var(--vqa-line);
+  border-radius: 8px; color: inherit; text-decoration: none; }
+.vqa .verdict { padding: .6rem 1rem; border-radius: 8px; background: var(--vqa-fill); font-size: 1.05rem;
+  overflow-wrap: anywhere; }
 """
+    + drawing.CSS
+)
 
-# One listener for all that leads to a moment of a video: its panel's player goes there.
+# One listener a kind for the whole page. Events of players don't bubble, so they are caught on their way down. Where
+# the browser can't play a file, a picture for each second takes the player's place. Two players go together.
 JS = """
-() => document.addEventListener("click", (event) => {
-  const target = event.target.closest("[data-seek]");
-  if (!target) return;
-  const player = target.closest('[id^="panel-"]').querySelector("video");
-  if (player) { player.currentTime = Number(target.dataset.seek) + 0.001; player.scrollIntoView({block: "nearest"}); }
-})
+() => {
+  const panelOf = (element) => element.closest('[id^="panel-"]');
+  const stills = (panel) => JSON.parse(panel.querySelector(".stills")?.dataset.stills || "[]");
+  const mark = (panel, time) => {
+    const chart = panel.querySelector(".chart[data-duration]");
+    if (!chart) return;
+    const duration = Number(chart.dataset.duration), at = Math.min(Math.max(time, 0), duration);
+    chart.querySelector(".playhead").style.left = `${100 * at / duration}%`;
+    chart.setAttribute("aria-valuenow", at.toFixed(1));
+    chart.setAttribute("aria-valuetext", `${Math.floor(at / 60)}:${String(Math.floor(at % 60)).padStart(2, "0")}`);
+    panel.dataset.at = at;
+  };
+  const show = (panel, time) => {
+    const shown = stills(panel), image = panel.querySelector(".still");
+    if (!image || !shown.length) return;
+    image.src = (shown.filter((still) => still.at <= time + 0.001).pop() || shown[0]).src;
+  };
+  const unplayable = (panel) => {
+    const player = panel.querySelector("video");
+    if (!player || !player.error || !stills(panel).length) return;
+    const view = document.createElement("div");
+    view.innerHTML = '<img class="still" alt="A picture of the video"><p class="quiet">Your browser can\\'t play ' +
+      'this kind of file. Here is a picture for each second: choose one below.</p>';
+    player.replaceWith(...view.childNodes);
+    show(panel, Number(panel.dataset.at || 0));
+  };
+  const seek = (panel, time) => {
+    const player = panel.querySelector("video");
+    mark(panel, time);
+    if (player && !player.error) { player.currentTime = time + 0.001; player.scrollIntoView({block: "nearest"}); }
+    else show(panel, time);
+  };
+  document.addEventListener("click", (event) => {
+    const button = event.target.closest("[data-seek]"), chart = event.target.closest(".chart[data-duration]");
+    if (button) seek(panelOf(button), Number(button.dataset.seek));
+    if (chart) {
+      const box = chart.getBoundingClientRect();
+      seek(panelOf(chart), Number(chart.dataset.duration) * (event.clientX - box.left) / box.width);
+    }
+  });
+  document.addEventListener("keydown", (event) => {
+    const chart = event.target.closest && event.target.closest(".chart[data-duration]");
+    const step = {ArrowLeft: -1, ArrowDown: -1, ArrowRight: 1, ArrowUp: 1}[event.key];
+    if (!chart || !step) return;
+    event.preventDefault();
+    const at = Number(chart.getAttribute("aria-valuenow")) + step;
+    seek(panelOf(chart), Math.min(Math.max(at, 0), Number(chart.dataset.duration)));
+  });
+  const players = () => [...document.querySelectorAll('[id^="panel-"] video')];
+  const other = (player) => players().find((one) => one !== player && one.offsetParent);
+  const follow = (name, action) => document.addEventListener(name, (event) => {
+    if (event.target.tagName === "VIDEO" && panelOf(event.target)) action(event.target, other(event.target));
+  }, true);
+  follow("timeupdate", (player) => mark(panelOf(player), player.currentTime));
+  follow("play", (player, second) => { if (second && second.paused) second.play(); });
+  follow("pause", (player, second) => { if (second && !second.paused && !player.ended) second.pause(); });
+  follow("seeking", (player, second) => {
+    if (second && Math.abs(second.currentTime - player.currentTime) > 0.3) second.currentTime = player.currentTime;
+  });
+  document.addEventListener("error", (event) => {
+    if (event.target.tagName === "VIDEO" && panelOf(event.target)) unplayable(panelOf(event.target));
+  }, true);
+  // The pictures come with the score, after the player has failed.
+  new MutationObserver(() => document.querySelectorAll('[id^="panel-"]').forEach(unplayable))
+    .observe(document.body, {childList: true, subtree: true});
+}
 """
 
-INTRODUCTION = """# How good does a video look?
-Drop a video. It gets a score from **0 (worst) to 100 (best)**, and a timeline of its quality: a click on it goes to
-that moment."""
+INTRODUCTION = f"""# How good does a video look?
+Drop a video. It gets a score from **0 (worst) to 100 (best)**, and its quality at every second: a click goes to that
+moment.
+
+The score is the rating that many viewers would give on average, judged by the picture alone: sharpness, compression,
+noise, light and motion, not what is shown. A range tells how sure that is. Each second is judged by itself, and all
+are moved together so that their mean is the score of the whole. Of a video of more than {MOST_SECONDS // 60} minutes,
+{MOST_SECONDS} seconds are judged. Files may have {LARGEST_UPLOAD.replace("mb", " MB")}. They are deleted after an hour.
+"""
 
 # What the page says while the pipeline counts on.
-STAGES = {"seconds": "Watching: second {} of {}", "windows": "Judging: moment {} of {}"}
+STAGES = {"seconds": "Watching: second {} of {}", "moments": "Judging: moment {} of {}"}
 
 # Fonts of the reader's own machine: the page must not ask the network for any.
 _FONTS = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}
@@ -109,36 +154,40 @@ def build(pipe: Any, examples: Sequence[Path] = ()) -> gr.Blocks:
         def show(what: str, done: int, total: int) -> None:
             progress((done, total), desc=STAGES[what].format(done, total))
 
-        row = pipe(video, timeline=True, key_frames=True, progress=show)
+        row = pipe(video, timeline=True, key_frames=True, progress=show, most_seconds=MOST_SECONDS)
         row["path"] = Path(row["path"]).name
         # The person knows the name of the file, not where the page keeps it.
         row["error"] = row["error"] and row["error"].replace(video, row["path"])
-        return row, report(row)
+        html = report(row)
+        # What is kept to compare needs no pictures.
+        return {name: value for name, value in row.items() if name != "timeline"}, html
 
-    with gr.Blocks(title="How good does a video look?", analytics_enabled=False) as page:
+    with gr.Blocks(title="How good does a video look?", analytics_enabled=False, delete_cache=CLEAN_UP) as page:
         gr.Markdown(INTRODUCTION)
-        two = gr.Checkbox(label="Compare two videos", container=False)
+        two = gr.Checkbox(label="Compare two videos: they play together", container=False)
         verdict = gr.HTML(visible=False)
         rows, columns = [], []
         with gr.Row(equal_height=False):
             for number, label in enumerate(("Video", "Second video")):
-                with gr.Column(visible=number == 0, elem_id=f"panel-{number}", min_width=300) as column:
+                with gr.Column(visible=number == 0, elem_id=f"panel-{number}", min_width=280) as column:
                     columns.append(column)
-                    player = gr.Video(label=label, sources=["upload"], elem_id=f"player-{number}", height=320)
+                    file = gr.File(label=label, elem_id=f"file-{number}", height=120)
                     with gr.Row():
                         for example in examples:
                             button = gr.Button(_title(example), size="sm", min_width=70)
                             button.click(
                                 lambda example=example: str(example),
-                                outputs=player,
+                                outputs=file,
                                 show_progress="hidden",
                                 api_visibility="private",
                             )
+                    seen = gr.HTML(elem_id=f"player-{number}")
                     row = gr.State()
                     rows.append(row)
                     result = gr.HTML(elem_id=f"result-{number}", min_height=60)
-                player.change(
-                    assess, player, [row, result], concurrency_id="model", concurrency_limit=1, api_visibility="private"
+                file.change(player, file, seen, show_progress="hidden", api_visibility="private")
+                file.change(
+                    assess, file, [row, result], concurrency_id="model", concurrency_limit=1, api_visibility="private"
                 )
         two.change(
             lambda on: (gr.Column(visible=on), gr.HTML(visible=on)),
@@ -152,23 +201,30 @@ def build(pipe: Any, examples: Sequence[Path] = ()) -> gr.Blocks:
     return page
 
 
+def player(video: str | None) -> str:
+    """A player for a file that the page keeps. What it can't play, the script replaces by pictures."""
+    if video is None or not (mimetypes.guess_type(video)[0] or "video/").startswith("video/"):
+        return ""
+    address = f"gradio_api/file={escape(quote(video))}"
+    return f'<div class="vqa"><video controls playsinline preload="metadata" src="{address}"></video></div>'
+
+
 def report(row: dict[str, Any]) -> str:
-    """What the pipeline says of a video, as HTML for people."""
+    """What the pipeline says of a video, as HTML for people. Colours follow the score."""
     if row["error"] is not None:
         return f'<div class="vqa"><p class="fault" role="alert">{escape(row["error"])}</p></div>'
-    low, high = row["interval_low"], row["interval_high"]
-    probabilities = {name.removeprefix(PROBABILITY): p for name, p in row.items() if name.startswith(PROBABILITY)}
-    colour, levels = _colour(row["score"]), list(probabilities)
-    rank, sure = levels.index(row["level"]) / (len(levels) - 1), probabilities[row["level"]]
+    low, high, colour = row["interval_low"], row["interval_high"], drawing.colour(row["score"])
+    sure = row[f"{PROBABILITY}{row['level']}"]
     return f"""<div class="vqa">
-<div class="head"><span class="score">{row["score"]:.0f}</span><span class="of">of 100</span>
-<span class="level" style="background:{_colour(100 * rank)}">{escape(row["level"])}</span>
-<span>{_certainty(sure)} ({sure:.0%})</span></div>
+<div class="head"><span class="score">{row["score"]:.0f}</span><span class="quiet">of 100</span>
+<span class="pill" style="background:{colour}">{escape(row["level"])}</span>
+<span class="quiet">{_certainty(row["level"], sure)}</span></div>
 <div class="scale" role="img" aria-label="Score {row["score"]:.0f}, most likely between {low:.0f} and {high:.0f}">
 <div class="range" style="left:{low:.1f}%;width:{high - low:.1f}%;background:{colour}"></div>
 <div class="mark" style="left:{row["score"]:.1f}%"></div></div>
 <div class="ends"><span>0</span><span>most likely between {low:.0f} and {high:.0f}</span><span>100</span></div>
-{_timeline(row["timeline"])}
+{drawing.notes(row)}
+{_over_time(row)}
 {_save(row)}</div>"""
 
 
@@ -180,78 +236,63 @@ def compare(first: dict[str, Any] | None, second: dict[str, Any] | None) -> str:
         text = "They look equally good."
     else:
         better, other = (first, second) if first["score"] > second["score"] else (second, first)
-        place = "first" if better is first else "second"
         clear = better["interval_low"] > other["interval_high"]
         doubt = (
             "This is clear: their likely ranges don't overlap."
             if clear
             else "Their likely ranges overlap, so it may be otherwise."
         )
-        text = f"The {place} video looks better, {better['score']:.0f} against {other['score']:.0f}. {doubt}"
+        names = f"{better['path']} looks better than {other['path']}"
+        text = f"{escape(names)}, {better['score']:.0f} against {other['score']:.0f}. {doubt}"
     return f'<div class="vqa"><p class="verdict" role="status">{text}</p></div>'
 
 
-def _timeline(timeline: dict[str, Any]) -> str:
-    windows = timeline["windows"]
-    size = -(-len(windows) // MOST_BARS)
-    bars = []
-    for start in range(0, len(windows), size):
-        lowest = min(windows[start : start + size], key=lambda window: window["score"])
-        label = f"{_clock(lowest['start_s'])} to {_clock(lowest['end_s'])}: {lowest['score']:.0f} of 100"
-        bars.append(
-            f'<button type="button" data-seek="{lowest["start_s"]}" title="{label}" aria-label="{label}">'
-            f'<span style="height:{lowest["score"]:.0f}%;background:{_colour(lowest["score"])}"></span></button>'
-        )
+def _over_time(row: dict[str, Any]) -> str:
+    timeline = row["timeline"]
+    stills = [{"at": second["start_s"], "src": drawing.picture(second["key_frame"])} for second in timeline["seconds"]]
     moments = "".join(
-        _moment(name, timeline[key]) for name, key in (("Worst moment", "worst"), ("Best moment", "best"))
+        _moment(name, timeline[key]) for name, key in (("Worst second", "worst"), ("Best second", "best"))
     )
     return f"""<h3>Quality over time</h3>
-<div class="bars" role="group" aria-label="Quality over time; each bar goes to its moment">{"".join(bars)}</div>
-<div class="ends"><span>{_clock(windows[0]["start_s"])}</span><span>each bar: {timeline["window_s"]} s</span>
-<span>{_clock(windows[-1]["end_s"])}</span></div>
-<div class="moments">{moments}</div>"""
+{drawing.timeline(row)}
+<div class="ends"><span>0:00</span><span>a bar for each second that was judged</span>
+<span>{drawing.clock(row["duration_s"])}</span></div>
+<div class="moments">{moments}</div>
+<div class="stills" hidden data-stills="{escape(json.dumps(stills))}"></div>"""
 
 
 def _moment(name: str, second: dict[str, Any]) -> str:
-    picture = base64.b64encode(second["key_frame"]).decode()
     return (
-        f'<button type="button" data-seek="{second["start_s"]}"><img src="data:image/jpeg;base64,{picture}" alt="">'
-        f"<span>{name} {_clock(second['start_s'])}: {second['score']:.0f} of 100</span></button>"
+        f'<button type="button" data-seek="{second["start_s"]}">'
+        f'<img src="{drawing.picture(second["key_frame"])}" alt="">'
+        f"<span>{name} {drawing.clock(second['start_s'])}: {second['score']:.0f} of 100</span></button>"
     )
 
 
 def _save(row: dict[str, Any]) -> str:
     """A link that holds what it saves, so that nothing is kept on the server."""
+
+    def plain(second: dict[str, Any]) -> dict[str, Any]:
+        return {name: value for name, value in second.items() if name != "key_frame"}
+
     timeline = row["timeline"]
-    seconds = {
-        key: {name: value for name, value in timeline[key].items() if name != "key_frame"} for key in ("worst", "best")
+    kept = {
+        "seconds": [plain(second) for second in timeline["seconds"]],
+        "worst": plain(timeline["worst"]),
+        "best": plain(timeline["best"]),
     }
-    content = json.dumps(row | {"timeline": timeline | seconds}, indent=2).encode()
+    content = base64.b64encode(json.dumps(row | {"timeline": kept}, indent=2).encode()).decode()
     name = escape(Path(row["path"]).stem, quote=True)
-    address = f"data:application/json;base64,{base64.b64encode(content).decode()}"
-    return f'<a class="save" download="{name}.json" href="{address}">Save as JSON</a>'
+    return f'<a class="save" download="{name}.json" href="data:application/json;base64,{content}">Save as JSON</a>'
 
 
-def _certainty(probability: float) -> str:
-    return (
-        "almost certain"
-        if probability >= 0.9
-        else "likely"
-        if probability >= 0.7
-        else "more likely than not"
-        if probability >= 0.5
-        else "a guess"
-    )
-
-
-def _colour(score: float) -> str:
-    """Red over amber to green; dark enough for white letters, light enough for a dark page."""
-    return f"hsl({1.25 * score:.0f} 65% 38%)"
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(int(seconds + 0.5), 60)
-    return f"{minutes}:{rest:02d}"
+def _certainty(level: str, probability: float) -> str:
+    """How sure the word is, in words."""
+    if probability >= 0.9:
+        return f"surely {level} ({probability:.0%})"
+    if probability >= 0.5:
+        return f"probably {level} ({probability:.0%})"
+    return f"perhaps {level} ({probability:.0%}): the other words are nearly as likely"
 
 
 def _title(file: Path) -> str:
@@ -263,4 +304,6 @@ if __name__ == "__main__":
 
     here = Path(__file__).parent
     model = (here / "model.txt").read_text(encoding="utf-8").strip()
-    build(pipeline(model=model, trust_remote_code=True), sorted((here / "examples").glob("*.mp4"))).launch(**LOOKS)
+    build(pipeline(model=model, trust_remote_code=True), sorted((here / "examples").glob("*.mp4"))).launch(
+        max_file_size=LARGEST_UPLOAD, **LOOKS
+    )

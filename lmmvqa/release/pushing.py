@@ -161,12 +161,13 @@ def staged_demo(repo_id: str, model: str) -> Iterator[Path]:
     Raises:
         PushError: the model is a folder of this machine.
     """
-    from lmmvqa.demo import APP, examples
+    from lmmvqa.demo import APP, DRAWING, examples
 
     if Path(model).exists():
         raise PushError(f"A Space can't see {model} on this machine: push the model first and name its repository.")
     with _staging() as stage:
         shutil.copy(APP, stage / "app.py")
+        shutil.copy(DRAWING, stage)
         (stage / "model.txt").write_text(f"{model}\n", encoding="utf-8")
         shutil.copy(APP.with_name("requirements.txt"), stage)
         (stage / "examples").mkdir()

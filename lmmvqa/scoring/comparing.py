@@ -121,7 +121,7 @@ def _moment(first: VideoScore, second: VideoScore) -> dict[str, float] | None:
     """Where two timelines differ most; the longer one is compared as far as the other goes."""
     if first.timeline is None or second.timeline is None:
         return None
-    pairs = list(zip(first.timeline["windows"], second.timeline["windows"], strict=False))
+    pairs = list(zip(first.timeline["seconds"], second.timeline["seconds"], strict=False))
     here, there = max(pairs, key=lambda pair: abs(pair[0]["score"] - pair[1]["score"]))
     return {
         "start_s": here["start_s"],

@@ -20,6 +20,8 @@ from processing.video_names import name_of
 from processing.video_processing_lmmvqa import LmmVqaVideoProcessor, PreparedChunk
 from processing.video_reader import VideoError, VideoInfo
 
+logger = logging.getLogger(__name__)
+
 # What FFmpeg leaks on a damaged file (0.4 kB on average) never adds up to more than a few MB.
 VIDEOS_OF_A_PROCESS = 5_000
 # glibc gives memory that was freed back at once, and takes it from one heap: by itself it would keep what the largest
@@ -157,6 +159,8 @@ class ReadingWorker:
                 [sys.executable, "-P", "-m", reading_process.__name__, str(end)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
+                # decord writes there of its own accord, about files of which the reader says more.
+                stderr=None if logger.isEnabledFor(logging.DEBUG) else subprocess.DEVNULL,
                 env=os.environ | _ALLOCATOR | {"PYTHONPATH": packages, "OPENBLAS_NUM_THREADS": "1"},
                 **({"close_fds": False} if os.name == "nt" else {"pass_fds": [end]}),
             )

@@ -17,8 +17,8 @@ def scored(path: str, score: float, std: float = 5.0, **more) -> VideoScore:
     return VideoScore(path, score=score, score_std=std, interval=(score - 1.645 * std, score + 1.645 * std), **more)
 
 
-def windows(*scores: float) -> dict:
-    return {"windows": [{"start_s": n, "end_s": n + 4, "score": score} for n, score in enumerate(scores)]}
+def seconds(*scores: float) -> dict:
+    return {"seconds": [{"start_s": n, "end_s": n + 1, "score": score} for n, score in enumerate(scores)]}
 
 
 def test_probability_follows_the_normal_model():
@@ -33,13 +33,13 @@ def test_probability_follows_the_normal_model():
 
 
 def test_verdict_says_which_how_sure_and_where():
-    first = scored("a.mp4", 70, 3, timeline=windows(70, 70, 70))
-    second = scored("b.mp4", 55, 4, timeline=windows(69, 40, 65, 12))
+    first = scored("a.mp4", 70, 3, timeline=seconds(70, 70, 70))
+    second = scored("b.mp4", 55, 4, timeline=seconds(69, 40, 65, 12))
     verdict = compare(first, second).verdict()
     assert verdict.startswith(
         "a.mp4 looks better than b.mp4 (100% sure): 70.0 against 55.0, 15.0 points (6.8 to 23.2)."
     )
-    assert "They differ most from 0:01 to 0:05, by 30.0 points." in verdict
+    assert "They differ most from 0:01 to 0:02, by 30.0 points." in verdict
     assert compare(second, first).verdict() == verdict
     assert "It can't be told which of a.mp4 and c.mp4" in compare(first, scored("c.mp4", 69)).verdict()
 

@@ -1,0 +1,81 @@
+"""Scores as HTML, for the page of the demo and for that of a scored folder. Knows neither Gradio nor a model."""
+
+from __future__ import annotations
+
+import base64
+from html import escape
+from typing import Any
+
+# What both pages need; colours adapt to light and dark by the variables that each page sets.
+CSS = """
+.vqa { color: var(--vqa-text); line-height: 1.45; }
+.vqa .head { display: flex; flex-wrap: wrap; align-items: baseline; gap: .3rem .8rem; }
+.vqa .score { font-size: 2.6rem; font-weight: 700; line-height: 1; font-variant-numeric: tabular-nums; }
+.vqa .quiet { color: var(--vqa-quiet); font-size: .9rem; }
+.vqa .pill { padding: .1rem .7rem; border-radius: 99px; color: #fff; font-weight: 600; }
+.vqa .scale { position: relative; height: .7rem; margin: .9rem 0 .3rem; border-radius: 99px;
+  background: var(--vqa-line); }
+.vqa .range { position: absolute; inset-block: 0; border-radius: 99px; opacity: .55; }
+.vqa .mark { position: absolute; inset-block: -.25rem; width: .25rem; margin-left: -.125rem; border-radius: 2px;
+  background: var(--vqa-text); }
+.vqa .ends { display: flex; justify-content: space-between; font-size: .85rem; color: var(--vqa-quiet); }
+.vqa .chart { position: relative; height: 96px; border-block: 1px solid var(--vqa-line); cursor: pointer;
+  touch-action: manipulation; }
+.vqa .chart svg { display: block; width: 100%; height: 100%; }
+.vqa .chart:focus-visible, .vqa button:focus-visible, .vqa a:focus-visible { outline: 3px solid var(--vqa-text);
+  outline-offset: 2px; }
+.vqa .playhead { position: absolute; inset-block: 0; left: 0; width: 2px; margin-left: -1px;
+  background: var(--vqa-text); pointer-events: none; }
+.vqa .note { margin: .6rem 0 0; padding: .4rem .8rem; border-left: 4px solid #b26a00; background: var(--vqa-fill);
+  overflow-wrap: anywhere; }
+.vqa .fault { padding: .8rem 1rem; border-left: 4px solid #b3261e; background: var(--vqa-fill);
+  overflow-wrap: anywhere; }
+"""
+
+
+def colour(score: float) -> str:
+    """Red over amber to green; dark enough for white letters, light enough for a dark page."""
+    return f"hsl({1.25 * score:.0f} 65% 38%)"
+
+
+def clock(seconds: float) -> str:
+    """Minutes and seconds, as a player shows them: the second that has begun."""
+    minutes, rest = divmod(int(seconds), 60)
+    return f"{minutes}:{rest:02d}"
+
+
+def picture(jpeg: bytes) -> str:
+    """A JPEG as an address that holds it."""
+    return f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}"
+
+
+def timeline(row: dict[str, Any], *, interactive: bool = True) -> str:
+    """One bar a second on a true axis of time, as high and as green as the second is good.
+
+    Args:
+        row: of a video that has a timeline.
+        interactive: it can be clicked and moved by keys, and has a mark where the player is; the page needs the script.
+    """
+    seconds, duration = row["timeline"]["seconds"], max(row["duration_s"], row["timeline"]["seconds"][-1]["end_s"])
+    # Where a long video is sampled, a second stands for what follows it, up to the next one.
+    ends = [second["start_s"] for second in seconds[1:]] + [duration]
+    bars = "".join(
+        f'<rect x="{second["start_s"]:g}" width="{end - second["start_s"]:g}" y="{100 - max(2, second["score"]):.1f}"'
+        f' height="{max(2, second["score"]):.1f}" fill="{colour(second["score"])}">'
+        f"<title>{clock(second['start_s'])}: {second['score']:.0f} of 100</title></rect>"
+        for second, end in zip(seconds, ends, strict=True)
+    )
+    drawing = f'<svg viewBox="0 0 {duration:g} 100" preserveAspectRatio="none" aria-hidden="true">{bars}</svg>'
+    if not interactive:
+        return f'<div class="chart">{drawing}</div>'
+    label = "Quality over time: click, or move with the arrow keys"
+    return (
+        f'<div class="chart" role="slider" tabindex="0" data-duration="{duration:g}" aria-label="{label}"'
+        f' aria-valuemin="0" aria-valuemax="{duration:.1f}" aria-valuenow="0">{drawing}'
+        '<div class="playhead"></div></div>'
+    )
+
+
+def notes(row: dict[str, Any]) -> str:
+    """The warnings of a row."""
+    return "".join(f'<p class="note">{escape(warning)}</p>' for warning in row["warnings"])
