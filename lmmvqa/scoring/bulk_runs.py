@@ -110,7 +110,12 @@ def _left_over(videos: Sequence[str], results: ResultFile, retry_errors: bool) -
         logger.info("%d videos that had an error are scored again.", dropped)
     left = [video for video in dict.fromkeys(videos) if video not in results]
     if len(left) < len(videos):
-        logger.info("%d of %d videos are in %s already.", len(videos) - len(left), len(videos), results.path)
+        logger.info(
+            "%d of %d videos are in %s already, and their rows stay, whichever checkpoint they are from.",
+            len(videos) - len(left),
+            len(videos),
+            results.path,
+        )
     return left
 
 
