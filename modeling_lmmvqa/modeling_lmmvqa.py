@@ -30,6 +30,7 @@ from .quality_readout import (
     AnswerTrie,
     Branches,
     QualityOutput,
+    UndefinedScore,
     calibrated_score,
     lay_out_answers,
     lay_out_batch,
@@ -498,7 +499,7 @@ class LmmVqaForConditionalGeneration(LmmVqaPreTrainedModel, GenerationMixin):
         tries, branches = lay_out_answers(questions, answers)
         scores, *others = self._answer_log_probabilities(prefix, tries, branches, template_cache)
         if not scores.isfinite().all():
-            raise ValueError(
+            raise UndefinedScore(
                 f"The model's answers are not finite in {self.lm_head.weight.dtype}: load it with dtype='float32' or "
                 "'bfloat16'."
             )

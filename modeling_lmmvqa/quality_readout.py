@@ -19,6 +19,10 @@ from transformers.utils import ModelOutput
 INTERVAL_TAIL = 0.10
 
 
+class UndefinedScore(ValueError):
+    """The answers of a model are not finite numbers. The message names the remedy."""
+
+
 @dataclass
 class QualityOutput(ModelOutput):
     """What the model thinks of each video of a batch.

@@ -2,7 +2,6 @@
 evaluation."""
 
 import logging
-import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import closing
@@ -13,6 +12,7 @@ from typing import Any, Protocol
 import torch
 
 from .feature_batches import assessment_inputs
+from .quality_readout import UndefinedScore
 from .quality_timeline import assess_timeline
 from .video_features import Progress, VideoFeatures, extract_features, no_progress
 from .video_score import VideoScore, level_warning
@@ -188,9 +188,15 @@ class VideoScorer:
             return []
         choose = self.processor.video_processor.choose
         inputs = assessment_inputs(self.processor, [video.part(choose(len(video.starts_s))) for video in videos])
-        quality = self.model.assess(
-            **{name: tensor.to(self.model.device) for name, tensor in inputs.items()}, template_cache=template
-        )
+        try:
+            quality = self.model.assess(
+                **{name: tensor.to(self.model.device) for name, tensor in inputs.items()}, template_cache=template
+            )
+        # One video whose numbers overflow must not take the others of its batch with it.
+        except UndefinedScore as error:
+            if len(videos) > 1:
+                return [score for video in videos for score in self.assess([video], template)]
+            return [self._failed(videos[0].path, f"{videos[0].path}: {error}")]
         rows = quality.as_dicts(self.processor.levels)
         return [self._result(video, row) for video, row in zip(videos, rows, strict=True)]
 
@@ -209,9 +215,6 @@ class VideoScorer:
         self.close()
 
     def _result(self, video: VideoFeatures, row: dict[str, Any]) -> VideoScore:
-        if not math.isfinite(row["score"]):
-            reason = "its score is not a finite number: load the model in float32, or check its weights"
-            return self._failed(video.path, f"{video.path}: {reason}.")
         contradiction = level_warning(row["score"], row["level"], self.processor.levels)
         return VideoScore(
             path=video.path,

@@ -34,7 +34,7 @@ class Comparison:
         probability: that people would prefer the first, 0 to 1.
         difference: score of the first minus score of the second, in points.
         interval: the central 90 % of the difference.
-        moment: the window in which their timelines differ most: start_s, end_s and difference; None where there are no
+        moment: the second in which their timelines differ most: start_s, end_s and difference; None where there are no
             timelines.
     """
 

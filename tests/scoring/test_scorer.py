@@ -137,8 +137,9 @@ def test_a_score_that_is_no_number_is_an_error(tiny, short):
     with torch.no_grad():
         model.lm_head.weight[:] = float("nan")
     try:
-        result = Scorer(model, processor)(short)
+        results = Scorer(model, processor)([short, short])
     finally:
         with torch.no_grad():
             model.lm_head.weight[:] = before
-    assert result.score is None and "not a finite number" in result.error
+    assert [result.score for result in results] == [None, None]
+    assert all(result.error.startswith(f"{short}: The model's answers are not finite") for result in results)
