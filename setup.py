@@ -53,6 +53,7 @@ setup(
             "demo/requirements.txt",
             "training/recipes/*.yaml",
             "training/accelerate/*.yaml",
+            "evaluation/*.csv",
             "evaluation/*.yaml",
             "evaluation/*.jinja",
             "evaluation/vqa_metric/*",

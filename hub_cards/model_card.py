@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from hub_cards.results import METRICS, CardError, Result, check_figures, read_results
+from hub_cards.results import CardError, Result, check_figures, read_results
 
 TEMPLATE = Path(__file__).with_name("model_card.md")
 PAPER = "https://arxiv.org/abs/2408.14008"
@@ -96,6 +96,8 @@ def model_card(
         CardError: a figure in the facts is in no results file.
     """
     whole = [result for result in results if result.part is None]
+    # What the Hub ranks beside other models.
+    general = [result for result in whole if result.reservation is None]
     data = ModelCardData(
         model_name=facts.title,
         library_name="peft" if base_model else "transformers",
@@ -105,7 +107,7 @@ def model_card(
         tags=["video-quality-assessment", "lmm-vqa", "custom_code"],
         base_model=[base_model] if base_model else list(facts.base_models) or None,
         datasets=list(facts.datasets) or None,
-        metrics=sorted({result.metric for result in whole}) or None,
+        metrics=sorted({result.metric for result in general}) or None,
         eval_results=[
             EvalResult(
                 task_type="video-text-to-text",
@@ -114,10 +116,10 @@ def model_card(
                 dataset_name=facts.set_names.get(result.dataset, result.dataset),
                 dataset_split=result.split,
                 metric_type=result.metric,
-                metric_name=METRICS[result.metric],
+                metric_name=result.metric_name,
                 metric_value=result.value,
             )
-            for result in whole
+            for result in general
         ]
         or None,
     )
@@ -128,7 +130,6 @@ def model_card(
         facts=facts,
         results=whole,
         parts=[result for result in results if result.part is not None and result.metric == "srcc"],
-        metric_names=METRICS,
         base_model=base_model,
         paper=PAPER,
         config=config,

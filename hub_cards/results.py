@@ -15,6 +15,10 @@ _FIGURE = re.compile(r"(?<![\w.])-?\d{0,3}\.\d{2,}(?!\w)(?!\.\d)")
 _NO_PROSE = re.compile(r"```.*?```|`[^`\n]*`|https?://[^\s)]+", re.DOTALL)
 
 
+# Of fewer videos, a correlation is chance to a large part: among 30 without any relation, one in twenty has an SRCC
+# beyond .36.
+FEW_VIDEOS = 30
+
 # Of a results file, and what they are called for people.
 METRICS = {
     "srcc": "SRCC",
@@ -44,6 +48,8 @@ class Result:
         value: what was measured.
         n: over how many videos.
         interval: 95 % interval of the value, if it was measured.
+        seen: how many of the videos the checkpoint learned from, None where nobody knows.
+        scale: the ratings that are the scores 0 and 100; an RMSE is in their units, or else in points of 100.
     """
 
     dataset: str
@@ -53,6 +59,23 @@ class Result:
     value: float
     n: int
     interval: tuple[float, float] | None = None
+    seen: int | None = None
+    scale: tuple[float, float] | None = None
+
+    @property
+    def reservation(self) -> str | None:
+        """Why the value says nothing about videos in general; None where it does."""
+        if self.n < FEW_VIDEOS:
+            return f"n = {self.n}: says nothing"
+        return f"learned from {self.seen} of these videos" if self.seen else None
+
+    @property
+    def metric_name(self) -> str:
+        """The metric for people, an error with its unit."""
+        if not self.metric.startswith("rmse"):
+            return METRICS[self.metric]
+        low, high = self.scale or (0.0, 100.0)
+        return f"{METRICS[self.metric]} (of {low:g} to {high:g})"
 
 
 def read_results(files: Iterable[Path]) -> list[Result]:
@@ -73,7 +96,10 @@ def read_results(files: Iterable[Path]) -> list[Result]:
                     if value is not None:
                         low, high = row["intervals"].get(name) or (None, None)
                         interval = None if low is None else (float(low), float(high))
-                        results.append(Result(*place, name, float(value), int(row["n"]), interval))
+                        scale = tuple(map(float, row["scale"])) if row.get("scale") else None
+                        results.append(
+                            Result(*place, name, float(value), int(row["n"]), interval, row.get("seen"), scale)
+                        )
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise CardError(
                 f"{file} is not a results file ({type(error).__name__}: {error}): name the metrics.json of a run of "

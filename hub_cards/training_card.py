@@ -7,16 +7,14 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from hub_cards.results import FEW_VIDEOS
+
 TEMPLATE = Path(__file__).with_name("training_card.md")
 _METRICS = {
     "srcc": "Spearman correlation with the ratings",
     "plcc": "Pearson correlation with the ratings",
     "level_accuracy": "Share of right levels",
 }
-
-# Of fewer videos, a correlation is chance to a large part: among 30 without any relation, one in twenty has an SRCC
-# beyond .36.
-FEW_VIDEOS = 30
 
 
 def training_card(

@@ -20,6 +20,7 @@ from lmmvqa.checkpoints.cache import cache_folder, remove_leftovers, scratch_fol
 from lmmvqa.checkpoints.composing import compose, load_decoder, load_temporal_tower, load_vision_tower
 from lmmvqa.checkpoints.parts import Part, fetch
 from lmmvqa.checkpoints.remote_code import add_remote_code
+from lmmvqa.checkpoints.training_record import read_record
 from modeling_lmmvqa import LmmVqaSpatialConfig, LmmVqaSpatialModel
 
 logger = logging.getLogger(__name__)
@@ -71,6 +72,9 @@ def default_checkpoint() -> Path:
         model.save_pretrained(checkpoint)
         processor.save_pretrained(checkpoint)
         add_remote_code(checkpoint)
+        # What it learned from stands beside the adapter, where training put it.
+        if (record := read_record(str(ADAPTER))) is not None:
+            record.write(checkpoint)
         shutil.copytree(REFERENCE, checkpoint / REFERENCE.name)
         results = {file.name: file for file in RESULTS.glob("*.json")}
         add_model_card(checkpoint, str(folder), FACTS, results, config=model.config)

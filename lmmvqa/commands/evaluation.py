@@ -4,17 +4,25 @@ happen inside."""
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
+from hub_cards.results import FEW_VIDEOS
 from lmmvqa.commands.options import Scale, parse_settings
-from lmmvqa.console import clear_errors
+from lmmvqa.console import clear_errors, show_error
 from lmmvqa.evaluation.table_cells import interval_or_deviation, three_decimals
 from processing.errors import InputError
+from processing.quality_prompts import LEVELS
+
+if TYPE_CHECKING:
+    from lmmvqa.evaluation.predictions_file import PredictionsFile
 
 app = typer.Typer()
 
@@ -38,7 +46,10 @@ def evaluate(
     output: Annotated[Path, typer.Option(help="Folder for predictions and metrics; a run that was stopped goes on.")],
     method: Annotated[
         str,
-        typer.Option(help="lmm-vqa, zero-shot, niqe, brisque, or a CSV file with the columns video and prediction."),
+        typer.Option(
+            help="lmm-vqa, zero-shot, niqe, brisque, or a file with the columns video and prediction (.csv, .parquet, "
+            "...): then the labels alone are enough."
+        ),
     ] = "lmm-vqa",
     model: Annotated[
         str | None,
@@ -69,13 +80,20 @@ def evaluate(
     resamples: Annotated[int, typer.Option(min=0, help="Bootstrap resamples for the intervals.")] = 1000,
     device: Annotated[str | None, typer.Option(help="For example cpu or cuda.")] = None,
 ) -> None:
-    """Evaluate a method by one of the field's protocols: predictions to Parquet, then the table."""
+    """Evaluate a method by one of the field's protocols: predictions to Parquet, then the table.
+
+    Run again, it goes on where it was stopped, and tries failed videos again.
+
+    Exit code 0: every video has a prediction. 1: some have none, or nothing in a file of predictions matches. 2: the
+    command itself failed.
+    """
     with clear_errors():
         from dataset_builders.set_specs import SetSpec
         from lmmvqa.evaluation import protocols, rated_sets
 
         specs = [SetSpec.parse(text) for text in data]
-        label = name or (Path(method).stem if method.endswith(".csv") else method)
+        file = _predictions_file(method)
+        label = name or (Path(method).stem if file else method)
         readout = readout or {"lmm-vqa": "distribution", "zero-shot": "level-words"}.get(method)
         settings = {
             "name": label,
@@ -89,10 +107,19 @@ def evaluate(
             "recipe": recipe,
             "settings": setting or [],
         }
-        make = _method(method, model, readout, device, feature_cache)
+        make = (lambda: file) if file else _method(method, model, readout, device, feature_cache)
         chosen = {
-            spec: rated_sets.select(rated_sets.read_set(spec, levels=levels, scale=scale), protocol) for spec in specs
+            spec: rated_sets.select(
+                rated_sets.read_set(spec, levels=levels, scale=scale, videos=file is None), protocol
+            )
+            for spec in specs
         }
+        mismatch = file and next(filter(None, map(file.mismatch, chosen.values())), None)
+    # Known before a folder is made. The command did what it was asked, so this is no failure of its own.
+    if mismatch:
+        show_error(mismatch)
+        raise typer.Exit(1)
+    with clear_errors():
         protocols.open_run(output, settings)
         for spec, rows in chosen.items():
             if protocol == "5fold" and method == "lmm-vqa" and recipe != "none":
@@ -118,15 +145,26 @@ def evaluate(
         found = protocols.tables(settings, predictions, resamples=resamples)
         protocols.save_metrics(output, found)
         _print(label, found)
+    raise typer.Exit(1 if any(row["failed"] for row in found) else 0)
+
+
+def _predictions_file(method: str) -> PredictionsFile | None:
+    """The file that an option names; None where it names a method of ours."""
+    if "." not in method:
+        return None
+    from lmmvqa.evaluation.predictions_file import SUFFIXES, PredictionsFile
+
+    if not method.lower().endswith(SUFFIXES):
+        raise InputError(f"{method} is no file of predictions: let its name end with {', '.join(SUFFIXES)}.")
+    if not Path(method).is_file():
+        raise InputError(f"{method} does not exist: name a file with the columns video and prediction.")
+    return PredictionsFile(Path(method))
 
 
 def _method(method: str, model: str | None, readout: str | None, device: str | None, feature_cache: Path | None) -> Any:
     """Makes the method when it is needed; what can be known to be wrong is an error now."""
     from lmmvqa.evaluation import methods
 
-    if method.endswith(".csv"):
-        predictions = methods.PredictionsFile(Path(method))
-        return lambda: predictions
     if method in ("niqe", "brisque"):
         return lambda: methods.Baseline(method)
     if method == "zero-shot":
@@ -135,13 +173,16 @@ def _method(method: str, model: str | None, readout: str | None, device: str | N
         return lambda: methods.ZeroShot(model, readout, device=device or "cpu")
     if method != "lmm-vqa":
         raise InputError(
-            f"--method {method} is unknown: choose lmm-vqa, zero-shot, niqe, brisque, or a file that ends in .csv."
+            f"--method {method} is unknown: choose lmm-vqa, zero-shot, niqe, brisque, or a file of predictions."
         )
 
     def ours() -> methods.LmmVqa:
+        from lmmvqa.checkpoints.assembling import default_checkpoint
         from lmmvqa.checkpoints.loading import load_checkpoint
+        from lmmvqa.checkpoints.training_record import read_record
 
-        return methods.LmmVqa(*load_checkpoint(model, device), readout, features=feature_cache)
+        record = read_record(model or str(default_checkpoint()))
+        return methods.LmmVqa(*load_checkpoint(model, device), readout, features=feature_cache, record=record)
 
     return ours
 
@@ -153,54 +194,52 @@ def _fine_tuned(
         from lmmvqa.evaluation.methods import LmmVqa
         from lmmvqa.evaluation.protocols import train_fold
 
-        return LmmVqa(*train_fold(recipe, overrides, model, output), readout, features=features)
+        network, processor, record = train_fold(recipe, overrides, model, output)
+        return LmmVqa(network, processor, readout, features=features, record=record)
 
     return tuned
 
 
 def _print(title: str, found: list[dict[str, Any]]) -> None:
-    table = Table(
-        "set",
-        "split",
-        "n",
-        "SRCC",
-        "95 %",
-        "KRCC",
-        "PLCC",
-        "PLCC fitted",
-        "RMSE fitted",
-        "level",
-        "in 90 %",
-        title=title,
-    )
+    """The figures, and under them the accuracy of each level, in 80 columns."""
+    table = Table("set", "n", "SRCC", "95 %", "KRCC", "PLCC", "RMSE", title=title, box=box.SIMPLE, padding=(0, 1))
+    levels = Table("set", *LEVELS, "total", "levels", title="Accuracy of each level", box=box.SIMPLE, padding=(0, 1))
     for row in found:
-        part = f"{row['split']}, {row['part']}" if row["part"] else row["split"]
-        cells = [three_decimals(row.get(key)) for key in ("srcc", "krcc", "plcc", "plcc_fitted", "rmse_fitted")]
-        level = (row.get("level_accuracy") or {}).get("total")
-        table.add_row(
-            row["set"],
-            part,
-            str(row["n"]),
-            cells[0],
-            interval_or_deviation(row, "srcc"),
-            *cells[1:],
-            three_decimals(level),
-            three_decimals(row.get("interval_holds")),
+        where = _where(row)
+        spread = interval_or_deviation(row, "srcc") if row["n"] >= FEW_VIDEOS else "[red]says nothing[/]"
+        cells = [three_decimals(row.get(name)) for name in ("krcc", "plcc_fitted", "rmse_fitted")]
+        table.add_row(escape(where), f"{row['n']:,}", three_decimals(row.get("srcc")), spread, *cells)
+        if accuracy := row.get("level_accuracy"):
+            shares = [three_decimals(accuracy.get(level)) for level in (*LEVELS, "total")]
+            levels.add_row(escape(where), *shares, "as answered" if row["levels_by"] == "answer" else "by rank")
+    console = Console()
+    console.print(table)
+    if levels.row_count:
+        console.print(levels)
+    console.print("PLCC and RMSE are after the four-parameter logistic fit, RMSE in the units of the ratings.")
+    for row in found:
+        for line in _remarks(row):
+            typer.echo(f"{_where(row)}: {line}")
+
+
+def _where(row: Mapping[str, Any]) -> str:
+    """The set, the split where it is not all of it, and the part of it."""
+    split = "" if row["split"] == "all" else f" {row['split']}"
+    return f"{row['set']}{split}" + (f", {row['part']}" if row["part"] else "")
+
+
+def _remarks(row: Mapping[str, Any]) -> Iterator[str]:
+    if row["failed"]:
+        unparsable = f" ({row['unparsable']} gave an unparsable answer)" if row["unparsable"] else ""
+        yield f"{row['failed']} of {row['videos']} have no prediction{unparsable}; the figures are of the others"
+    if row["seen"]:
+        yield (
+            f"the checkpoint has learned from {row['seen']} of these {row['videos']} videos: this says nothing about "
+            "videos that it has not seen"
         )
-    _print_wide(table)
-    for row in found:
-        if row["failed"]:
-            typer.echo(
-                f"{row['set']} {row['split']} {row['part'] or ''}: {row['failed']} of {row['videos']} without a "
-                f"prediction, {row['unparsable']} of them with an unparsable answer"
-            )
-        for note in row["notes"]:
-            typer.echo(f"{row['set']} {row['split']} {row['part'] or ''}: {note}")
-
-
-def _print_wide(table: Table) -> None:
-    """Wide enough for every column where the output is no terminal."""
-    Console(width=max(Console().width, 130)).print(table)
+    if (held := row.get("interval_holds")) is not None:
+        yield f"the stated 90 % interval holds {held:.0%} of the ratings"
+    yield from row["notes"]
 
 
 @app.command()
@@ -225,7 +264,7 @@ def ablate(
         from lmmvqa.evaluation.ablation import read_grid, run_grid
 
         results = run_grid(read_grid(grid, data, parse_settings(setting), table), output, resamples, feature_cache)
-        shown = Table("table", "row", "set", "n", "SRCC", "95 %", "PLCC fitted", "level")
+        shown = Table("table", "row", "set", "n", "SRCC", "95 %", "PLCC", "level", box=box.SIMPLE, padding=(0, 1))
         for result in results:
             for row in result["figures"]:
                 if row["part"] is None:
@@ -241,7 +280,7 @@ def ablate(
                         three_decimals(row.get("plcc_fitted")),
                         three_decimals(level),
                     )
-        _print_wide(shown)
+        Console().print(shown)
 
 
 @app.command()

@@ -13,8 +13,13 @@ A grid is a YAML file:
       data:
         25 %: {settings: {data_fraction: 0.25}}
 
-`config` holds fields of the model's configuration that differ from the default checkpoint's, `settings` those of the
-training, `model` another checkpoint to start from (another decoder, say). Rows that mean the same run once.
+`config` holds fields of the model's configuration that differ from the base's, `settings` those of the training,
+`model` another checkpoint to start from. The base is the default checkpoint's parts with fresh projectors; with
+`compose`, of the grid or of a row, it is put together as `lmmvqa compose` does, the paper's parts where none is named:
+
+    compose: {vision_tower: ID, decoder: ID, temporal_tower: none, dtype: bfloat16, video_processor: {max_chunks: 7}}
+
+Rows that mean the same run once.
 """
 
 from __future__ import annotations
@@ -23,6 +28,7 @@ import hashlib
 import json
 import logging
 import shutil
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +37,7 @@ from typing import Any
 import yaml
 
 from dataset_builders.set_specs import SetSpec
+from lmmvqa.checkpoints.training_record import read_record
 from lmmvqa.evaluation import protocols
 from lmmvqa.evaluation.methods import LmmVqa
 from lmmvqa.evaluation.rated_sets import PROTOCOLS, RatedRow, read_set, select
@@ -38,25 +45,31 @@ from processing.errors import InputError
 
 logger = logging.getLogger(__name__)
 
-GRID = "grid.yaml"
-_KEYS = {"recipe", "settings", "data", "protocol", "levels", "tables"}
-_ROW_KEYS = {"config", "settings", "model"}
+SECONDS = "seconds.json"
+_KEYS = {"recipe", "settings", "data", "protocol", "levels", "compose", "tables"}
+_ROW_KEYS = {"config", "settings", "model", "compose"}
+_PARTS = {"vision_tower", "decoder", "temporal_tower", "dtype", "video_processor"}
+# Videos whose way from file to score is timed for each row, after one that warms up.
+_TIMED = 5
 
 
 @dataclass(frozen=True)
 class GridRow:
-    """One row of a table: `config` and `settings` that differ, or another `model` to start from."""
+    """One row of a table: `config` and `settings` that differ, another `model` to start from, or the parts to `compose`
+    one from (None: those of the default checkpoint)."""
 
     table: str
     name: str
     config: dict[str, Any]
     settings: dict[str, Any]
     model: str | None
+    compose: dict[str, Any] | None = None
 
     @property
     def run(self) -> str:
         """The folder of the row: the same for rows that mean the same."""
-        meaning = json.dumps([self.config, self.settings, self.model], sort_keys=True)
+        parts = [] if self.compose is None else [self.compose]
+        meaning = json.dumps([self.config, self.settings, self.model, *parts], sort_keys=True)
         return hashlib.sha256(meaning.encode()).hexdigest()[:12]
 
 
@@ -115,7 +128,15 @@ def read_grid(
                 )
             entry = entry or {}
             row_settings = {**(grid.get("settings") or {}), **(settings or {}), **entry.get("settings", {})}
-            rows.append(GridRow(str(table), str(name), entry.get("config", {}), row_settings, entry.get("model")))
+            parts = None
+            if "compose" in grid or "compose" in entry:
+                parts = {**(grid.get("compose") or {}), **(entry.get("compose") or {})}
+                if unknown := sorted(set(parts) - _PARTS):
+                    raise InputError(
+                        f"{path}: unknown part {unknown[0]!r} in compose; known are {', '.join(sorted(_PARTS))}."
+                    )
+            row = GridRow(str(table), str(name), entry.get("config", {}), row_settings, entry.get("model"), parts)
+            rows.append(row)
     if not rows:
         raise InputError(f"{path}: tables holds no rows.")
     return Grid(
@@ -155,7 +176,8 @@ def run_grid(
                 for part in figures
             ]
         protocols.save_metrics(folder, figures)
-        done[place] = {"table": row.table, "name": row.name, "run": row.run, "figures": figures}
+        seconds = json.loads((folder / SECONDS).read_text(encoding="utf-8"))
+        done[place] = {"table": row.table, "name": row.name, "run": row.run, "seconds": seconds, "figures": figures}
         results = [done[key] for key in sorted(done)]
         # Kept after every row, so that a report can be made of a grid that is under way.
         (output / "ablations.json").write_text(
@@ -174,14 +196,15 @@ def _run_row(grid: Grid, row: GridRow, folder: Path, features: Path, tested: Seq
         "config": row.config,
         "settings": row.settings,
         "model": row.model,
+        "compose": row.compose,
     }
     protocols.open_run(folder, settings)
-    base = row.model or str(_fresh_base(row.config, folder / "base").absolute())
+    base = row.model or str(_fresh_base(row, folder / "base").absolute())
     finished = folder / "trained" / "finished"
     if not finished.exists():
         options = {"levels": grid.levels, **row.settings.get("data_options", {})}
         overrides = {
-            "standardize_features": row.model is None,
+            "standardize_features": row.model is None and row.compose is None,
             **row.settings,
             "model": base,
             "data": str(grid.data),
@@ -191,29 +214,54 @@ def _run_row(grid: Grid, row: GridRow, folder: Path, features: Path, tested: Seq
         }
         run_training(grid.recipe, overrides, test=False)
         finished.touch()
-    protocols.predict(
-        lambda: LmmVqa(*load_checkpoint(str(folder / "trained")), features=features), tested, folder, row.name
-    )
+    trained = load_checkpoint(str(folder / "trained"))
+    record = read_record(str(folder / "trained"))
+    protocols.predict(lambda: LmmVqa(*trained, features=features, record=record), tested, folder, row.name)
+    if not (folder / SECONDS).is_file():
+        seconds = _seconds_per_video(LmmVqa(*trained, batch_size=1), tested[: _TIMED + 1])
+        (folder / SECONDS).write_text(json.dumps(seconds), encoding="utf-8")
     # Frozen parts that `compose_default` gives again; what was trained is kept.
     if row.model is None:
         shutil.rmtree(folder / "base", ignore_errors=True)
 
 
-def _fresh_base(config: dict[str, Any], folder: Path) -> Path:
-    """The default checkpoint's parts under another configuration, with fresh projectors."""
+def _seconds_per_video(method: LmmVqa, rows: Sequence[RatedRow]) -> float | None:
+    """Mean seconds from file to score, nothing taken from a cache; None where there are no two videos to read."""
+    ends = [time.perf_counter() for prediction in method.predict(rows) if "error" not in prediction]
+    return (ends[-1] - ends[0]) / (len(ends) - 1) if len(ends) > 1 else None
+
+
+def _fresh_base(row: GridRow, folder: Path) -> Path:
+    """A row's parts under its configuration, with fresh projectors."""
     if not (folder / "processor_config.json").is_file():
-        model, processor = _compose(config)
+        from transformers import set_seed
+
+        # Before the projectors are drawn.
+        set_seed(0)
+        model, processor = _default_parts(row.config) if row.compose is None else _parts(row.compose, row.config)
         model.save_pretrained(folder)
         processor.save_pretrained(folder)
     return folder
 
 
-def _compose(config: dict[str, Any]) -> tuple[Any, Any]:
-    from transformers import set_seed
-
+def _default_parts(config: dict[str, Any]) -> tuple[Any, Any]:
     from lmmvqa.checkpoints.assembling import RECIPE, compose_default
 
     recipe = json.loads(RECIPE.read_text(encoding="utf-8"))
-    # Before the projectors are drawn.
-    set_seed(0)
     return compose_default({**recipe, "config": {**recipe["config"], **config}})
+
+
+def _parts(parts: dict[str, Any], config: dict[str, Any]) -> tuple[Any, Any]:
+    from lmmvqa.checkpoints import composing
+
+    dtype = parts.get("dtype", "bfloat16")
+    motion = parts.get("temporal_tower", composing.SLOWFAST_R50)
+    decoder, tokenizer = composing.load_decoder(parts.get("decoder", composing.LLAMA_3), dtype=dtype)
+    return composing.compose(
+        vision_tower=composing.load_vision_tower(parts.get("vision_tower", composing.CLIP_VIT_L), dtype=dtype),
+        temporal_tower=None if motion == "none" else composing.load_temporal_tower(motion),
+        decoder=decoder,
+        tokenizer=tokenizer,
+        config=config,
+        video_processor=parts.get("video_processor"),
+    )

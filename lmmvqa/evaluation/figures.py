@@ -78,7 +78,12 @@ def residuals(rows: Sequence[Row], metrics: Row, unit: str) -> Figure | None:
         groups.setdefault(str(row["content"] if by_content else row["level"]), []).append(residual)
     names = sorted(groups, key=lambda name: np.median(groups[name]))
     names = names if len(names) <= 30 else names[:15] + names[-15:]
-    figure, (first, second) = _figure(10, max(3.5, 0.22 * len(names) + 1.2), columns=2)
+    known = np.isfinite(durations)
+    # Where all videos last about as long, or nobody knows, there is nothing to see by duration.
+    varies = known.any() and np.ptp(durations[known]) > 0.05 * np.median(durations[known])
+    height = max(3.5, 0.22 * len(names) + 1.2)
+    figure, axes = _figure(10 if varies else 6, height, columns=2 if varies else 1)
+    first = np.atleast_1d(axes)[0]
     first.boxplot(
         [groups[name] for name in names],
         orientation="horizontal",
@@ -91,12 +96,14 @@ def residuals(rows: Sequence[Row], metrics: Row, unit: str) -> Figure | None:
     )
     first.axvline(0, color="black", linewidth=0.8)
     first.set(xlabel=f"residual ({unit})", title="by content" if by_content else "by rated level")
-    known = np.isfinite(durations)
+    if not varies:
+        return figure
+    second = axes[1]
+    second.xaxis.set_major_locator(MaxNLocator(6))
+    second.ticklabel_format(axis="x", useOffset=False)
     second.scatter(durations[known], left[known], s=14, alpha=0.6, color=COLOURS[0], linewidths=0)
     second.axhline(0, color="black", linewidth=0.8)
     second.set(xlabel="duration (s)", ylabel=f"residual ({unit})", title="by duration")
-    if not known.any():
-        second.text(0.5, 0.5, "durations are not recorded", transform=second.transAxes, ha="center")
     return figure
 
 

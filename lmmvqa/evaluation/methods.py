@@ -1,5 +1,4 @@
-"""What is evaluated: our model by both read-outs, other language models asked without training, baselines, files of
-predictions.
+"""What is evaluated: our model by both read-outs, other language models asked without training, baselines.
 
 A method takes rated rows and gives, for each in order, a mapping of what it predicts: `predicted` (higher is better, on
 its own scale), perhaps `predicted_std`, `interval`, `predicted_level`, `level_probabilities`, `score_probabilities`,
@@ -8,15 +7,15 @@ its own scale), perhaps `predicted_std`, `interval`, `predicted_level`, `level_p
 
 from __future__ import annotations
 
-import csv
 import logging
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from lmmvqa.checkpoints.training_record import TrainingRecord
 from lmmvqa.evaluation.rated_sets import RatedRow
-from processing.errors import InputError
+from processing.errors import InputError, LmmVqaError
 from processing.quality_prompts import LEVELS, MAX_SCORE, AnswerError, fixed_question
 from processing.video_reader import VideoError, open_video
 
@@ -34,24 +33,18 @@ Prediction = dict[str, Any]
 
 
 class Method(Protocol):
-    """What can be evaluated."""
+    """What can be evaluated. `timed` says whether the time that `predict` takes is that of the method."""
+
+    timed: bool
 
     def predict(self, rows: Sequence[RatedRow]) -> Iterator[Prediction]:
         """One prediction a row, in their order."""
 
 
-def _guarded(row: RatedRow, error: Exception) -> Prediction:
-    """One bad file must not end a run."""
-    if isinstance(error, VideoError | ValueError):
-        return {"error": str(error)}
-    logger.debug("Unexpected error on %s", row.key, exc_info=True)
-    return {"error": f"{row.id}: {type(error).__name__}: {error}"}
-
-
 class LmmVqa:
     """Our model: `distribution` (score and level from the probabilities of all answers) or `generate` (the paper: text,
     parsed strictly). The questions are the fixed ones. With a folder of `features`, videos are encoded into that
-    `FeatureCache` once."""
+    `FeatureCache` once. `record` is what the checkpoint learned from."""
 
     def __init__(
         self,
@@ -60,11 +53,12 @@ class LmmVqa:
         read_out: str = "distribution",
         batch_size: int = 8,
         features: Path | None = None,
+        record: TrainingRecord | None = None,
     ):
         if read_out not in ("distribution", "generate"):
             raise InputError(f"--readout {read_out} is not one of our model: choose distribution or generate.")
         self.model, self.processor, self.read_out = model, processor, read_out
-        self.cache = None
+        self.record, self.timed, self.cache = record, features is None, None
         if features is not None:
             from lmmvqa.training.feature_cache import FeatureCache
 
@@ -92,8 +86,9 @@ class LmmVqa:
             inputs = self.processor.video_processor(row.source, return_metadata=True, return_tensors="pt")
             info = inputs.pop("video_metadata")[0]
             return {"features": tower_features(self.model.base_model, inputs), "duration_s": info.duration_s}
-        except Exception as error:
-            return _guarded(row, error)
+        # Of one bad file; anything else is a fault of ours, and ends the run with its trace.
+        except VideoError as error:
+            return {"error": str(error)}
 
     def _cached(self, row: RatedRow) -> dict[str, Any]:
         key = self.cache.key(row.source)
@@ -141,6 +136,8 @@ class ZeroShot:
         ValueError: it is no such model, has no chat template, or its tokenizer can't tell the five words apart.
     """
 
+    timed = True
+
     def __init__(self, name: str, read_out: str = "level-words", frames: int = 8, device: str = "cpu"):
         from transformers import AutoModelForImageTextToText, AutoProcessor
 
@@ -169,8 +166,8 @@ class ZeroShot:
                 frames, duration = self._key_frames(row)
                 answer = self._ask_words if self.read_out == "level-words" else self._ask_text
                 yield {**answer(frames), "duration_s": duration}
-            except Exception as error:
-                yield _guarded(row, error)
+            except VideoError as error:
+                yield {"error": str(error)}
 
     def _ask_text(self, frames: Any) -> Prediction:
         answers = [self._generate(frames, fixed_question(task)) for task in ("score", "level")]
@@ -274,6 +271,8 @@ def stated_level(answer: str) -> str:
 class Baseline:
     """NIQE or BRISQUE, averaged over key frames; negative, so that higher is better."""
 
+    timed = True
+
     def __init__(self, name: str):
         from lmmvqa.evaluation.natural_scene import BASELINES
 
@@ -286,44 +285,8 @@ class Baseline:
             try:
                 value, duration = mean_over_key_frames(row.source, self.measure)
                 yield {"predicted": -value, "duration_s": duration}
-            except Exception as error:
-                yield _guarded(row, error)
-
-
-class PredictionsFile:
-    """A CSV file of any method: columns `video` (the set's id, the path, or its name with or without suffix) and
-    `prediction`, perhaps `level`.
-
-    Raises:
-        ValueError: the file has no such columns, or a prediction is no number.
-    """
-
-    def __init__(self, path: Path):
-        self.path = path
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            table = csv.DictReader(file)
-            if missing := {"video", "prediction"} - set(table.fieldnames or ()):
-                raise InputError(
-                    f"{path} has no column {' and '.join(sorted(missing))}: give the columns video and prediction, "
-                    "perhaps level."
-                )
-            self.rows: dict[str, Prediction] = {}
-            for number, row in enumerate(table, start=2):
-                try:
-                    prediction: Prediction = {"predicted": float(row["prediction"])}
-                except (TypeError, ValueError):
-                    raise InputError(f"{path}: {row['prediction']!r} in line {number} is not a number.") from None
-                if row.get("level"):
-                    prediction["predicted_level"] = row["level"].strip().lower()
-                self.rows[row["video"].strip()] = prediction
-
-    def predict(self, rows: Sequence[RatedRow]) -> Iterator[Prediction]:
-        for row in rows:
-            path = Path(row.video["path"])
-            names = (row.id, str(path), path.name, path.stem)
-            yield next(
-                (self.rows[name] for name in names if name in self.rows), {"error": f"{row.id}: no row in {self.path}."}
-            )
+            except LmmVqaError as error:
+                yield {"error": str(error)}
 
 
 def watched(predictions: Iterable[Prediction], count: int, title: str) -> Iterator[Prediction]:

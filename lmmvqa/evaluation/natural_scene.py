@@ -23,7 +23,7 @@ from scipy.ndimage import correlate1d
 from scipy.special import gamma
 
 from lmmvqa.checkpoints.parts import Part, fetch
-from processing.errors import InputError
+from processing.errors import LmmVqaError
 from processing.video_reader import open_video
 
 NIQE_PARAMETERS = Part(
@@ -57,6 +57,10 @@ _WINDOW /= _WINDOW.sum()
 _NEIGHBOURS = ((0, 1), (1, 0), (1, 1), (1, -1))
 _SHAPES = np.arange(0.2, 10, 0.001)
 _SHAPE_RATIOS = gamma(2 / _SHAPES) ** 2 / (gamma(1 / _SHAPES) * gamma(3 / _SHAPES))
+
+
+class PictureError(LmmVqaError, ValueError):
+    """A picture that a measure can't be taken of."""
 
 
 @dataclass(frozen=True)
@@ -146,11 +150,11 @@ def niqe(image: np.ndarray) -> float:
         image: (height, width), luminance in 0 to 255, at least 192 x 192.
 
     Raises:
-        ValueError: the picture is smaller than two patches.
+        PictureError: the picture is smaller than two patches.
     """
     height, width = (side // NIQE_PATCH * NIQE_PATCH for side in image.shape)
     if min(height, width) < 2 * NIQE_PATCH:
-        raise InputError(
+        raise PictureError(
             f"NIQE needs pictures of at least {2 * NIQE_PATCH} x {2 * NIQE_PATCH} pixels, not {image.shape[1]} x "
             f"{image.shape[0]}."
         )

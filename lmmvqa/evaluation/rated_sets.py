@@ -30,6 +30,7 @@ class RatedRow:
         fold: 0 to 4, the fold in which the video is tested, where the set has folds.
         content: what the video is a copy of; copies of one content are no independent samples.
         parts: such as {"family": "codec"}: tables have rows for these too.
+        id_of: the id that a path in the set's release stands for, by the names that its owners gave.
     """
 
     set_name: str
@@ -42,6 +43,7 @@ class RatedRow:
     fold: int | None = None
     content: str | None = None
     parts: dict[str, str] = field(default_factory=dict)
+    id_of: Callable[[str], str | None] | None = field(default=None, compare=False, repr=False)
 
     @property
     def key(self) -> str:
@@ -91,6 +93,7 @@ def read_set(
             fold=video.fold,
             content=video.content,
             parts={name: value for name in PARTS if (value := getattr(video, name))},
+            id_of=None if spec.builder == "rated_videos" else builder.video_id,
         )
         for video in survey.videos
         if video.path is not None or not videos

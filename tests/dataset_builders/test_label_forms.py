@@ -93,11 +93,11 @@ def test_forms_that_mean_the_same(own, name, content):
 @pytest.mark.parametrize(
     "command",
     [
-        ["data", "check", "rated_videos", "--root", "{own}"],
-        ["data", "build", "rated_videos", "--root", "{own}", "--out", "{out}"],
+        ["data", "check", "rated_videos={own}"],
+        ["data", "build", "rated_videos={own}", "--out", "{out}"],
         ["evaluate", "--protocol", "ood", "--data", "rated_videos={own}", "--method", "niqe", "--output", "{out}"],
-        ["train", "own_videos", "data_dir={own}", "output_dir={out}", "use_cpu=true"],
-        ["features", "own_videos", "data_dir={own}", "output_dir={out}", "use_cpu=true"],
+        ["train", "own_videos", "data=rated_videos={own}", "output_dir={out}", "use_cpu=true"],
+        ["features", "own_videos", "data=rated_videos={own}", "output_dir={out}", "use_cpu=true"],
     ],
     ids=lambda command: " ".join(command[:2]),
 )
@@ -177,11 +177,11 @@ SCALED = "video,mos\n0.mp4,1.2\n1.mp4,3\n2.mp4,4.6\n"
 @pytest.mark.parametrize(
     "command",
     [
-        ["data", "check", "rated_videos", "--root", "{own}"],
-        ["data", "build", "rated_videos", "--root", "{own}", "--out", "{out}"],
+        ["data", "check", "rated_videos={own}"],
+        ["data", "build", "rated_videos={own}", "--out", "{out}"],
         ["evaluate", "--protocol", "ood", "--data", "rated_videos={own}", "--method", "niqe", "--output", "{out}"],
-        ["train", "own_videos", "data_dir={own}", "output_dir={out}", "use_cpu=true"],
-        ["features", "own_videos", "data_dir={own}", "output_dir={out}", "use_cpu=true"],
+        ["train", "own_videos", "data=rated_videos={own}", "output_dir={out}", "use_cpu=true"],
+        ["features", "own_videos", "data=rated_videos={own}", "output_dir={out}", "use_cpu=true"],
         ["ablate", "{grid}", "--data", "rated_videos={own}", "--output", "{out}"],
         ["calibrate", "{own}", "--data", "rated_videos={own}"],
     ],
@@ -230,9 +230,7 @@ def test_other_sets_with_ratings_of_another_scale_are_refused(tmp_path):
 )
 def test_check_speaks_in_the_units_of_its_bins(own, scale, said, unsaid):
     (own / "ratings.csv").write_text(SCALED)
-    result = CliRunner().invoke(
-        app, ["data", "check", "rated_videos", "--root", str(own), "--no-read-videos", "--scale", *scale]
-    )
+    result = CliRunner().invoke(app, ["data", "check", f"rated_videos={own}", "--no-read-videos", "--scale", *scale])
     output = " ".join(result.output.split())
     assert result.exit_code == 0 and said in output and unsaid not in output
     assert "1.20 to 1.54" in output, "bins are of the ratings"
@@ -240,7 +238,7 @@ def test_check_speaks_in_the_units_of_its_bins(own, scale, said, unsaid):
 
 def test_check_counts_scores_where_rows_have_scales_of_their_own(own):
     (own / "ratings.csv").write_text("video,mos,scale\n0.mp4,1,1-5\n1.mp4,50,\n2.mp4,10,0-10\n")
-    result = CliRunner().invoke(app, ["data", "check", "rated_videos", "--root", str(own), "--no-read-videos"])
+    result = CliRunner().invoke(app, ["data", "check", f"rated_videos={own}", "--no-read-videos"])
     assert result.exit_code == 0, result.output
     assert "0.00 to 10.00" in result.output and "90.00 to 100.00" in result.output
 
@@ -279,9 +277,7 @@ def test_lsvq_from_the_three_files_of_benchmarks(tmp_path):
 
 def test_exported_sets_hold_what_their_videos_are_copies_of(own, tmp_path):
     (own / "ratings.csv").write_text(GOOD)
-    result = CliRunner().invoke(
-        app, ["data", "build", "rated_videos", "--root", str(own), "--out", str(tmp_path / "o")]
-    )
+    result = CliRunner().invoke(app, ["data", "build", f"rated_videos={own}", "--out", str(tmp_path / "o")])
     assert result.exit_code == 0, result.output
     rows = {row.id: row for row in read_set(SetSpec.parse(str(tmp_path / "o")))}
     assert rows["1"].content == "q" and rows["0"].parts == {"family": "codec", "kind": "crf"}

@@ -136,7 +136,7 @@ def recipe(tmp_path_factory):
     """Two steps of training for a tiny network."""
     path = tmp_path_factory.mktemp("recipe") / "quick.yaml"
     settings = {
-        "dataset": "konvid_1k",
+        "data": "konvid_1k=unused",
         "output_dir": "unused",
         "tasks": "score_and_level",
         "max_steps": 2,
@@ -210,7 +210,8 @@ def test_predictions_come_first_and_everything_from_them(ood_run, konvid):
     metrics = json.loads((ood_run / "metrics.json").read_text())
     assert [(row["split"], row["part"], row["n"]) for row in metrics] == [("all", None, VIDEOS)]
     expected = vqa_metrics([row["predicted"] for row in table], [row["mos"] for row in table], resamples=100)
-    assert metrics[0]["srcc"] == expected["srcc"] and metrics[0]["intervals"] == expected["intervals"]
+    assert metrics[0]["srcc"] == pytest.approx(expected["srcc"])
+    assert metrics[0]["intervals"]["srcc"] == pytest.approx(expected["intervals"]["srcc"])
     right = np.mean([row["predicted_level"] == row["level"] for row in table])
     assert metrics[0]["level_accuracy"]["total"] == pytest.approx(right)
 
@@ -248,13 +249,14 @@ def test_generated_answers_that_do_not_parse_are_counted(konvid, tiny_checkpoint
         tmp_path,
         "--readout",
         "generate",
+        code=1,
     )
     table = pq.read_table(tmp_path / "predictions.parquet").to_pylist()
     unparsable = [row for row in table if row["unparsable"]]
     assert unparsable and all(row["predicted"] is None and "is not a" in row["error"] for row in unparsable)
     metrics = json.loads((tmp_path / "metrics.json").read_text())[0]
     assert metrics["unparsable"] == len(unparsable) and metrics["n"] == VIDEOS - len(unparsable)
-    assert f"{len(unparsable)} of them with an unparsable answer" in said.replace("\n", " ")
+    assert f"({len(unparsable)} gave an unparsable answer)" in said.replace("\n", " ")
 
 
 def test_five_folds_from_data_to_table(fold_run, konvid):
@@ -387,12 +389,12 @@ def test_an_exported_set_gives_the_same_rows(konvid, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--data", "lsvqq=."], "is not a rated set"),
+        (["--data", "lsvqq=."], "there is no set 'lsvqq'"),
         (["--data", "konvid_1k=nowhere"], "nowhere does not exist"),
-        (["--data", "nowhere"], "is not an exported set"),
+        (["--data", "nowhere"], "is neither a folder nor a Hub id"),
         (["--data", "{konvid}", "--method", "magic"], "--method magic is unknown"),
         (["--data", "{konvid}", "--method", "zero-shot"], "needs --model"),
-        (["--data", "{konvid}", "--method", "{labels}"], "has no column prediction and video"),
+        (["--data", "{konvid}", "--method", "{labels}"], "has no column video or path"),
         (["--data", "{konvid}"], "has the splits train"),
     ],
 )
@@ -712,18 +714,9 @@ def test_the_report_is_one_page_and_holds_everything(ood_run, fold_run, grid_run
     assert "http" not in page, "self-contained: nothing is fetched"
     srcc = json.loads((ood_run / "metrics.json").read_text())[0]["srcc"]
     row = next(line for line in tables.splitlines() if line.startswith("| tiny |"))
-    assert f"{srcc:.3f} / " in row
-    # The paper's figures and a competitor's stand beside ours, with their source.
-    assert (
-        "| LMM-VQA, score only | .875".replace(".875", "0.875 / 0.876") in tables
-        and "| Q-Align | 0.865 / 0.877" in tables
-    )
-    assert "| temporal tokens | without |" in tables and "mean of folds" in tables
-    published = yaml.safe_load((Path(methods.__file__).parent / "published.yaml").read_text())
-    named = {row["source"] for table in ("in-sample", "ood", "5fold", "levels", "vcgbench") for row in published[table]}
-    assert named == set(published["sources"]) and all(
-        source in page for source in ("arXiv 2408.14008", "arXiv 2505.03631")
-    )
+    assert f"| {srcc:.3f} | n = {VIDEOS}: says nothing |" in row
+    assert "| temporal tokens: without |" in tables and "mean of folds" in tables
+    assert all(source in page for source in ("arXiv 2408.14008", "arXiv 2505.03631"))
 
 
 def test_a_report_of_no_run_is_a_clear_error(tmp_path):

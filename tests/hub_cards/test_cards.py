@@ -94,6 +94,31 @@ def test_results_files(tmp_path):
             read_results([file])
 
 
+def test_figures_that_say_nothing_are_labelled_and_not_ranked(tmp_path):
+    file = tmp_path / "metrics.json"
+    row = {"set": "mine", "split": "all", "part": None, "n": 240, "srcc": 0.98612, "intervals": {"srcc": [0.97, 0.99]}}
+    few, seen = {**row, "set": "few", "n": 12}, {**row, "set": "learned", "seen": 12}
+    file.write_text(json.dumps([{**row, "seen": 0}, few, seen]))
+    card = ModelCard(str(model_card("user/example", ModelFacts(), read_results([file]))))
+    assert [result.dataset_type for result in card.data.eval_results] == ["mine"]
+    assert "| mine | all | 240 | SRCC | 0.986 | 0.970 to 0.990 |" in card.text
+    assert "| few | all | 12 | SRCC | 0.986 | **n = 12: says nothing** |" in card.text
+    assert "| learned | all | 240 | SRCC | 0.986 | **learned from 12 of these videos** |" in card.text
+    file.write_text(json.dumps([few, seen]))
+    card = ModelCard(str(model_card("user/example", ModelFacts(), read_results([file]))))
+    assert card.data.eval_results is None and card.data.metrics is None
+
+
+def test_errors_are_stated_with_their_unit(tmp_path):
+    file = tmp_path / "metrics.json"
+    row = {"set": "mine", "split": "test", "part": None, "n": 99, "rmse": None, "rmse_fitted": 0.4567, "scale": [1, 5],
+           "intervals": {}}  # fmt: skip
+    file.write_text(json.dumps([row]))
+    card = model_card("user/example", ModelFacts(), read_results([file]))
+    assert "| RMSE after that fit (of 1 to 5) | 0.457 |" in card.text
+    assert card.data.eval_results[0].metric_name == "RMSE after that fit (of 1 to 5)"
+
+
 def test_a_part_may_be_told_of_but_does_not_stand_for_the_whole():
     facts = ModelFacts(training_data="On compression alone SRCC is .651.", set_names={"konvid_1k": "KoNViD-1k"})
     card = model_card("user/example", facts, [SRCC, PART])

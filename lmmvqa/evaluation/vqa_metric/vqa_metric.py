@@ -15,6 +15,8 @@ from scipy.special import expit, stdtrit
 # The logistic function has four parameters; fewer pairs than one more would be met exactly.
 FEWEST_FOR_FIT = 5
 CONFIDENCE = 0.95
+# A correlation of fewer pairs is chance to a large part: at 30, the 95 % interval of 0.5 goes from .17 to .73.
+FEW_PAIRS = 30
 STATISTICS = ("srcc", "krcc", "plcc", "rmse", "plcc_fitted", "rmse_fitted")
 _FIT_STEPS = 2000
 # An interval needs a value in this share of the resamples.
@@ -46,7 +48,7 @@ Returns:
     logistic: parameters b1 to b4 of b2 + (b1 - b2) / (1 + exp((b3 - x) / b4)), x the prediction; None without a fit.
     level_accuracy: {level: share of its references that are predicted right, "total": of all}; with levels only.
     confusion: counts, a row for each reference level, a column for each predicted level; with levels only.
-    notes: what could not be computed, and why. Such a value is None.
+    notes: what could not be computed, and why (such a value is None), and whether the pairs are too few to say much.
 """
 
 _CITATION = """\
@@ -105,7 +107,7 @@ def statistics(x: np.ndarray, y: np.ndarray, fitted: np.ndarray | None, weights:
     """
     values = dict.fromkeys(STATISTICS, np.full(len(weights), np.nan)) | {"rmse": _rmse(x, y, weights)}
     if np.ptp(x) and np.ptp(y):
-        values["srcc"] = _pearson(_ranks(x, weights), _ranks(y, weights), weights)
+        values["srcc"] = _srcc(x, y, weights)
         values["krcc"] = _kendall(x, y, weights)
         values["plcc"] = _pearson(x, y, weights)
     if fitted is not None:
@@ -177,6 +179,65 @@ def _interval(name: str, figure: float, resampled: np.ndarray, pairs: int, drawn
         ends = np.arctanh(np.clip([without_gain, figure], -end, end))
         low, high = np.tanh([ends.min() - reach, ends.max() + reach])
     return [float(min(low, figure)), float(max(high, figure))]
+
+
+def says_nothing(count: int) -> str:
+    """What stands beside a correlation of so few pairs."""
+    return f"n = {count}: says nothing (from {FEW_PAIRS} on, a correlation begins to)."
+
+
+def paired_difference(
+    first: Sequence[float],
+    second: Sequence[float],
+    references: Sequence[float],
+    *,
+    groups: Sequence[Any] | None = None,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """How much better the first of two methods orders the same videos, by a paired bootstrap: both are measured on the
+    same draws, so that what makes a draw easy or hard cancels out.
+
+    Args:
+        first, second: predicted quality by two methods, each on any scale, higher is better.
+        references: mean opinion scores.
+        groups: a label for each video; whole groups are drawn.
+
+    Returns:
+        {"n", "srcc": [of the first, of the second], "difference", "interval" (95 %, percentiles of the bootstrap), "p"
+        (two-sided; never below 2 / (resamples + 1))}. The last three are None where an SRCC is undefined or there are
+        fewer than five groups.
+
+    Raises:
+        ValueError: lengths differ, or a value is not finite.
+    """
+    sides = [np.asarray(values, dtype=np.float64) for values in (first, second, references)]
+    if len({side.shape for side in sides}) != 1 or not all(np.isfinite(side).all() for side in sides):
+        raise ValueError("Give one finite prediction of each method and one reference for every video.")
+    one, other, y = sides
+    labels = np.arange(len(y)) if groups is None else np.unique([str(g) for g in groups], return_inverse=True)[1]
+    whole = np.ones((1, len(y)))
+    figures = [_srcc(side, y, whole)[0] for side in (one, other)]
+    result: dict[str, Any] = {"n": len(y), "srcc": [None if np.isnan(f) else float(f) for f in figures]}
+    count = labels.max() + 1 if len(y) else 0
+    if np.isnan(figures).any() or count < FEWEST_FOR_FIT:
+        return result | {"difference": None, "interval": None, "p": None}
+    random = np.random.default_rng(seed)
+    drawn = []
+    rows_at_once = max(1, _NUMBERS_AT_ONCE // len(y))
+    for start in range(0, resamples, rows_at_once):
+        rows = min(rows_at_once, resamples - start)
+        weights = random.multinomial(count, np.full(count, 1 / count), size=rows)[:, labels].astype(float)
+        drawn.append(_srcc(one, y, weights) - _srcc(other, y, weights))
+    differences = np.concatenate(drawn)
+    differences = differences[np.isfinite(differences)]
+    ends = np.quantile(differences, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    sides_of_zero = [(1 + (differences <= 0).sum()), (1 + (differences >= 0).sum())]
+    return result | {
+        "difference": float(figures[0] - figures[1]),
+        "interval": ends.tolist(),
+        "p": float(min(1.0, 2 * min(sides_of_zero) / (len(differences) + 1))),
+    }
 
 
 def level_agreement(predicted: Sequence[str], rated: Sequence[str], levels: Sequence[str]) -> dict[str, Any]:
@@ -256,6 +317,8 @@ def vqa_metrics(
         bounds = intervals(x, y, fitted, values, groups, resamples, seed)
         if groups is not None and (count := len({str(group) for group in groups})) < FEWEST_FOR_FIT:
             notes.append(f"{count} groups: too few for intervals (at least {FEWEST_FOR_FIT}).")
+    if len(x) < FEW_PAIRS:
+        notes.append(says_nothing(len(x)))
     result = {
         "n": len(x),
         **values,
@@ -274,6 +337,10 @@ def _ranks(x: np.ndarray, weights: np.ndarray) -> np.ndarray:
     counts = np.zeros((len(weights), len(values)))
     np.add.at(counts, (slice(None), index), weights)
     return (counts.cumsum(1) - counts / 2 + 0.5)[:, index]
+
+
+def _srcc(x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    return _pearson(_ranks(x, weights), _ranks(y, weights), weights)
 
 
 def _kendall(x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> np.ndarray:
