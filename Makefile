@@ -36,7 +36,6 @@ rehearsal: $(DEV_STAMP)
 lint: $(DEV_STAMP)
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
-	.venv/bin/mypy
 
 # The default checkpoint from nothing: about three hours on two cores. CLIPS is a folder with those of
 # lmmvqa/checkpoints/default/sources.csv that no package registry carries. What is done already is not done again.
