@@ -235,6 +235,8 @@ class PyAVDecoder:
                     frame, width, height, "gbrp", src_colorspace=matrix, interpolation="BILINEAR", threads=1
                 )
                 pixels = np.stack([_plane(gbr.planes[i]) for i in (2, 0, 1)])
+        except MemoryError as error:
+            raise too_large(self.name) from error
         except self._av.FFmpegError as error:
             raise VideoError(
                 f"{self.name} has pixels that can't be converted to RGB ({frame.format.name}, {error.strerror}). "
@@ -301,11 +303,14 @@ class PyAVDecoder:
         """The stream that is shown."""
         usable = self._usable(container)
         surveys = {stream.index: _Survey(stream) for stream in usable}
+        is_whole = bool(_WHOLE & set(container.format.name.split(",")))
         for packet in self._packets(container, usable):
-            self._take(surveys[packet.stream_index], packet)
+            self._take(surveys[packet.stream_index], packet, is_whole)
         for survey in surveys.values():
             if survey.first_frame is None:
                 survey.first_frame = next(iter(self._decode(survey.stream, None)), None)
+            if survey.before_key is None and not is_whole:
+                survey.first_frame = self._first_without_key(survey.stream.index)
         ranked = sorted(surveys.values(), key=_as_players_choose)
         found = next((survey for survey in ranked if survey.first_frame is not None and survey.pts), None)
         if found is None:
@@ -319,12 +324,22 @@ class PyAVDecoder:
             )
         return found
 
-    def _take(self, survey: _Survey, packet: Any) -> None:
+    def _first_without_key(self, index: int) -> Any:
+        """The first frame of a stream that never says which are key frames, such as one that is refreshed by rows."""
+        with self._open() as container:
+            stream = container.streams[index]
+            frames = (self._decode(stream, packet) for packet in chain(self._packets(container, [stream]), [None]))
+            return next(chain.from_iterable(frames), None)
+
+    def _take(self, survey: _Survey, packet: Any, is_whole: bool) -> None:
         stream = survey.stream
+        if survey.num_packets == 0 and packet.has_sidedata("encryption_info"):
+            raise VideoError(f"{self.name} is encrypted. Give a copy without protection.")
         if survey.before_key is None and packet.is_keyframe:
             survey.before_key = survey.num_packets
         survey.num_packets += 1
-        if survey.first_frame is None:
+        # Some codecs decode what comes before the first key frame to grey and ghosts.
+        if survey.first_frame is None and (is_whole or survey.before_key is not None):
             survey.first_frame = next(iter(self._decode(stream, packet)), None)
         if not packet.is_discard:  # decoded for the sake of others, but cut away by the edit list
             survey.pts.append(packet.pts)

@@ -120,7 +120,7 @@ def is_program_stream(head: bytes) -> bool:
     return head.startswith(b"\0\0\1\xba")
 
 
-def is_picture(head: bytes) -> bool:
+def holds_picture(head: bytes) -> bool:
     """Whether a file that begins so is a picture that Pillow reads; GIF is left to FFmpeg."""
     if head.startswith(_PICTURES) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP"):
         return True

@@ -7,7 +7,24 @@ from collections.abc import Mapping
 from typing import Any
 
 _SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg")
-_SUFFIXES += (".ts", ".m2ts", ".mts", ".flv", ".wmv", ".3gp", ".ogv", ".vob")
+_SUFFIXES += (".ts", ".m2ts", ".mts", ".flv", ".wmv", ".asf", ".3gp", ".ogv", ".ogg", ".vob")
+_SUFFIXES += (
+    ".y4m",
+    ".mxf",
+    ".gif",
+    ".ivf",
+    ".dv",
+    ".m2v",
+    ".nut",
+    ".rm",
+    ".rmvb",
+    ".wtv",
+    ".mpe",
+    ".3g2",
+    ".f4v",
+    ".qt",
+)
+_SUFFIXES += (".h264", ".264", ".hevc", ".h265", ".265", ".obu", ".mjpeg", ".mjpg", ".apng")
 _PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".heif")
 
 

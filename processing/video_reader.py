@@ -28,7 +28,7 @@ from .decord_decoder import DecordDecoder
 from .picture_ends import BLANK, contrast, dims, first_picture, shown_to_the_end, up_to
 from .pictures import PictureDecoder
 from .pyav_decoder import PyAVDecoder
-from .video_files import TimeLimit, VideoError, VideoSource, as_file, first_bytes, is_picture
+from .video_files import TimeLimit, VideoError, VideoSource, as_file, first_bytes, holds_picture
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +39,8 @@ CHUNKING_VERSION = 3
 TIME_LIMIT_S = 300.0
 # Of a longer video as many chunks are read, evenly spaced, where nobody asks for fewer.
 MOST_CHUNKS = 600
+# A smaller frame, enlarged for a tower, has no detail that could be good or bad: it passes for a clean one.
+SMALLEST_SIDE = 32
 # Motion can hardly be judged in less.
 _SHORT_S = 0.5
 # The pan over a still: it goes over so much of the width in a second.
@@ -161,6 +163,11 @@ class VideoReader:
         frame_size: tuple[int, int] | None,
         min_tail: float,
     ):
+        if min(decoder.height, decoder.width) < SMALLEST_SIDE:
+            raise VideoError(
+                f"{decoder.name} has {decoder.width} x {decoder.height} pixels, too few to be judged. Give a video of "
+                f"at least {SMALLEST_SIDE} pixels on its shorter side."
+            )
         self._decoder, self._limit = decoder, limit
         self._frame_size = frame_size
         self._passes: list[Iterator[tuple[int, Any]]] = []
@@ -237,22 +244,18 @@ class VideoReader:
         if none_yet and not any(shown):
             yield from (keep() for _, keep in held)
             return
-        left_out = False
+        if any(count < len(seen) for (seen, _), count in zip(held, shown, strict=True)):
+            warn(self._decoder, "Its end is blank or fades out: it is left out.")
         for (seen, keep), count in zip(held, shown, strict=True):
             chunk = keep()
             if count < len(seen):
-                left_out = True
                 # As at any end, less than half a second is left out, unless there is no other.
                 if count == 0 or (2 * count < len(seen) and not none_yet):
                     continue
                 if chunk.frames is not None:
                     chunk.frames = up_to(chunk.frames, count)
             none_yet = False
-            if left_out:
-                warn(self._decoder, _BLANK_END)
             yield chunk
-        if left_out:
-            warn(self._decoder, _BLANK_END)
 
     def _small_frames(self, screen: _Screen, planned: PlannedChunk, key_frame: np.ndarray) -> np.ndarray | None:
         if self._frame_size is None:
@@ -275,9 +278,6 @@ class VideoReader:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-_BLANK_END = "Its end is blank or fades out: it is left out."
 
 
 def _in_order(planned: PlannedChunk, chunk: Chunk) -> np.ndarray:
@@ -343,12 +343,14 @@ class _Screen:
 
 
 def _open_file(file: str | BinaryIO, name: str, backend: str, limit: TimeLimit) -> Decoder:
-    if is_picture(first_bytes(file)):
+    # What a camera sends as one JPEG after the other is known by its name alone.
+    if holds_picture(first_bytes(file)) and not name.lower().endswith((".mjpeg", ".mjpg")):
         return PictureDecoder(file, name, limit)
     if backend != "auto":
         return _FILE_DECODERS[backend](file, name, limit)
     errors: list[Exception] = []
     for library, decoder in _FILE_DECODERS.items():
+        limit.check()
         try:
             return decoder(file, name, limit)
         except (VideoError, ImportError) as error:

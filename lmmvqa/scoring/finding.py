@@ -8,13 +8,13 @@ import re
 from collections.abc import Iterator, Sequence
 
 from lmmvqa.scoring.remote_videos import find_remote_videos, is_remote
-from processing.video_names import is_video
+from processing.video_names import is_picture, is_video
 
 
 def find_videos(paths: Sequence[str]) -> list[str]:
-    """Files, folders (all videos in them, at any depth), glob patterns and URLs of these as one list of files, in the
-    order in which a person counts. A path that leads to nothing, or a folder that can't be listed, stays in the list,
-    so that it gets its error. Links to folders are followed, each folder once."""
+    """Files, folders (all videos and pictures in them, at any depth), glob patterns and URLs of these as one list of
+    files, in the order in which a person counts. A path that leads to nothing, or a folder that can't be listed, stays
+    in the list, so that it gets its error. Links to folders are followed, each folder once."""
     found: list[str] = []
     for path in paths:
         if is_remote(path):
@@ -33,10 +33,15 @@ def _videos_in(folder: str) -> Iterator[str]:
     closed: list[str] = []
     for place, folders, files in os.walk(folder, followlinks=True, onerror=lambda error: closed.append(error.filename)):
         # A link may lead back to a folder above it.
-        new = {_identity(os.path.join(place, name)): name for name in folders}
+        new: dict[tuple[int, int], str] = {}
+        for name in folders:
+            try:
+                new[_identity(os.path.join(place, name))] = name
+            except OSError:  # a folder that can be listed but not entered
+                closed.append(os.path.join(place, name))
         folders[:] = [name for identity, name in new.items() if identity not in seen]
         seen.update(new)
-        yield from (os.path.join(place, name) for name in files if is_video(name))
+        yield from (os.path.join(place, name) for name in files if is_video(name) or is_picture(name))
     yield from closed
 
 
@@ -46,4 +51,4 @@ def _identity(folder: str) -> tuple[int, int]:
 
 
 def _natural(path: str) -> list[tuple[int, int | str]]:
-    return [(0, int(part)) if part.isdigit() else (1, part) for part in re.split(r"(\d+)", path)]
+    return [(0, int(part)) if part.isdecimal() else (1, part) for part in re.split(r"(\d+)", path)]

@@ -13,8 +13,9 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from logging.handlers import QueueHandler
-from multiprocessing import connection
+from multiprocessing import BufferTooShort, connection
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -33,20 +34,37 @@ except ImportError:  # Windows has no such limits
 
 def send_chunk(connection: Connection, chunk: Chunk) -> None:
     """Pixels go as they are: pickling would copy them several times, and shared memory is what containers have little
-    of."""
-    packed = chunk.key_frame.transpose(1, 2, 0)
-    frames = chunk.frames if chunk.frames is not None else np.empty(0, np.uint8)
+    of. What has to be copied, because it is rotated, is copied before anything is sent: memory may not suffice."""
+    packed = np.ascontiguousarray(chunk.key_frame.transpose(1, 2, 0))
+    frames = np.ascontiguousarray(chunk.frames) if chunk.frames is not None else np.empty(0, np.uint8)
     connection.send(("chunk", (chunk.index, chunk.start_s, packed.shape, frames.shape)))
     for pixels in (packed, frames):
-        connection.send_bytes(np.ascontiguousarray(pixels).reshape(-1))
+        connection.send_bytes(pixels.reshape(-1))
 
 
-def receive_chunk(connection: Connection, header: tuple[int, float, tuple[int, ...], tuple[int, ...]]) -> Chunk:
-    """The other end of `send_chunk`, behind its header."""
+def receive_chunk(
+    connection: Connection,
+    header: tuple[int, float, tuple[int, ...], tuple[int, ...]],
+    wait: Callable[[], None],
+) -> Chunk:
+    """The other end of `send_chunk`, behind its header.
+
+    Args:
+        wait: returns when there is something to receive, or raises.
+
+    Raises:
+        EOFError: what comes is not the pixels that the header speaks of.
+    """
     index, start_s, *shapes = header
     packed, frames = (np.empty(shape, np.uint8) for shape in shapes)
     for pixels in (packed, frames):
-        connection.recv_bytes_into(pixels.reshape(-1))
+        wait()
+        try:
+            count = connection.recv_bytes_into(pixels.reshape(-1))
+        except BufferTooShort as error:
+            raise EOFError from error
+        if count != pixels.size:
+            raise EOFError
     return Chunk(index, start_s, packed.transpose(2, 0, 1), frames if frames.size else None)
 
 
@@ -61,8 +79,8 @@ def main() -> None:
     """Read videos until the parent hangs up.
 
     The first message is the memory limit in MB and FFmpeg's threads; each other one a video and the options of
-    `open_video`. The answers are ("info", `VideoInfo`), ("chunk", ...) for each, then ("end", processor seconds) or
-    ("error", what a person is told); ("log", record) may come between them.
+    `open_video`. The answers are ("info", `VideoInfo`), again where it changes, ("chunk", ...) for each, then
+    ("end", processor seconds) or ("error", what a person is told); ("log", record) may come between them.
     """
     # An interrupt at the terminal goes to all processes; the parent decides what ends.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -83,8 +101,12 @@ def _read(jobs: Connection, video: Any, options: dict[str, Any], megabytes: int)
     began = time.process_time()
     try:
         with at_hand(video) as source, open_video(source, **options) as reader:
-            jobs.send(("info", reader.info))
+            known = None
             for chunk in reader:
+                # Warnings may come up on the way.
+                if reader.info != known:
+                    known = reader.info
+                    jobs.send(("info", known))
                 send_chunk(jobs, chunk)
     except VideoError as error:
         answer: tuple[Any, ...] = ("error", str(error))
@@ -117,7 +139,8 @@ def _limit_memory(megabytes: int) -> None:
 
 def _too_large(video: Any, megabytes: int) -> str:
     return (
-        f"{name_of(video)} needs more than {megabytes} MB of memory to read. Scale it down, or raise the memory limit."
+        f"{name_of(video)} needs more than {megabytes} MB of memory to read. Scale it down, or raise the memory limit "
+        "(--memory-limit)."
     )
 
 

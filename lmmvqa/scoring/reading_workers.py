@@ -42,6 +42,25 @@ class ReadingLimits:
     megabytes: int = 2048
 
 
+class _Patience:
+    """The time for which a process may be waited for, over all waits for one video."""
+
+    def __init__(self, name: str, seconds: float):
+        self._name, self._seconds, self._left = name, seconds, seconds
+
+    def until_something_comes(self, connection: Connection) -> None:
+        """Raises:
+        VideoError: the time is up.
+        """
+        began = time.monotonic()
+        if not connection.poll(self._left):
+            raise VideoError(
+                f"{self._name} could not be read within {self._seconds:g} s. It may be broken: leave it out, or raise "
+                "the time limit (--time-limit)."
+            )
+        self._left = max(0.0, self._left - (time.monotonic() - began))
+
+
 class ReadingWorker:
     """A process that reads one video after the other, replaced when it is lost. It is started now, and is ready in a
     quarter of a second.
@@ -60,7 +79,8 @@ class ReadingWorker:
         threads: int = 1,
     ):
         self._video_processor = video_processor
-        self._options = {"backend": decoder, **video_processor.reading_options()}
+        # The limit of time is kept here, where a decoder that hangs can be ended.
+        self._options = {"backend": decoder, "time_limit_s": None, **video_processor.reading_options()}
         self._limits, self._threads = limits, threads
         self._process: subprocess.Popen | None = None
         self._connection: Connection | None = None
@@ -80,8 +100,8 @@ class ReadingWorker:
         Raises:
             VideoError: the video can't be read within the limits; the message names it and the remedy.
         """
-        name = name_of(video)
-        remaining, finished = self._limits.seconds, False
+        finished = False
+        waiting = _Patience(name_of(video), self._limits.seconds)
         info: VideoInfo | None = None
         try:
             if self._videos == VIDEOS_OF_A_PROCESS:
@@ -91,11 +111,7 @@ class ReadingWorker:
             self._videos += 1
             self._connection.send((video, self._options | {"max_chunks": max_chunks}))
             while not finished:
-                began = time.monotonic()
-                if not self._connection.poll(remaining):
-                    remedy = "It may be broken: leave it out, or raise the time limit."
-                    raise VideoError(f"{name} could not be read within {self._limits.seconds:g} s. {remedy}")
-                remaining = max(0.0, remaining - (time.monotonic() - began))
+                waiting.until_something_comes(self._connection)
                 kind, content = self._connection.recv()
                 finished = kind in ("end", "error")
                 if kind == "info":
@@ -104,9 +120,10 @@ class ReadingWorker:
                     logging.getLogger(content.name).handle(content)
                 elif kind == "chunk":
                     began = time.thread_time()
-                    chunk = self._video_processor.prepare(
-                        reading_process.receive_chunk(self._connection, content), info
+                    read = reading_process.receive_chunk(
+                        self._connection, content, lambda: waiting.until_something_comes(self._connection)
                     )
+                    chunk = self._video_processor.prepare(read, info)
                     self.seconds_here += time.thread_time() - began
                     yield chunk
                 elif kind == "error":
@@ -117,7 +134,7 @@ class ReadingWorker:
             self.lost += 1
             reason = self._last_words()
             raise VideoError(
-                f"{name} ended the process that was reading it ({reason}). Convert it, or leave it out."
+                f"{name_of(video)} ended the process that was reading it ({reason}). Convert it, or leave it out."
             ) from error
         finally:
             if not finished:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from processing.video_names import is_video
+from processing.video_names import is_picture, is_video
 from processing.video_reader import VideoError
 
 # A temporary file takes no more; with as many readers as cores, this bounds the space that a run takes.
@@ -52,7 +52,8 @@ def at_hand(video: Any) -> Iterator[Any]:
 
 
 def find_remote_videos(url: str) -> list[str]:
-    """All videos under a URL of a folder or in a glob pattern; the URL itself where it is a file, or nothing is found.
+    """All videos and pictures under a URL of a folder or in a glob pattern; the URL itself where it is a file, or where
+    nothing is found.
 
     Raises:
         VideoError: the place can't be listed.
@@ -69,7 +70,7 @@ def find_remote_videos(url: str) -> list[str]:
         ) from error
     if found == [path]:
         return [url]
-    return [files.unstrip_protocol(file) for file in found if is_video(file)] or [url]
+    return [files.unstrip_protocol(file) for file in found if is_video(file) or is_picture(file)] or [url]
 
 
 class _Bounded:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from multiprocessing import Pipe
 from pathlib import Path
 
 import pandas as pd
@@ -22,6 +23,7 @@ from lmmvqa.scoring import reading_workers
 from lmmvqa.scoring.bulk import StageTimes, score_in_bulk
 from lmmvqa.scoring.bulk_runs import local_engine, result_columns, score_to_file
 from lmmvqa.scoring.finding import find_videos
+from lmmvqa.scoring.reading_process import receive_chunk
 from lmmvqa.scoring.reading_workers import ReadingLimits, ReadingWorker
 from lmmvqa.scoring.result_files import SUFFIXES, ResultFile, ResultFileError, stored_rows
 from lmmvqa.scoring.scorer import Scorer
@@ -127,6 +129,36 @@ def test_one_by_one_a_lost_reader_costs_one_video_too(tiny, library):
     )
 
 
+@pytest.mark.parametrize("megabytes", [250, 350, 450, 1200])
+def test_a_rotated_frame_that_needs_all_memory_does_not_hang(tiny, tmp_path, megabytes):
+    """Copying it for sending may fail when decoding has not."""
+    upright = tmp_path / "upright.mp4"
+    ffmpeg("-f", "lavfi", "-i", "testsrc2=size=6000x6000:rate=1:duration=1", "-c:v", "mpeg4", upright)
+    ffmpeg("-display_rotation", "90", "-i", upright, "-c", "copy", tmp_path / "turned.mp4")
+    limits = ReadingLimits(seconds=120, megabytes=megabytes)
+    with ReadingWorker(tiny[1].video_processor, limits=limits) as reader:
+        began = time.monotonic()
+        try:
+            assert len(list(reader.read(str(tmp_path / "turned.mp4")))) == 1
+        except VideoError as error:
+            assert "memory" in str(error) and "--memory-limit" in str(error)
+        assert time.monotonic() - began < 120
+
+
+@pytest.mark.parametrize("lie", ["short", "long", "none"])
+def test_a_reader_that_does_not_send_what_it_says_is_given_up(lie):
+    here, there = Pipe()
+    header = (0, 0.0, (4, 4, 3), (0,))
+    if lie == "none":
+        with pytest.raises(VideoError, match=r"within 0\.1 s"):
+            patience = reading_workers._Patience("clip.mp4", 0.1)
+            receive_chunk(here, header, lambda: patience.until_something_comes(here))
+        return
+    there.send_bytes(bytes(10 if lie == "short" else 100))
+    with pytest.raises(EOFError):
+        receive_chunk(here, header, lambda: None)
+
+
 def test_a_reader_is_replaced_before_leaks_add_up(tiny, library, monkeypatch):
     monkeypatch.setattr(reading_workers, "VIDEOS_OF_A_PROCESS", 2)
     with ReadingWorker(tiny[1].video_processor) as reader:
@@ -140,7 +172,12 @@ def test_warnings_of_readers_are_heard_here(tiny, library, tmp_path, caplog, cap
     fast = (tmp_path / "fast.mp4").read_bytes()
     cut.write_bytes(fast[: len(fast) * 6 // 10])
     (score,) = Scorer(*tiny).scores([str(cut)])
-    assert score.error is None and f"{cut} is damaged" in caplog.text and capfd.readouterr().err == ""
+    assert (
+        score.error is None
+        and f"{cut}: It is damaged" in caplog.text
+        and "It is damaged" in score.warnings[0]
+        and capfd.readouterr().err == ""
+    )
 
 
 def test_limits_of_time_and_memory_cost_one_video_each(tiny, library, tmp_path):
@@ -399,6 +436,20 @@ def test_odd_folders_and_names(tmp_path, library):
     assert len(found) == len(names) + 2 + len(os.listdir(library))
 
 
+def test_folders_hold_pictures_and_videos_of_all_kinds(tmp_path):
+    names = ["1.y4m", "1²2.mp4", "2.mxf", "3.GIF", "4.jpg", "5.webp", "10.heic", "١.mov"]
+    for name in (*names, "notes.txt", "labels.csv", "sound.wav"):
+        (tmp_path / name).touch()
+    assert sorted(os.path.basename(path) for path in find_videos([str(tmp_path)])) == sorted(names)
+
+
+def test_a_photograph_is_scored_like_a_video(tiny, clip, tmp_path):
+    ffmpeg("-i", clip, "-frames:v", "1", tmp_path / "photo.jpg")
+    (score,) = Scorer(*tiny).scores(find_videos([str(tmp_path)]))
+    assert score.error is None and 0 <= score.score <= 100 and score.duration_s == 0
+    assert any("single picture" in warning for warning in score.warnings)
+
+
 def test_odd_names_through_to_the_result_file(tiny, tmp_path, library):
     model, processor = tiny
     for name in (b"two\nlines.mp4", b"caf\xe9.mp4"):
@@ -419,6 +470,10 @@ def test_a_folder_that_cannot_be_listed_gets_its_error(tmp_path):
     closed.mkdir()
     (tmp_path / "a.mp4").touch()
     closed.chmod(0)
+    # This one can be listed but not entered.
+    half = tmp_path / "half"
+    (half / "deep").mkdir(parents=True)
+    half.chmod(0o444)
     child = os.fork()
     if child == 0:  # the rights of the superuser would open every folder
         try:
@@ -428,7 +483,7 @@ def test_a_folder_that_cannot_be_listed_gets_its_error(tmp_path):
                 os.setuid(65534)
             from processing.video_reader import open_video
 
-            assert find_videos([str(tmp_path)]) == [str(tmp_path / "a.mp4"), str(closed)]
+            assert find_videos([str(tmp_path)]) == [str(tmp_path / "a.mp4"), str(closed), str(half / "deep")]
             with pytest.raises(VideoError, match="closed is a folder that cannot be listed"):
                 open_video(str(closed))
         except BaseException as error:
@@ -437,6 +492,7 @@ def test_a_folder_that_cannot_be_listed_gets_its_error(tmp_path):
         os._exit(0)
     assert os.waitpid(child, 0)[1] == 0
     closed.chmod(0o700)
+    half.chmod(0o700)
 
 
 def test_half_precision_on_request(tiny_checkpoint, library):
