@@ -27,11 +27,11 @@ def ffmpeg(*arguments: object) -> None:
     subprocess.run(command, check=True, capture_output=True)
 
 
-def stand_in_clips(folder: Path) -> list[Path]:
-    """Six clips of a second: two real ones, each well, poorly and badly compressed."""
+def stand_in_clips(folder: Path, qualities: tuple[int, ...] = (20, 36, 50)) -> list[Path]:
+    """Clips of a second: two real ones, each compressed from well to badly."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("flower", "toy_monster"):
-        for crf in (20, 36, 50):
+        for crf in qualities:
             settings = ("-an", "-vf", "scale=640:-2", "-c:v", "libx264", "-preset", "ultrafast", "-crf", crf)
             ffmpeg("-t", 1, "-i", DATA / f"{name}.mp4", *settings, folder / f"{name}_{crf}.mp4")
     return sorted(folder.iterdir())
