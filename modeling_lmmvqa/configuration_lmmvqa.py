@@ -6,7 +6,7 @@ from itertools import pairwise
 from math import isqrt
 from os import PathLike
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
@@ -172,7 +172,7 @@ class LmmVqaConfig(PreTrainedConfig):
     """
 
     model_type = "lmmvqa"
-    sub_configs_defaults = {  # noqa: RUF012 - the library's own class attribute
+    sub_configs_defaults: ClassVar[dict[str, Any]] = {
         "vision_config": SubConfigSpec(
             config_class=AutoConfig,
             model_type="clip_vision_model",
@@ -205,9 +205,10 @@ class LmmVqaConfig(PreTrainedConfig):
         ),
     }
 
-    vision_config: dict | PreTrainedConfig | None = None
-    temporal_config: dict | PreTrainedConfig | None = None
-    text_config: dict | PreTrainedConfig | None = None
+    # Mappings or None as they are given, configs afterwards.
+    vision_config: Any = None
+    temporal_config: Any = None
+    text_config: Any = None
     # Llama 3 keeps reserved special tokens; its first one serves as the placeholder, so its vocabulary stays as it is.
     video_token_id: int = 128002
     vision_feature_layer: int | list[int] = -2
@@ -259,7 +260,7 @@ class LmmVqaConfig(PreTrainedConfig):
         way of saving a model comes through here."""
         name_classes(self)
         copy_code(Path(save_directory))
-        copy_record(self.name_or_path, Path(save_directory))
+        copy_record(self.name_or_path or "", Path(save_directory))
         super().save_pretrained(save_directory, push_to_hub=push_to_hub, **kwargs)
 
     def to_diff_dict(self) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import wraps
 from math import isqrt
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, cast
 
 import torch
 from torch import nn
@@ -56,7 +56,7 @@ class TemplateCache:
 class LmmVqaPreTrainedModel(PreTrainedModel):
     config: LmmVqaConfig
     base_model_prefix = "model"
-    input_modalities = ("video", "text")
+    input_modalities = ["video", "text"]  # noqa: RUF012
     supports_gradient_checkpointing = True
     _no_split_modules = ["VitProjector", "MlpProjector", "PerceiverProjector"]  # noqa: RUF012
     # Half precision can't hold the scale of a silent channel.
@@ -127,10 +127,10 @@ class LmmVqaModel(LmmVqaPreTrainedModel):
             for layer in ([layers] if isinstance(layers, int) else layers)
         ]
         if self.config.spatial_projector_type == "perceiver":
-            grid = maps[-1].shape[-2:]
+            height, width = maps[-1].shape[-2:]
         else:
-            grid = (isqrt(self.config.num_spatial_tokens),) * 2
-        return torch.cat([pool(layer, grid) for layer in maps], dim=1).flatten(2).transpose(1, 2)
+            height = width = isqrt(self.config.num_spatial_tokens)
+        return torch.cat([pool(layer, (height, width)) for layer in maps], dim=1).flatten(2).transpose(1, 2)
 
     def encode_chunks(self, chunks: torch.Tensor) -> torch.Tensor:
         """Temporal features of chunks, from the frozen tower: slow and fast map pooled to one grid and joined.
@@ -216,6 +216,10 @@ class LmmVqaModel(LmmVqaPreTrainedModel):
         present = self._present_chunks(spatial_features, chunk_counts)
         streams = {"spatial_projector": spatial_features}
         if self.config.num_temporal_tokens:
+            if temporal_features is None:
+                raise ValueError(
+                    "This model has temporal tokens and needs `temporal_features` beside the spatial ones."
+                )
             streams["temporal_projector"] = temporal_features
         if self.config.frame_fusion == "concat":
             streams = {name: stream[present] for name, stream in streams.items()}
@@ -252,10 +256,11 @@ class LmmVqaModel(LmmVqaPreTrainedModel):
         """
         spatial, temporal = self.encode_videos(pixel_values_videos, temporal_values, chunk_counts)
         tokens = self.project_features(spatial, temporal, chunk_counts)
-        return BaseModelOutputWithPooling(pooler_output=tokens)
+        return _encoded(tokens)
 
     @can_return_tuple
-    def forward(
+    # The library's keywords hold position_ids, too.
+    def forward(  # type: ignore[misc]
         self,
         input_ids: torch.LongTensor | None = None,
         pixel_values_videos: torch.Tensor | None = None,
@@ -297,11 +302,11 @@ class LmmVqaModel(LmmVqaPreTrainedModel):
             )
         if spatial_features is not None:
             tokens = self.project_features(spatial_features, temporal_features, chunk_counts)
-            encoded = BaseModelOutputWithPooling(pooler_output=tokens)
+            encoded = _encoded(tokens)
         elif pixel_values_videos is not None:
             encoded = self.get_video_features(pixel_values_videos, temporal_values, chunk_counts)
         if encoded is not None:
-            inputs_embeds = self._place_tokens(input_ids, inputs_embeds, torch.cat(list(encoded.pooler_output)))
+            inputs_embeds = self._place_tokens(input_ids, inputs_embeds, torch.cat(list(encoded.pooler_output or [])))
 
         outputs = self.language_model(
             attention_mask=attention_mask,
@@ -386,7 +391,8 @@ class LmmVqaForConditionalGeneration(LmmVqaPreTrainedModel, GenerationMixin):
         return self.model.get_video_features(pixel_values_videos, temporal_values, chunk_counts)
 
     @can_return_tuple
-    def forward(
+    # The library's keywords hold position_ids, too.
+    def forward(  # type: ignore[misc]
         self,
         input_ids: torch.LongTensor | None = None,
         pixel_values_videos: torch.Tensor | None = None,
@@ -488,7 +494,7 @@ class LmmVqaForConditionalGeneration(LmmVqaPreTrainedModel, GenerationMixin):
         if "spatial_features" not in video_inputs:
             encoded = self.model.get_video_features(**video_inputs)
         else:
-            encoded = BaseModelOutputWithPooling(pooler_output=self.model.project_features(**video_inputs))
+            encoded = _encoded(self.model.project_features(**video_inputs))
         prefix = {"input_ids": input_ids, "attention_mask": attention_mask, "mm_encoder_outputs": {"video": encoded}}
         questions = tuple(tuple(ids.tolist()) for ids in (score_question_ids, level_question_ids) if ids is not None)
         if mode == "generate":
@@ -518,7 +524,8 @@ class LmmVqaForConditionalGeneration(LmmVqaPreTrainedModel, GenerationMixin):
         template = input_ids[: int(placeholders[0])] if len(placeholders) else input_ids
         cache = DynamicCache()
         self.model(input_ids=template[None].to(self.device), cache=cache, use_cache=True)
-        return TemplateCache(template, [(layer.keys, layer.values) for layer in cache.layers])
+        layers: list[Any] = cache.layers
+        return TemplateCache(template, [(layer.keys, layer.values) for layer in layers])
 
     def _answer_log_probabilities(
         self,
@@ -609,6 +616,11 @@ class LmmVqaForConditionalGeneration(LmmVqaPreTrainedModel, GenerationMixin):
 
 def _rows(padded: torch.Tensor) -> tuple[tuple[int, ...], ...]:
     return tuple(tuple(token for token in row if token >= 0) for row in padded.tolist())
+
+
+def _encoded(tokens: list[torch.Tensor]) -> BaseModelOutputWithPooling:
+    """The library's models, too, put a list there where videos differ in length."""
+    return BaseModelOutputWithPooling(pooler_output=cast(Any, tokens))
 
 
 def _scatter(rows: torch.Tensor, present: torch.Tensor) -> torch.Tensor:

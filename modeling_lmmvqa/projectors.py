@@ -18,6 +18,10 @@ class FeatureStandardizer(nn.Module):
     the model: half precision can't hold the scale of a silent channel.
     """
 
+    mean: torch.Tensor
+    scale: torch.Tensor
+    limit: torch.Tensor
+
     def __init__(self, channels: int):
         super().__init__()
         self.register_buffer("mean", torch.zeros(channels))
@@ -26,10 +30,10 @@ class FeatureStandardizer(nn.Module):
 
     def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> "FeatureStandardizer":
         """Moves go as everywhere; a change of precision leaves the buffers as they are."""
-        before = {name: buffer for name, buffer in self._buffers.items() if not buffer.is_meta}
+        before = {name: buffer for name, buffer in self.named_buffers() if not buffer.is_meta}
         super()._apply(fn, recurse)
         for name, buffer in before.items():
-            moved = self._buffers[name]
+            moved = self.get_buffer(name)
             if moved.dtype != buffer.dtype:
                 self._buffers[name] = buffer.to(moved.device)
         return self
@@ -130,14 +134,11 @@ class VitProjector(Projector):
         super().__init__(config, in_features, hidden_size)
         self.input = nn.Identity() if in_features == hidden_size else nn.Linear(in_features, hidden_size)
         check_heads(config, hidden_size)
-        self.layer = CLIPEncoderLayer(
-            CLIPVisionConfig(
-                hidden_size=hidden_size,
-                intermediate_size=4 * hidden_size,
-                num_attention_heads=config.projector_num_heads,
-                attn_implementation="sdpa",
-            )
+        layer = CLIPVisionConfig(
+            hidden_size=hidden_size, intermediate_size=4 * hidden_size, num_attention_heads=config.projector_num_heads
         )
+        layer._attn_implementation = "sdpa"
+        self.layer = CLIPEncoderLayer(layer)
 
     def mix(self, features: torch.Tensor) -> torch.Tensor:
         return self.layer(self.input(features), attention_mask=None)

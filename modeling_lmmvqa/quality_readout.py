@@ -51,6 +51,7 @@ class QualityOutput(ModelOutput):
     def as_dicts(self, levels: Sequence[str]) -> list[dict[str, Any]]:
         """One dictionary a video, of plain numbers rounded to what is meant: score, score_std, interval (low, high),
         level and level_probabilities by level word. For what was read out, not for what was generated."""
+        read: Any = self
         return [
             {
                 "score": round(score, 4),
@@ -60,11 +61,11 @@ class QualityOutput(ModelOutput):
                 "level_probabilities": {word: round(p, 5) for word, p in zip(levels, probabilities, strict=True)},
             }
             for score, std, bounds, level, probabilities in zip(
-                self.score.tolist(),
-                self.score_std.tolist(),
-                self.score_interval.tolist(),
-                self.level,
-                self.level_probabilities.tolist(),
+                read.score.tolist(),
+                read.score_std.tolist(),
+                read.score_interval.tolist(),
+                read.level,
+                read.level_probabilities.tolist(),
                 strict=True,
             )
         ]
@@ -153,7 +154,7 @@ def lay_out_branches(questions: Sequence[Sequence[int]], tries: Sequence[AnswerT
         position = -1
         for token in question:
             position = append(token, position)
-        positions = {(): position}
+        positions: dict[tuple[int, ...], int] = {(): position}
         for node in trie.nodes[1:]:
             positions[node] = append(node[-1], positions[node[:-1]])
         nodes.append([positions[node] for node in trie.nodes])

@@ -24,7 +24,7 @@ class LmmVqaSpatialModel(PreTrainedModel):
 
     config: LmmVqaSpatialConfig
     main_input_name = "pixel_values"
-    input_modalities = ("image",)
+    input_modalities = ["image"]  # noqa: RUF012
     _supports_sdpa = _supports_flash_attn = _supports_flex_attn = True
     _supports_attention_backend = True
 
@@ -60,7 +60,7 @@ class LmmVqaSpatialModel(PreTrainedModel):
         tokens = torch.cat(parts, dim=2)
         return BaseModelOutput(last_hidden_state=tokens, hidden_states=(tokens,))
 
-    def _see(self, view: View, backbone: nn.Module, frames: torch.Tensor) -> list[torch.Tensor]:
+    def _see(self, view: View, backbone: Any, frames: torch.Tensor) -> list[torch.Tensor]:
         """Parts (frames, grid * grid, channels) of the tokens."""
         grid = self.config.grid
         seen = frames
@@ -86,7 +86,7 @@ class LmmVqaSpatialModel(PreTrainedModel):
         return [part.reshape(len(frames), grid * grid, -1) for part in tokens]
 
 
-def make_spatial_tower(config: PreTrainedConfig) -> PreTrainedModel:
+def make_spatial_tower(config: Any) -> PreTrainedModel:
     """A spatial tower of any kind, with fresh weights."""
     # Code that travels with a checkpoint is loaded once for the config and once for the model, and the Auto class of
     # the second does not know the config of the first.

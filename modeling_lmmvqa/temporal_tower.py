@@ -16,7 +16,7 @@ class LmmVqaTemporalModel(PreTrainedModel):
 
     config: LmmVqaTemporalConfig
     main_input_name = "temporal_values"
-    input_modalities = ("video",)
+    input_modalities = ["video"]  # noqa: RUF012
     # Nothing here attends, so every attention implementation that is asked of the whole model suits this part too.
     _supports_sdpa = _supports_flash_attn = _supports_flex_attn = True
     _supports_attention_backend = True

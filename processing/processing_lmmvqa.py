@@ -8,7 +8,7 @@ import torch
 from transformers import BatchFeature
 from transformers.processing_utils import ProcessingKwargs, ProcessorMixin
 
-from .quality_prompts import LEVELS, conversation, fixed_question, parse_level, parse_score, score_answers
+from .quality_prompts import LEVELS, Task, conversation, fixed_question, parse_level, parse_score, score_answers
 from .video_processing_lmmvqa import LmmVqaVideosKwargs, as_video_list
 
 # Chat templates of language models expect plain text; this turns the blocks of a message into text, with the
@@ -48,10 +48,12 @@ def video_chat_template(language_model_template: str, video_token: str, *, has_s
 
 
 class LmmVqaProcessorKwargs(ProcessingKwargs, total=False):
-    videos_kwargs: LmmVqaVideosKwargs
+    videos_kwargs: LmmVqaVideosKwargs  # type: ignore[misc]
     # A rendered chat begins as its template says; the tokenizer must not add a second beginning. `generate` goes on at
     # the right end of every row.
-    _defaults = {"text_kwargs": {"add_special_tokens": False, "padding_side": "left"}}  # noqa: RUF012
+    _defaults = {  # type: ignore[misc] # noqa: RUF012
+        "text_kwargs": {"add_special_tokens": False, "padding_side": "left"},
+    }
 
 
 class LmmVqaProcessor(ProcessorMixin):
@@ -70,7 +72,7 @@ class LmmVqaProcessor(ProcessorMixin):
         levels: the level words, worst first, as in the model's config.
     """
 
-    valid_processor_kwargs = LmmVqaProcessorKwargs
+    valid_processor_kwargs = LmmVqaProcessorKwargs  # type: ignore[assignment]
 
     def __init__(
         self,
@@ -136,7 +138,8 @@ class LmmVqaProcessor(ProcessorMixin):
     def assessment_questions(self) -> dict[str, torch.Tensor]:
         """The fixed questions and all allowed answers, as `assess` takes them."""
         questions = {}
-        for task, answers in (("score", score_answers()), ("level", self.levels)):
+        answers_by_task: tuple[tuple[Task, Sequence[str]], ...] = (("score", score_answers()), ("level", self.levels))
+        for task, answers in answers_by_task:
             rows = [torch.tensor(self.answer_ids(answer)) for answer in answers]
             questions[f"{task}_question_ids"] = torch.tensor(self.question_ids(fixed_question(task, self.levels)))
             questions[f"{task}_answer_ids"] = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=-1)

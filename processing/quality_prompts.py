@@ -129,7 +129,7 @@ def conversation(question: str, *, video: Any = None, answer: str | None = None)
     beside the text.
     """
     placeholder = {"type": "video"} if video is None else {"type": "video", "video": video}
-    messages = [
+    messages: list[dict[str, Any]] = [
         {"role": "system", "content": [{"type": "text", "text": SYSTEM_PROMPT}]},
         {"role": "user", "content": [placeholder, {"type": "text", "text": question}]},
     ]

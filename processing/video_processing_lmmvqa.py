@@ -104,7 +104,7 @@ class LmmVqaVideoProcessor(BaseVideoProcessor):
         SettingError: a setting of the library's video processors that is fixed here, with another value.
     """
 
-    valid_kwargs = LmmVqaVideosKwargs
+    valid_kwargs = LmmVqaVideosKwargs  # type: ignore[assignment]
     model_input_names = ["pixel_values_videos", "temporal_values", "chunk_counts"]  # noqa: RUF012
 
     size = {"height": 224, "width": 224}  # noqa: RUF012
@@ -195,7 +195,7 @@ class LmmVqaVideoProcessor(BaseVideoProcessor):
 
     def _prepare(
         self, video: Any, settings: Mapping[str, Any], index: int
-    ) -> tuple[list[torch.Tensor], list[torch.Tensor], VideoInfo]:
+    ) -> tuple[list[torch.Tensor], list[torch.Tensor | None], VideoInfo]:
         key_frames, chunks = [], []
         # The key frames at full size are not kept: ten of a 4K video would take 250 MB.
         for chunk in self._chunks(video, settings, index):
