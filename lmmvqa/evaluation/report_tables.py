@@ -48,9 +48,14 @@ class GridTable:
     ours: int = 0
 
     def markdown(self) -> str:
-        lines = [f"### {self.title}", "", f"| {' | '.join(self.head)} |", "| --- " * len(self.head) + "|"]
-        lines += [f"| {' | '.join(row)} |" for row in self.body]
+        lines = [f"### {self.title}", "", _markdown_row(self.head), "| --- " * len(self.head) + "|"]
+        lines += [_markdown_row(row) for row in self.body]
         return "\n".join([*lines, "", *([self.note, ""] if self.note else [])])
+
+
+def _markdown_row(cells: Sequence[str]) -> str:
+    """Names may hold what ends a cell."""
+    return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
 
 
 @dataclass(frozen=True)

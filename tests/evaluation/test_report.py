@@ -18,6 +18,7 @@ from lmmvqa.commands.main import app
 from lmmvqa.evaluation import protocols
 from lmmvqa.evaluation.published import FILE, read_published
 from lmmvqa.evaluation.report import write_report
+from lmmvqa.evaluation.report_tables import GridTable
 from processing.quality_prompts import LEVELS
 
 PAPER = Path(layouts.LABELS).parent / "facts" / "paper_tables.csv"
@@ -215,6 +216,11 @@ def test_the_command_says_what_was_seen(runs, capsys):
 
     _print("Learned", json.loads((runs[2] / "metrics.json").read_text()))
     assert "has learned from 1200 of these 1200 videos" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_name_with_a_bar_stays_in_its_cell():
+    table = GridTable("Runs", ["method", "n"], [["ours | tuned", "3"]]).markdown()
+    assert "| ours \\| tuned | 3 |" in table
 
 
 def test_residuals_by_duration_only_where_durations_differ(runs):

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 
 import pytest
 from huggingface_hub import ModelCard, SpaceCard
@@ -48,6 +49,15 @@ def test_a_model_card_is_complete():
         'pipeline(model="user/example", trust_remote_code=True)',
     ):
         assert words in card.text, words
+
+
+def test_a_name_with_a_bar_or_a_line_stays_in_its_cell():
+    odd = Result("set | b", "test\nb", "codec | x264", "srcc", 0.5, 80)
+    facts = replace(FACTS, parts=(Part("decoder", "a | b", "its own"),))
+    text = str(model_card("user/example", facts, [replace(odd, part=None), odd]))
+    rows = [line for line in text.splitlines() if line.startswith("| ") and "\\|" in line]
+    cells = [len(re.findall(r"(?<!\\)\|", line)) for line in rows]
+    assert cells == [7, 7, 4] and "| set \\| b | test b | codec \\| x264 |" in text
 
 
 def test_without_results_there_are_no_figures():
