@@ -167,7 +167,7 @@ def test_templates_are_all_printed():
 
 def test_help_imports_nothing_heavy():
     script = (
-        "import sys; sys.argv = ['lmmvqa', '--help']\n"
+        "import sys, lmmvqa_command; sys.argv = ['lmmvqa', '--help']\n"
         "from lmmvqa.commands.data import app\n"
         "try: app()\nexcept SystemExit: pass\n"
         "print([name for name in ('torch', 'datasets', 'transformers', 'pandas', 'numpy') if name in sys.modules])"
