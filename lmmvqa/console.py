@@ -8,7 +8,7 @@ import re
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import requires
 from typing import TYPE_CHECKING
@@ -20,6 +20,7 @@ from rich.markup import escape
 from processing.errors import LmmVqaError
 
 if TYPE_CHECKING:
+    from lmmvqa.scoring.gates import Check
     from modeling_lmmvqa.video_score import VideoScore
 
 # Results go to standard output; everything else goes here, so that a pipe gets results only.
@@ -33,6 +34,13 @@ CUT_OFF = 141
 def show_error(error: object) -> None:
     """Print an error's message as it is: file names may hold what looks like markup."""
     messages.print("[bold red]Error:[/]", escape(str(error)), highlight=False, soft_wrap=True)
+
+
+def show_missed(checks: Iterable[Check]) -> None:
+    """Say of each check that did not pass what it missed."""
+    for check in checks:
+        if not check.passed:
+            messages.print(f"[bold red]Missed:[/] {escape(check.path)}: {escape(check.sentence)}.", soft_wrap=True)
 
 
 @contextmanager

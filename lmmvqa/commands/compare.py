@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -11,8 +10,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from lmmvqa.commands.options import Device, Model
-from lmmvqa.console import clear_errors, messages, show_error
+from lmmvqa.commands.options import Confidence, Device, Model, Summary
+from lmmvqa.console import clear_errors, show_error, show_missed
 
 if TYPE_CHECKING:
     from lmmvqa.scoring.comparing import Comparison
@@ -35,13 +34,8 @@ def compare(
             min=0, help="Points: exit with 3 if another video is more than this below the first, the reference."
         ),
     ] = None,
-    confidence: Annotated[
-        float,
-        typer.Option(min=0.5, max=1, help="With --tolerance: how probable that must be. 0.5: the scores alone decide."),
-    ] = 0.5,
-    summary: Annotated[
-        Path | None, typer.Option(help="With --tolerance: write the result as Markdown (.md) or JUnit XML (.xml).")
-    ] = None,
+    confidence: Confidence = 0.5,
+    summary: Summary = None,
 ) -> None:
     """Compare videos: which one people would prefer, how sure that is, and where they differ.
 
@@ -78,9 +72,7 @@ def compare(
             checks = [gates.check_comparison(pair, tolerance, confidence) for pair in against_first]
             if summary is not None:
                 gates.write_summary(checks, summary)
-            for check in checks:
-                if not check.passed:
-                    messages.print(f"Missed: {escape(check.path)}: {escape(check.sentence)}.", soft_wrap=True)
+            show_missed(checks)
             passed = all(check.passed for check in checks)
     raise typer.Exit(0 if passed else gates.MISSED)
 

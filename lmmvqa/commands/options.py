@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
@@ -18,6 +19,13 @@ Device = Annotated[
     typer.Option(help="For example cpu, cuda, cuda:1. Default: a GPU if there is one.", callback=check_device),
 ]
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
+Confidence = Annotated[
+    float,
+    typer.Option(min=0.5, max=1, help="How probable it must be that a threshold is missed. 0.5: scores alone decide."),
+]
+Summary = Annotated[
+    Path | None, typer.Option(help="Write what passed a threshold and what didn't: Markdown (.md) or JUnit XML (.xml).")
+]
 Scale = Annotated[
     tuple[float, float] | None, typer.Option(help="rated_videos only: the ratings that become the scores 0 and 100.")
 ]

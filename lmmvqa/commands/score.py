@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 import typer
 from rich.console import Console
 
-from lmmvqa.commands.options import Device, Model, Precision
+from lmmvqa.commands.options import Confidence, Device, Model, Precision, Summary
 from lmmvqa.commands.score_table import Tally, in_order, print_table
-from lmmvqa.console import clear_errors, messages, show_error
+from lmmvqa.console import clear_errors, messages, show_error, show_missed
 
 if TYPE_CHECKING:
     from modeling_lmmvqa.video_score import VideoScore
@@ -78,10 +78,16 @@ def score(
     ] = None,
     time_limit: Annotated[float, typer.Option(min=0.001, help="Seconds that reading one video may take.")] = 300.0,
     memory_limit: Annotated[int, typer.Option(min=64, help="MB that reading one video may take.")] = 2048,
+    min_score: Annotated[
+        float | None, typer.Option(min=0, max=100, help="Exit with 3 if a video is below this many points.")
+    ] = None,
+    confidence: Confidence = 0.5,
+    summary: Summary = None,
 ) -> None:
     """Score videos: 0 (worst) to 100 (best), with a level and how sure the model is.
 
-    Exit code 0: every video has a score. 1: some have an error instead. 2: the command itself failed.
+    Exit code 0: every video has a score. 1: some have an error instead. 2: the command itself failed. 3: one is below
+    --min-score.
     """
     files = [file for file in (csv_file, html_file, output) if file is not None]
     if as_json + len(files) > 1:
@@ -92,15 +98,23 @@ def score(
         raise typer.BadParameter("--retry-errors goes with --output.")
     if sort and (as_json or csv_file or output):
         raise typer.BadParameter("--sort goes with the table or with --html: rows are written as they are done.")
+    if min_score is not None and output is not None:
+        raise typer.BadParameter("--min-score goes with the table, --json, --csv and --html.")
+    if summary is not None and min_score is None:
+        raise typer.BadParameter("--summary goes with --min-score.")
     for file in files:
         if file.is_dir() or not (file.parent.is_dir() or file == output):
             raise typer.BadParameter(f"{file} can't be written: name a file in a folder that is there.")
     with clear_errors():
+        from lmmvqa.scoring import gates
         from lmmvqa.scoring.finding import find_videos
         from lmmvqa.scoring.result_files import check_suffix
 
         if output is not None:
             check_suffix(output)
+        if summary is not None:
+            gates.check_summary_suffix(summary)
+        checks: list[gates.Check] = []
         videos, tally = find_videos(paths), Tally()
         if output is not None:
             from lmmvqa.scoring.bulk_runs import local_engine, ray_engine, score_to_file
@@ -133,6 +147,8 @@ def score(
                 results = tally.count(
                     scorer.scores(_watched(videos, len(videos)), timeline=timeline or drawn, key_frames=drawn)
                 )
+                if min_score is not None:
+                    results = gates.watch(results, min_score, confidence, checks)
                 if as_json:
                     _write_json(results)
                 elif csv_file is not None:
@@ -151,7 +167,11 @@ def score(
             show_error(error)
         if tally.seen:
             (Console() if shown else messages).print(tally.sentence(), highlight=False, soft_wrap=True)
-    raise typer.Exit(1 if failed else 0)
+        if summary is not None:
+            gates.write_summary(checks, summary)
+        show_missed(checks)
+    missed = any(not check.passed for check in checks)
+    raise typer.Exit(1 if failed else gates.MISSED if missed else 0)
 
 
 def _watched(items: Iterable[T], count: int) -> Iterator[T]:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import NormalDist
+from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
-from lmmvqa.scoring.comparing import Comparison
-from modeling_lmmvqa.video_score import VideoScore
 from processing.errors import LmmVqaError
+
+if TYPE_CHECKING:
+    from lmmvqa.scoring.comparing import Comparison
+    from modeling_lmmvqa.video_score import VideoScore
 
 # The code with which a command ends whose threshold is missed; 1 is for videos with errors, 2 for the command itself.
 MISSED = 3
@@ -43,6 +46,13 @@ def check_score(score: VideoScore, least: float, confidence: float) -> Check:
     below = NormalDist(score.score, max(score.score_std or 0.0, 1e-6)).cdf(least)
     sentence = f"{score.score:.1f} of at least {least:g} points; below them with a probability of {below:.0%}"
     return Check(score.path, below < confidence or score.score >= least, sentence)
+
+
+def watch(scores: Iterable[VideoScore], least: float, confidence: float, checks: list[Check]) -> Iterator[VideoScore]:
+    """The same scores; the check of each goes into `checks` as it passes by."""
+    for score in scores:
+        checks.append(check_score(score, least, confidence))
+        yield score
 
 
 def check_comparison(comparison: Comparison, tolerance: float, confidence: float) -> Check:

@@ -94,3 +94,15 @@ def test_command_compares_ranks_and_fails_a_build(tiny_checkpoint, clip, tmp_pat
     assert done.exit_code == 0 and "% sure" in done.stdout
     assert CliRunner().invoke(app, [*command, str(clip), str(tmp_path / "missing.mp4")]).exit_code == 1
     assert CliRunner().invoke(app, [*command, str(clip)]).exit_code == 2
+
+
+def test_score_fails_a_build_below_its_threshold(tiny_checkpoint, clip, tmp_path):
+    command = ["score", str(clip), "--model", str(tiny_checkpoint), "--device", "cpu"]
+    done = CliRunner().invoke(app, [*command, "--json"])
+    score = json.loads(done.stdout.splitlines()[0])["score"]
+    summary = tmp_path / "summary.md"
+    done = CliRunner().invoke(app, [*command, "--min-score", str(score + 0.5), "--summary", str(summary)])
+    assert done.exit_code == MISSED and summary.read_text(encoding="utf-8").startswith("**0 of 1 passed.**")
+    assert CliRunner().invoke(app, [*command, "--min-score", str(score - 0.5)]).exit_code == 0
+    assert CliRunner().invoke(app, [*command, "--min-score", str(score + 0.5), "--confidence", "1"]).exit_code == 0
+    assert CliRunner().invoke(app, [*command, "--summary", str(summary)]).exit_code == 2
