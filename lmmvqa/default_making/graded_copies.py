@@ -16,7 +16,8 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from processing.errors import SetupError
 
 logger = logging.getLogger(__name__)
 
-WIDTH, HEIGHT, SECONDS = 640, 360, 2
+SECONDS = 2
 PHOTOGRAPH_FPS = 25
 # Of final frames, in width and height: what a window of two moves over.
 CANVAS = 3
@@ -59,7 +60,7 @@ class Distortion:
 
     Args:
         span: `severity` is drawn per content from here, so that ratings fill the scale.
-        filters: ffmpeg's filters for a severity and the name of the content, which seeds what is random.
+        filters: ffmpeg's filters for a severity and the content, whose name seeds what is random.
         encoder: ffmpeg's encoder arguments for a severity.
         group: of the distortions of a group each content gets only some (`DRAWN`); "" is for every content.
         second_rating: "psnr_hvs" where VMAF is blind to the fault, "fresh_frames" where it sees it only through motion.
@@ -68,16 +69,16 @@ class Distortion:
     name: str
     family: str
     span: tuple[float, float]
-    filters: Callable[[float, str], str] = lambda severity, content: "null"
+    filters: Callable[[float, Content], str] = lambda severity, content: "null"
     encoder: Callable[[float], tuple[str, ...]] = lambda severity: _TRANSPARENT
     whole_steps: bool = False
     group: str = ""
     second_rating: str = ""
 
 
-def _rescale(factor: float, _: str = "") -> str:
-    width, height = (round(side / factor / 2) * 2 for side in (WIDTH, HEIGHT))
-    return f"scale={width}:{height}:flags=bicubic,scale={WIDTH}:{HEIGHT}:flags=bicubic"
+def _rescale(factor: float, content: Content) -> str:
+    width, height = (round(side / factor / 2) * 2 for side in content.size)
+    return f"scale={width}:{height}:flags=bicubic,scale={content.size[0]}:{content.size[1]}:flags=bicubic"
 
 
 def _x264(crf: float) -> tuple[str, ...]:
@@ -111,16 +112,16 @@ def _mpeg4(quantizer: float) -> tuple[str, ...]:
     return ("-c:v", "mpeg4", "-qscale:v", f"{quantizer:.0f}", "-g", "25")
 
 
-def _noise(strength: float, content: str) -> str:
-    return f"noise=alls={strength:.0f}:allf=t:all_seed={int(_draw(content, 'noise') * 1e6)}"
+def _noise(strength: float, content: Content) -> str:
+    return f"noise=alls={strength:.0f}:allf=t:all_seed={int(_draw(content.name, 'noise') * 1e6)}"
 
 
-def _banding(step: float, _: str) -> str:
+def _banding(step: float, _: Content) -> str:
     quantized = f"floor(val/{step:.1f})*{step:.1f}+{step / 2:.1f}"
     return f"lutyuv=y='{quantized}':u='{quantized}':v='{quantized}'"
 
 
-def _hold(frames: float, _: str = "") -> str:
+def _hold(frames: float, _: Content) -> str:
     """Show every n-th frame only, each for the time of n frames: what a starved player or camera does."""
     return "shuffleframes=" + " ".join(["0"] * int(frames))
 
@@ -130,25 +131,28 @@ def _leave_out(lost: Iterable[int]) -> str:
     return "select='not(" + "+".join(f"eq(n,{frame})" for frame in lost) + ")',fps=source_fps"
 
 
-def _drop(share: float, content: str) -> str:
-    return _leave_out([frame for frame in range(1, 30 * SECONDS) if _draw(content, "drop", str(frame)) < share] or [1])
+def _drop(share: float, content: Content) -> str:
+    return _leave_out(
+        [frame for frame in range(1, 30 * SECONDS) if _draw(content.name, "drop", str(frame)) < share] or [1]
+    )
 
 
-def _freeze(seconds: float, content: str) -> str:
-    start = 0.2 + (SECONDS - 0.4 - seconds) * _draw(content, "freeze")
+def _freeze(seconds: float, content: Content) -> str:
+    start = 0.2 + (SECONDS - 0.4 - seconds) * _draw(content.name, "freeze")
     return f"select='not(between(t,{start:.3f},{start + seconds:.3f}))',fps=source_fps"
 
 
-def _flicker(amplitude: float, content: str) -> str:
-    return f"eq=brightness='{amplitude:.3f}*sin({2 * 3.14159 * (4 + 6 * _draw(content, 'flicker')):.3f}*t)':eval=frame"
+def _flicker(amplitude: float, content: Content) -> str:
+    rate = 2 * 3.14159 * (4 + 6 * _draw(content.name, "flicker"))
+    return f"eq=brightness='{amplitude:.3f}*sin({rate:.3f}*t)':eval=frame"
 
 
 DISTORTIONS = (
     Distortion("near_lossless", "codec", (12, 12), encoder=_x264),
-    Distortion("x264_light", "codec", (24, 30), encoder=_x264),
+    Distortion("x264_light", "codec", (24, 30), encoder=_x264, second_rating="psnr_hvs"),
     Distortion("x264_medium", "codec", (31, 37), encoder=_x264),
-    Distortion("x264_strong", "codec", (38, 44), encoder=_x264),
-    Distortion("x264_extreme", "codec", (45, 51), encoder=_x264),
+    Distortion("x264_strong", "codec", (38, 44), encoder=_x264, second_rating="psnr_hvs"),
+    Distortion("x264_extreme", "codec", (45, 51), encoder=_x264, second_rating="psnr_hvs"),
     Distortion("x265_light", "codec", (28, 39), encoder=_x265, group="codec light"),
     Distortion("vp9_light", "codec", (36, 52), encoder=_vp9, group="codec light"),
     Distortion("av1_light", "codec", (38, 53), encoder=_av1, group="codec light"),
@@ -195,9 +199,9 @@ DISTORTIONS = (
     Distortion("drop", "temporal", (0.1, 0.6), _drop, group="fault", second_rating="fresh_frames"),
     Distortion("freeze", "temporal", (0.3, 1.4), _freeze, group="fault", second_rating="fresh_frames"),
     Distortion("flicker", "flicker", (0.03, 0.2), _flicker, group="fault", second_rating="psnr_hvs"),
-    Distortion("rescale_x264", "pair", (30, 40), lambda _, __: _rescale(2), _x264, group="pair"),
+    Distortion("rescale_x264", "pair", (30, 40), lambda _, content: _rescale(2, content), _x264, group="pair"),
     Distortion("noise_x264", "pair", (26, 40), lambda _, content: _noise(20, content), _x264, group="pair"),
-    Distortion("stutter_x264", "pair", (30, 42), lambda _, __: _hold(3), _x264, group="pair"),
+    Distortion("stutter_x264", "pair", (30, 42), lambda _, content: _hold(3, content), _x264, group="pair"),
 )
 # How many distortions of a group a content gets, drawn by its name.
 DRAWN = {
@@ -210,31 +214,52 @@ DRAWN = {
     "fault": 2,
     "pair": 2,
 }
-# And how many of those a photograph keeps: for the same time, other contents teach more than more copies of one.
-PHOTOGRAPH_COPIES = 12
-# Photographs have little that is soft by nature (sky, fog, water, dark), and what learned from few of these takes them
-# for blurred. So one that is learned from gives a second view, of its calmest part, if that has this many of its own
-# pixels to one of the view (softness must not come from enlarging) and a luma deviation of this much (of 255) over the
-# frame.
-CALM_OVERSAMPLING, CALM_DEVIATION = 1.15, 8
+# How many of all these a content keeps: for the same time, other contents teach more than more copies of one.
+KEPT = {"video": 12, "photograph": 8}
+# Width and height of a moving view of a large photograph: landscape, portrait, square.
+SIZES = ((640, 360), (960, 540), (540, 960), (512, 512))
+# Pixels of a frame at most: a larger source is scaled down, which hides its own coding.
+MAX_PIXELS = 960 * 540
+# A small picture moves by whole pixels, so that nothing is interpolated.
+SMALL_STEP = 2
 
 
 @dataclass(frozen=True)
 class Content:
-    """A clean source: a real video, or a photograph that becomes a slow pan or zoom (over its calmest part only, if
-    `calm`)."""
+    """A clean source: a real video, or a photograph that stands still or becomes a slow pan or zoom."""
 
     path: Path
-    calm: bool = False
 
     @property
     def name(self) -> str:
         """Of the folder of its copies, and what its distortions are drawn by."""
-        return f"{self.path.stem}_calm" if self.calm else self.path.stem
+        return self.path.stem
 
     @property
     def kind(self) -> str:
         return "photograph" if self.path.suffix.lower() in PHOTOGRAPH_SUFFIXES else "video"
+
+    @property
+    def still(self) -> bool:
+        """Whether nothing moves: a third of the photographs."""
+        return self.kind == "photograph" and _draw("still", self.name) < 1 / 3
+
+    @cached_property
+    def source_size(self) -> tuple[int, int]:
+        return _source_size(self)
+
+    @cached_property
+    def size(self) -> tuple[int, int]:
+        """Width and height of the reference and all copies, both even."""
+        width, height = self.source_size
+        if self.kind == "photograph" and not self.still:
+            if sizes := [size for size in SIZES if 1.5 * size[0] <= width and 1.5 * size[1] <= height]:
+                return sizes[int(len(sizes) * _draw("size", self.name))]
+            travel = SMALL_STEP * (PHOTOGRAPH_FPS * SECONDS - 1)
+            if min(width, height) > 2 * travel:
+                width, height = width - travel, height - travel
+        factor = min(1.0, (MAX_PIXELS / (width * height)) ** 0.5)
+        return 2 * round(width * factor / 2), 2 * round(height * factor / 2)
 
 
 def make_graded_copies(sources: Iterable[Path], output: Path, *, workers: int = 2) -> Path:
@@ -248,8 +273,7 @@ def make_graded_copies(sources: Iterable[Path], output: Path, *, workers: int = 
 
     Returns:
         The path of `ratings.csv`. Contents are dealt to `NUM_FOLDS` folds by a hash of their names; fold 0 has the
-        split "test", fold 1 "validation". All copies of one content are in one fold; large photographs of the split
-        "train" are there as two views under one content, whole and calmest part (`<content>_calm/`).
+        split "test", fold 1 "validation". All copies of one content are in one fold.
 
     Raises:
         FileNotFoundError: there is no content in `sources`.
@@ -312,32 +336,31 @@ def _distortions(content: Content) -> list[Distortion]:
     distortions = [distortion for distortion in DISTORTIONS if not distortion.group]
     for group, count in DRAWN.items():
         candidates = [distortion for distortion in DISTORTIONS if distortion.group == group]
-        # The key is an older name: another would draw other copies of the contents that are rated already.
         distortions += sorted(candidates, key=lambda distortion: _draw("rung", content.name, distortion.name))[:count]
-    if content.kind == "photograph":
-        distortions = sorted(distortions, key=lambda distortion: _draw("kept", content.name, distortion.name))[
-            :PHOTOGRAPH_COPIES
-        ]
-    return distortions
-
-
-def _views(content: Content) -> list[Content]:
-    """The content, and what else is shown of it. A copy that is tested on is of a whole photograph."""
-    calm = content.kind == "photograph" and _split(content) == "train"
-    return [content, replace(content, calm=True)] if calm else [content]
+    if content.still:
+        distortions = [each for each in distortions if each.family != "temporal" and each.name != "stutter_x264"]
+    first, *rest = distortions
+    return [
+        first,
+        *sorted(rest, key=lambda distortion: _draw("kept", content.name, distortion.name))[: KEPT[content.kind] - 1],
+    ]
 
 
 def _make_content(content: Content, output: Path) -> tuple[list[dict[str, str]], str]:
     """All copies of a content; those that could be made, and what went wrong."""
     rows: list[dict[str, str]] = []
     try:
-        for view in _views(content):
-            if _make_reference(view, output):
-                for distortion in _distortions(view):
-                    rows.append(_make_copy(view, distortion, output))
+        _make_reference(content, output)
+        for distortion in _distortions(content):
+            rows.append(_make_copy(content, distortion, output))
     except (RuntimeError, OSError) as error:
         return rows, str(error)
-    logger.info("%s: VMAF %s", content.name, " ".join(f"{row['distortion']} {float(row['mos']):.0f}" for row in rows))
+    logger.info(
+        "%s %s: VMAF %s",
+        content.name,
+        content.size,
+        " ".join(f"{row['distortion']} {float(row['mos']):.0f}" for row in rows),
+    )
     return rows, ""
 
 
@@ -358,41 +381,48 @@ def _duration(path: Path) -> float:
         return (container.duration or 0) / av.time_base
 
 
-def _make_reference(content: Content, output: Path) -> bool:
-    """What copies are made of and rated against, if it is not there yet.
-
-    Returns:
-        Whether there is such a view: not of a photograph without a calm part that is large enough and not plain.
-    """
-    reference = output / content.name / "reference.mkv"
-    if not reference.exists():
-        place = _calmest_part(content.path) if content.calm else (CANVAS, 0.5, 0.5)
-        if place is None:
-            return False
-        reference.parent.mkdir(exist_ok=True)
-        _write_reference(content, place, reference)
-    return not content.calm or _luma_deviation(reference) >= CALM_DEVIATION
-
-
-def _write_reference(content: Content, place: tuple[float, float, float], reference: Path) -> None:
-    """Cut `SECONDS` from the middle (or pan over that place of the photograph) at 640 x 360, kept without loss."""
+def _source_size(content: Content) -> tuple[int, int]:
     if content.kind == "photograph":
-        cut = ("-i", str(content.path))
-        zoom, left, top = place
-        width, height = (2 * round(zoom * size / 2) for size in (WIDTH, HEIGHT))
+        from PIL import Image, ImageOps
+
+        with Image.open(content.path) as picture:
+            return ImageOps.exif_transpose(picture).size
+    import av
+
+    with av.open(str(content.path)) as container:
+        stream = container.streams.video[0]
+        return stream.width, stream.height
+
+
+def _make_reference(content: Content, output: Path) -> None:
+    """What copies are made of and rated against, kept without loss: `SECONDS` from the middle of a video, or a view of
+    the photograph that stands still or moves. Nothing is done if it is there."""
+    reference = output / content.name / "reference.mkv"
+    if reference.exists():
+        return
+    reference.parent.mkdir(exist_ok=True)
+    width, height = content.size
+    frames = PHOTOGRAPH_FPS * SECONDS
+    repeat = f"format=yuv420p,loop=loop={frames - 1}:size=1,setpts=N/{PHOTOGRAPH_FPS}/TB"
+    cut, rate = ("-i", str(content.path)), ("-r", str(PHOTOGRAPH_FPS))
+    if content.kind == "video":
+        start = max(0.0, (_duration(content.path) - SECONDS) / 2)
+        cut, rate = ("-ss", f"{start:.3f}", "-t", str(SECONDS), *cut), ()
+        frame = f"scale={width}:{height}:flags=lanczos"
+    elif content.still:
+        frame = f"scale={width}:{height}:flags=lanczos,{repeat}"
+    elif content.size in SIZES:
         # The window moves over a canvas of twice the final size, so that motion is smooth to half a pixel.
         frame = (
-            f"scale={width}:{height}:force_original_aspect_ratio=increase:flags=lanczos,"
-            f"crop={CANVAS * WIDTH}:{CANVAS * HEIGHT}:x='(iw-ow)*{left:.4f}':y='(ih-oh)*{top:.4f}',"
-            f"format=yuv420p,loop=loop={PHOTOGRAPH_FPS * SECONDS - 1}:size=1,"
-            f"setpts=N/{PHOTOGRAPH_FPS}/TB,{_camera(content.name)},scale={WIDTH}:{HEIGHT}:flags=lanczos"
+            f"scale={CANVAS * width}:{CANVAS * height}:force_original_aspect_ratio=increase:flags=lanczos,"
+            f"crop={CANVAS * width}:{CANVAS * height},{repeat},{_camera(content)},scale={width}:{height}:flags=lanczos"
         )
-        rate = ("-r", str(PHOTOGRAPH_FPS))
     else:
-        start = max(0.0, (_duration(content.path) - SECONDS) / 2)
-        cut = ("-ss", f"{start:.3f}", "-t", str(SECONDS), "-i", str(content.path))
-        frame = f"scale={WIDTH}:{HEIGHT}:force_original_aspect_ratio=increase:flags=lanczos,crop={WIDTH}:{HEIGHT}"
-        rate = ()
+        places = [
+            f"{SMALL_STEP}*n" if _draw("direction", axis, content.name) < 0.5 else f"{SMALL_STEP}*({frames - 1}-n)"
+            for axis in "xy"
+        ]
+        frame = f"{repeat},crop={width}:{height}:x='{places[0]}':y='{places[1]}'"
     partial = reference.with_suffix(".partial.mkv")
     run_ffmpeg(
         *cut,
@@ -415,44 +445,10 @@ def _write_reference(content: Content, place: tuple[float, float, float], refere
     partial.rename(reference)
 
 
-def _calmest_part(photograph: Path) -> tuple[float, float, float] | None:
-    """Where in a photograph the canvas that the window moves over has least local contrast.
-
-    Returns:
-        Size of the whole photograph, in final frames, where that canvas is `CANVAS` of these; and the corner of the
-        canvas, as shares of what is left of the width and height. None for a photograph that is too small.
-    """
-    import numpy as np
-    from PIL import Image, ImageOps
-
-    with Image.open(photograph) as picture:
-        luma = ImageOps.exif_transpose(picture).convert("L")
-    size = min(luma.width / WIDTH, luma.height / HEIGHT)
-    zoom = 2 * size / CALM_OVERSAMPLING
-    if zoom < CANVAS + 1:
-        return None
-    cells = [round(side * zoom / size / 16) for side in (luma.height, luma.width)]
-    small = np.asarray(luma.resize((4 * cells[1], 4 * cells[0]), Image.Resampling.BOX), np.float64)
-    contrast = np.abs(np.diff(small, axis=0, append=small[-1:])) + np.abs(np.diff(small, axis=1, append=small[:, -1:]))
-    # By logarithms, so that one sharp edge does not outweigh a calm sky.
-    activity = np.log(contrast.reshape(cells[0], 4, cells[1], 4).mean((1, 3)) + 0.1)
-    window = (CANVAS * HEIGHT // 16, CANVAS * WIDTH // 16)
-    found = np.lib.stride_tricks.sliding_window_view(activity, window).mean((2, 3))
-    top, left = np.unravel_index(found.argmin(), found.shape)
-    return zoom, left / max(1, found.shape[1] - 1), top / max(1, found.shape[0] - 1)
-
-
-def _luma_deviation(video: Path) -> float:
-    """Standard deviation over the first frame, of 255."""
-    import av
-
-    with av.open(str(video)) as container:
-        return float(next(container.decode(video=0)).to_ndarray(format="gray").std())
-
-
-def _camera(name: str) -> str:
+def _camera(content: Content) -> str:
     """A slow pan or zoom that ends in a window of twice the final size."""
-    width, height = 2 * WIDTH, 2 * HEIGHT
+    name = content.name
+    width, height = (2 * side for side in content.size)
     if _draw("zoom", name) < 1 / 3:
         progress = f"t/{SECONDS}" if _draw("inwards", name) < 0.5 else f"(1-t/{SECONDS})"
         factor = f"(0.7+{0.05 + 0.25 * _draw('speed', name):.3f}*{progress})"
@@ -479,7 +475,7 @@ def _make_copy(content: Content, distortion: Distortion, output: Path) -> dict[s
         "-i",
         str(reference),
         "-vf",
-        distortion.filters(severity, content.name),
+        distortion.filters(severity, content),
         "-fps_mode",
         "cfr",
         "-threads",

@@ -8,7 +8,6 @@ be found.
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import logging
 import os
@@ -22,9 +21,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from transformers import PreTrainedModel
@@ -38,7 +35,6 @@ from processing.video_reader import CHUNKING_VERSION, VideoError, open_video
 
 logger = logging.getLogger(__name__)
 
-_IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 # Videos whose length is looked up for an estimate of the cache's size.
 PROBED = 64
 # How the names of entries end that are being written.
@@ -215,21 +211,12 @@ class FeatureCache:
 
 
 def decode(video_processor: Any, video: Any) -> dict[str, torch.Tensor]:
-    """What the towers take, for one video or one image; an image is a second that stands still.
+    """What the towers take, for one video or photograph.
 
     Raises:
-        VideoError: the video can't be read.
-        OSError: the image can't be read.
+        VideoError: it can't be read.
     """
-    path, content = _path_and_bytes(video)
-    if not path.lower().endswith(_IMAGE_SUFFIXES):
-        return video_processor(video, return_tensors="pt")
-    with Image.open(path if content is None else io.BytesIO(content)) as image:
-        return video_processor(np.asarray(image.convert("RGB"))[None], fps=1, return_tensors="pt")
-
-
-def _path_and_bytes(video: Any) -> tuple[str, bytes | None]:
-    return (video["path"] or "", video.get("bytes")) if isinstance(video, Mapping) else (str(video), None)
+    return video_processor(video, return_tensors="pt")
 
 
 def _size(count: int) -> str:
