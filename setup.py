@@ -19,7 +19,8 @@ EXTRAS = {
     ],
     "demo": ["gradio>=6.0"],
     "bulk": ["ray[data]>=2.50", "s3fs>=2025.9"],
-    "copies": ["imageio-ffmpeg>=0.6", "scipy>=1.13"],
+    # Making the default checkpoint: copies, the tower's parts, opinions.
+    "copies": ["imageio-ffmpeg>=0.6", "onnx>=1.17", "scikit-learn>=1.5", "scipy>=1.13"],
     # A second decoder. Its wheels are for x86-64 only; PyAV reads everything that it reads.
     "decord": ['decord>=0.6; platform_machine == "x86_64" or platform_machine == "AMD64"'],
 }
@@ -32,7 +33,6 @@ TESTS = [
     "pre-commit>=4.0",
     "pytest>=8.0",
     "ruff>=0.9",
-    "scikit-learn>=1.5",
     "tensorboard>=2.16",
 ]
 
