@@ -22,7 +22,7 @@ from safetensors.torch import load_file
 from tiny_models import make_tiny
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 
-from lmmvqa.checkpoints.assembling import default_checkpoint
+from lmmvqa.checkpoints.assembling import RECIPE, compose_default, default_checkpoint
 from lmmvqa.checkpoints.merging import merge
 from lmmvqa.training.arguments import RECIPES, read_arguments
 from lmmvqa.training.memory import estimate_memory
@@ -441,17 +441,15 @@ def test_recipes_for_rated_videos(recipe, data, clips, cache, tmp_path):
             for name, weight in load_file(run / "adapter_model.safetensors").items()
         }
         moved = {name for name, weight in after.items() if not torch.equal(weight, before[name].float())}
-        assert moved == {name for name, weight in after.items() if weight.ndim == 2}, "Muon trains the matrices"
+        assert moved >= {name for name, weight in after.items() if weight.ndim == 2}
     check_scores(run, clips[0])
 
 
 def test_recipes_for_general_video(clips, cache, tmp_path):
     """Both stages of the paper's section IV-D, with its token counts: align, merge, instruct."""
-    model, processor = (
-        kind.from_pretrained(default_checkpoint()) for kind in (AutoModelForImageTextToText, AutoProcessor)
-    )
-    model.config.num_spatial_tokens, model.config.num_temporal_tokens, model.config.frame_fusion = 64, 1, "concat"
-    processor.tokens_per_chunk, processor.frame_fusion = 65, "concat"
+    recipe = json.loads(RECIPE.read_text())
+    recipe["config"] |= {"num_spatial_tokens": 64, "num_temporal_tokens": 1, "frame_fusion": "concat"}
+    model, processor = compose_default(recipe)
     for part in (model, processor):
         part.save_pretrained(tmp_path / "base")
     captions, instructions = tmp_path / "captions", tmp_path / "instructions"
