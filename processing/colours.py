@@ -1,7 +1,7 @@
 """High dynamic range and wide colours to BT.709, as an SDR screen shows them.
 
 PQ (SMPTE ST 2084) and HLG (ARIB STD-B67, on a screen of 1000 nits) become light; 203 nits, the reference white of
-BT.2408, become the white of BT.709. The primaries are those of BT.709 from then on. Light up to 3/4 of white stays as
+BT.2408, become the white of BT.709. The primaries are those of BT.709 from then on. Light up to 95 % of white stays as
 it is; what is brighter is bent smoothly so that 1000 nits become white, by the brightest of the three colours, so that
 hues stay. The signal of BT.709 is made for a screen of gamma 2.4 (BT.1886).
 """
@@ -20,7 +20,7 @@ _BT2020, _P3_DCI, _P3_DISPLAY = 9, 11, 12
 # Transfers that an SDR screen shows as they are, and those that nobody has stated.
 _SDR_TRANSFERS = frozenset({0, 1, UNSPECIFIED, 4, 5, 6, 7, 11, 12, 13, 14, 15})
 REFERENCE_WHITE, PEAK = 203.0, 1000.0  # nits
-_KNEE = 0.75  # of reference white
+_KNEE = 0.95  # of reference white
 _GAMMA = 2.4
 _LEVELS = 4096
 # Rows that are converted at once: memory stays small whatever the size of the frame.
@@ -79,7 +79,9 @@ def without_dither(pixels: np.ndarray) -> np.ndarray:
 @lru_cache(maxsize=4)
 def _light(transfer: int) -> np.ndarray:
     """(4096,) float32: the light of each level of the signal, 1 at reference white; scene light from 0 to 1 of HLG."""
-    signal = np.linspace(0, 1, _LEVELS)
+    # The middle of each step; swscale writes white as 255 of 256.
+    signal = np.minimum((np.arange(_LEVELS) + 0.5) * 16 / 65280, 1)
+    signal[0] = 0
     if transfer == PQ:
         root = signal ** (1 / 78.84375)
         nits = 10_000 * (np.maximum(root - 0.8359375, 0) / (18.8515625 - 18.6875 * root)) ** (1 / 0.1593017578125)
