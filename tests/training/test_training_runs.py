@@ -218,7 +218,7 @@ def test_a_model_that_fsdp_shards_scores_and_learns_as_a_whole_one(tmp_path, cli
     """What the configuration for FSDP does to the model, where accelerate itself has FSDP for GPUs only."""
     script = tmp_path / "sharded.py"
     script.write_text(SHARDED)
-    environment = ENVIRONMENT | {"PYTHONPATH": os.pathsep.join((str(SITE), str(DATA.parent)))}
+    environment = ENVIRONMENT | {"PYTHONPATH": os.pathsep.join((str(SITE), str(DATA.parent / "support")))}
     launch = [
         sys.executable,
         "-m",
