@@ -298,14 +298,17 @@ def test_a_finished_file_is_left_as_it_is_and_loads_no_model(suffix, tiny_checkp
     assert output.read_bytes() == before
 
 
-def test_a_finished_file_takes_no_time(library, tmp_path):
-    """Neither torch nor transformers is imported, and nobody asks for the model, which is not there."""
+def test_a_finished_file_takes_no_time(tiny_checkpoint, library, tmp_path):
+    """Neither torch nor transformers is imported, and nobody asks for the model, whose weights are not there."""
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    shutil.copy(tiny_checkpoint / "config.json", empty)
     output, videos = tmp_path / "results.parquet", [str(library / "0.mp4"), str(library / "empty.mp4")]
     with ResultFile(output, result_columns()) as results:
         results.append(VideoScore(videos[0], score=50.0, level_probabilities={"good": 1.0}).as_row())
         results.append(VideoScore(videos[1], level_probabilities={"good": None}, error="empty").as_row())
     environment = os.environ | {"PYTHONPROFILEIMPORTTIME": "1", "PYTHONPATH": str(SITE)}
-    command = [sys.executable, "-m", "lmmvqa", "score", *videos, "--output", str(output), "--model", "no/where"]
+    command = [sys.executable, "-m", "lmmvqa", "score", *videos, "--output", str(output), "--model", str(empty)]
     run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     imported = {line.rpartition("|")[2].strip() for line in run.stderr.splitlines() if line.startswith("import time:")}
     assert run.returncode == 1 and "2 videos, 1 with an error" in run.stderr
