@@ -57,10 +57,8 @@ def compare(
         failed = [score for score in scores if score.error is not None]
         for score in failed:
             show_error(score.error)
-    if failed:
-        raise typer.Exit(1)
-    passed = True
-    with clear_errors():
+        if failed:
+            raise typer.Exit(1)
         pairs = comparing.rank(scores) if len(scores) > 2 else [comparing.compare(*scores)]
         if as_json:
             for pair in pairs:
@@ -73,8 +71,8 @@ def compare(
             if summary is not None:
                 gates.write_summary(checks, summary)
             show_missed(checks)
-            passed = all(check.passed for check in checks)
-    raise typer.Exit(0 if passed else gates.MISSED)
+            if not all(check.passed for check in checks):
+                raise typer.Exit(gates.MISSED)
 
 
 def _print_ranking(pairs: list[Comparison]) -> None:

@@ -31,19 +31,29 @@ class Comparison:
 
     Args:
         first, second: neither of them with an error.
-        probability: that people would prefer the first, 0 to 1.
-        difference: score of the first minus score of the second, in points.
-        interval: the central 90 % of the difference.
         moment: the second in which their timelines differ most: start_s, end_s and difference; None where there are no
             timelines.
     """
 
     first: VideoScore
     second: VideoScore
-    probability: float
-    difference: float
-    interval: tuple[float, float]
     moment: dict[str, float] | None
+
+    @property
+    def difference(self) -> float:
+        """Score of the first minus score of the second, in points."""
+        assert self.first.score is not None and self.second.score is not None
+        return self.first.score - self.second.score
+
+    @property
+    def probability(self) -> float:
+        """That people would prefer the first, 0 to 1."""
+        return self.is_worse_by(0)
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The central 90 % of the difference."""
+        return self._distribution.inv_cdf(INTERVAL_TAIL / 2), self._distribution.inv_cdf(1 - INTERVAL_TAIL / 2)
 
     def is_worse_by(self, points: float) -> float:
         """The probability that the second is more than so many points below the first, 0 to 1."""
@@ -51,7 +61,8 @@ class Comparison:
 
     @property
     def _distribution(self) -> NormalDist:
-        return NormalDist(self.difference, _deviation(self.first, self.second))
+        deviation = math.hypot(self.first.score_std or 0.0, self.second.score_std or 0.0)
+        return NormalDist(self.difference, max(_SMALLEST_DEVIATION, deviation))
 
     def verdict(self) -> str:
         """One sentence that says which one looks better, how sure that is, and where they differ most."""
@@ -90,14 +101,8 @@ def compare(first: VideoScore, second: VideoScore) -> Comparison:
     Raises:
         InputError: one of them is an error.
     """
-    for score in (first, second):
-        if score.error is not None:
-            raise InputError(f"{score.path} has no score to compare: {score.error}")
-    assert first.score is not None and second.score is not None
-    difference = first.score - second.score
-    distribution = NormalDist(difference, _deviation(first, second))
-    low, high = (distribution.inv_cdf(share) for share in (INTERVAL_TAIL / 2, 1 - INTERVAL_TAIL / 2))
-    return Comparison(first, second, 1 - distribution.cdf(0), difference, (low, high), _moment(first, second))
+    _require_scores((first, second))
+    return Comparison(first, second, _moment(first, second))
 
 
 def rank(scores: Sequence[VideoScore]) -> list[Comparison]:
@@ -106,15 +111,15 @@ def rank(scores: Sequence[VideoScore]) -> list[Comparison]:
     Raises:
         InputError: one of them is an error.
     """
-    for score in scores:
-        if score.error is not None:
-            raise InputError(f"{score.path} has no score to compare: {score.error}")
+    _require_scores(scores)
     ordered = sorted(scores, key=lambda score: -(score.score or 0.0))
     return [compare(better, worse) for better, worse in pairwise(ordered)]
 
 
-def _deviation(first: VideoScore, second: VideoScore) -> float:
-    return max(_SMALLEST_DEVIATION, math.hypot(first.score_std or 0.0, second.score_std or 0.0))
+def _require_scores(scores: Sequence[VideoScore]) -> None:
+    for score in scores:
+        if score.error is not None:
+            raise InputError(f"{score.path} has no score to compare: {score.error}")
 
 
 def _moment(first: VideoScore, second: VideoScore) -> dict[str, float] | None:

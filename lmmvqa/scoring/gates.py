@@ -59,9 +59,8 @@ def check_comparison(comparison: Comparison, tolerance: float, confidence: float
     """Whether the second video is at most `tolerance` points below the first; arguments as in `check_score`."""
     worse = comparison.is_worse_by(tolerance)
     sentence = (
-        f"{-comparison.difference:+.1f} points against {comparison.first.path}; more than {tolerance:g} below it with "
-        "a "
-        f"probability of {worse:.0%}"
+        f"{-comparison.difference:+.1f} points against {comparison.first.path}; "
+        f"more than {tolerance:g} below it with a probability of {worse:.0%}"
     )
     return Check(comparison.second.path, worse < confidence or comparison.difference <= tolerance, sentence)
 
