@@ -450,7 +450,7 @@ def test_recipes_for_rated_videos(recipe, data, clips, cache, tmp_path):
 def test_recipes_for_general_video(clips, cache, tmp_path):
     """Both stages of the paper's section IV-D, with its token counts: align, merge, instruct."""
     recipe = json.loads(RECIPE.read_text())
-    # The default's tower has fewer places than the paper has tokens; its view of the whole frame is as fine as is asked.
+    # The default's tower has fewer places than the paper has tokens; its view of the whole frame is as fine as asked.
     shipped = load_vision_tower(str(SPATIAL_TOWER), dtype=torch.float32)
     finer = LmmVqaSpatialModel(LmmVqaSpatialConfig(views=shipped.config.views[:1], grid=8))
     assert not finer.load_state_dict(shipped.state_dict(), strict=False).missing_keys
