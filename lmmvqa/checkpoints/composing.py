@@ -7,7 +7,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from dataclasses import fields as fields_of
-from math import isqrt
+from math import ceil, isqrt
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from transformers.image_processing_utils import BaseImageProcessor
 
 from lmmvqa.checkpoints.parts import fetch_address
 from modeling_lmmvqa import LmmVqaConfig, LmmVqaForConditionalGeneration, LmmVqaTemporalConfig, LmmVqaTemporalModel
+from modeling_lmmvqa.configuration_lmmvqa import TEMPORAL_GRIDS
 from modeling_lmmvqa.spatial_tower import frame_size_of, map_shape
 from processing.errors import LmmVqaError
 from processing.processing_lmmvqa import LmmVqaProcessor, video_chat_template
@@ -55,8 +56,8 @@ def compose(
     Args:
         vision_tower, decoder, tokenizer, temporal_tower: the parts, as the `load_*` functions give them. Without a
             temporal tower the model has no temporal tokens.
-        config: fields of `LmmVqaConfig` that differ from the paper's. Without `num_spatial_tokens`, a tower with fewer
-            places than the paper's gives as many tokens as it has.
+        config: fields of `LmmVqaConfig` that differ from the paper's. Without `num_spatial_tokens` and
+            `num_temporal_tokens`, towers with fewer places than the paper's give as many tokens as they can.
         video_processor: settings of `LmmVqaVideoProcessor` that differ from those of the tower's own image processor,
             or from the paper's where it has none.
 
@@ -77,10 +78,13 @@ def compose(
     settings = {**_frame_settings(vision_tower), **(video_processor or {})}
     places = _places(vision_tower, fields.get("vision_feature_layer", -2), settings["size"])
     fields.setdefault("num_spatial_tokens", min(LmmVqaConfig.num_spatial_tokens, isqrt(places) ** 2))
+    possible: list[int] = []
     if temporal_tower is None:
         fields["num_temporal_tokens"] = 0
     else:
         fields["temporal_config"] = temporal_tower.config.to_dict()
+        possible = _possible_temporal_tokens(temporal_tower.config)
+        fields.setdefault("num_temporal_tokens", possible[-1])
     video_token = _placeholder(tokenizer)
     _make_room(decoder, len(tokenizer))
     try:
@@ -100,6 +104,13 @@ def compose(
         raise ComposeError(
             f"num_spatial_tokens={model_config.num_spatial_tokens}, but the spatial tower has {places} places, so some "
             f"tokens would be copies: ask for at most {isqrt(places) ** 2}."
+        )
+    if (count := model_config.num_temporal_tokens) and count not in possible:
+        shape = " x ".join(map(str, _temporal_places(model_config.temporal_config)))
+        raise ComposeError(
+            f"num_temporal_tokens={count} is a grid of {' x '.join(map(str, TEMPORAL_GRIDS[count]))}, but the temporal "
+            f"tower has {shape} places (time, height, width), so some tokens would be copies: ask for "
+            f"{' or '.join(map(str, possible))}."
         )
     model.model.vision_tower = vision_tower
     model.model.language_model = decoder.base_model
@@ -211,6 +222,23 @@ def _places(vision_tower: PreTrainedModel, layers: int | list[int], size: Mappin
             "(--set vision_feature_layer=...)."
         ) from error
     return height * width
+
+
+def _temporal_places(config: LmmVqaTemporalConfig) -> tuple[int, int, int]:
+    """Time, height and width of the fast map, the finer one of the two that a temporal token joins."""
+    side = ceil(config.image_size / 32)
+    return config.num_frames, side, side
+
+
+def _possible_temporal_tokens(config: LmmVqaTemporalConfig) -> list[int]:
+    """Numbers of temporal tokens that a tower gives without copies, the fewest first: along each axis every cell of
+    the pooling grid averages other places."""
+
+    def differ(places: int, cells: int) -> bool:
+        return len({(i * places // cells, ceil((i + 1) * places / cells)) for i in range(cells)}) == cells
+
+    places = _temporal_places(config)
+    return [count for count, grid in TEMPORAL_GRIDS.items() if all(map(differ, places, grid))]
 
 
 def _chat_template(tokenizer: Any, video_token: str) -> str:

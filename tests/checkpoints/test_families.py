@@ -56,7 +56,7 @@ def make_language_model(family: str, tokenizer):
     return getattr(library, head)(config).eval()
 
 
-def make_family(tower: str = "CLIP", decoder: str = "Llama", **changed):
+def make_family(tower: str = "CLIP", decoder: str = "Llama", temporal_size: int = 64, **changed):
     torch.manual_seed(0)
     tokenizer = make_tokenizer(1)
     if decoder == "Gemma":
@@ -65,7 +65,7 @@ def make_family(tower: str = "CLIP", decoder: str = "Llama", **changed):
     config = dict(num_spatial_tokens=4, num_temporal_tokens=4, projector_num_heads=4, spatial_projector_type="mlp")
     return compose(
         vision_tower=make_tower(tower),
-        temporal_tower=make_temporal_tower(),
+        temporal_tower=make_temporal_tower(temporal_size),
         decoder=make_language_model(decoder, tokenizer),
         tokenizer=tokenizer,
         config=config | changed,
@@ -171,13 +171,14 @@ def test_statistics_of_key_frames_are_those_of_the_tower(tmp_path, caplog):
         ({"num_temporal_tokens": 5}, "0 or one of 1, 4"),
         ({"num_spatial_tokens": "many"}, "num_spatial_tokens"),
         ({"vision_feature_layer": 9}, "layers that it has"),
-        ({"num_temporal_tokens": 256}, "the decoder reads 512"),
+        ({"num_temporal_tokens": 16}, "grid of 1 x 4 x 4, but the temporal tower has 8 x 2 x 2 .*ask for 1 or 4"),
+        ({"num_temporal_tokens": 256, "temporal_size": 224}, "the decoder reads 512"),
     ],
     ids=str,
 )
 def test_what_cannot_be_composed_is_refused(changed, message):
     with pytest.raises(ComposeError, match=message):
-        make_family(decoder="GPT-2" if changed == {"num_temporal_tokens": 256} else "Llama", **changed)
+        make_family(decoder="GPT-2" if "temporal_size" in changed else "Llama", **changed)
 
 
 def test_parts_that_are_not_there_are_named(tmp_path):

@@ -68,12 +68,19 @@ def make_spatial_tower(*views: dict, grid: int = 2) -> LmmVqaSpatialModel:
     return LmmVqaSpatialModel(LmmVqaSpatialConfig(views=views, grid=grid)).eval()
 
 
-def make_temporal_tower() -> LmmVqaTemporalModel:
-    config = LmmVqaTemporalConfig(num_frames=8, image_size=64, depth=18, slow_channels=4, fast_channels=2)
+def make_temporal_tower(image_size: int = 64) -> LmmVqaTemporalModel:
+    """A SlowFast whose fast map has 8 x 2 x 2 places, and 8 x 7 x 7 of frames of 224 pixels."""
+    config = LmmVqaTemporalConfig(num_frames=8, image_size=image_size, depth=18, slow_channels=4, fast_channels=2)
     return LmmVqaTemporalModel(config).eval()
 
 
-def make_tiny(digits_per_token: int = 1, decoder_config: dict | None = None, temporal: bool = True, **config):
+def make_tiny(
+    digits_per_token: int = 1,
+    decoder_config: dict | None = None,
+    temporal: bool = True,
+    temporal_size: int = 64,
+    **config,
+):
     """A tiny model and its processor, composed as a real one is."""
     torch.manual_seed(0)
     tokenizer = make_tokenizer(digits_per_token)
@@ -82,7 +89,7 @@ def make_tiny(digits_per_token: int = 1, decoder_config: dict | None = None, tem
         settings.pop("num_temporal_tokens")
     return compose(
         vision_tower=make_vision_tower(),
-        temporal_tower=make_temporal_tower() if temporal else None,
+        temporal_tower=make_temporal_tower(temporal_size) if temporal else None,
         decoder=make_decoder(tokenizer, **(decoder_config or {})),
         tokenizer=tokenizer,
         config=settings,
