@@ -36,6 +36,7 @@ from .quality_readout import (
     lay_out_batch,
     read_out,
 )
+from .saved_folders import refuse_local_base
 from .spatial_tower import as_map, make_spatial_tower, map_shape, pool
 from .temporal_tower import LmmVqaTemporalModel
 
@@ -66,6 +67,15 @@ class LmmVqaPreTrainedModel(PreTrainedModel):
     _keep_in_fp32_modules = [".*vision_tower", ".*temporal_tower", ".*spatial_projector", ".*temporal_projector"]  # noqa: RUF012
     _supports_flash_attn = _supports_sdpa = _supports_flex_attn = True
     _supports_attention_backend = True
+
+    def save_pretrained(self, save_directory: Any, *, push_to_hub: bool = False, **kwargs: Any) -> None:
+        if push_to_hub:
+            refuse_local_base(self)
+        super().save_pretrained(save_directory, push_to_hub=push_to_hub, **kwargs)
+
+    def push_to_hub(self, *args: Any, **kwargs: Any) -> str:
+        refuse_local_base(self)
+        return super().push_to_hub(*args, **kwargs)
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -445,6 +455,16 @@ class LmmVqaForConditionalGeneration(LmmVqaPreTrainedModel, GenerationMixin):
             attentions=outputs.attentions,
             video_outputs=outputs.video_outputs,
         )
+
+    @torch.no_grad()
+    def generate(self, *args: Any, **kwargs: Any) -> Any:
+        """As in transformers, with the videos in any form that `forward` takes."""
+        if kwargs.get("spatial_features") is not None and kwargs.get("pixel_values_videos") is None:
+            # The library counts `chunk_counts` among what only frames need, and would drop it.
+            names = ("spatial_features", "temporal_features", "chunk_counts")
+            features = {name: kwargs.pop(name) for name in names if name in kwargs}
+            kwargs["mm_encoder_outputs"] = {"video": _encoded(self.model.project_features(**features))}
+        return super().generate(*args, **kwargs)
 
     @torch.no_grad()
     @_in_eval_mode

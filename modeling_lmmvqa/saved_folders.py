@@ -1,5 +1,7 @@
-"""What stands beside the weights in a saved folder: the code that loads it elsewhere, and what it learned from."""
+"""What stands beside the weights in a saved folder: the code that loads it elsewhere, and what it learned from. No
+place of this machine leaves it with them."""
 
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -60,3 +62,22 @@ def without_paths(settings: Any) -> Any:
     if isinstance(settings, dict):
         return {name: without_paths(value) for name, value in settings.items() if name != "_name_or_path"}
     return [without_paths(value) for value in settings] if isinstance(settings, list) else settings
+
+
+def refuse_local_base(model: Any) -> None:
+    """An adapter names its base, and nobody else finds one on this machine.
+
+    Args:
+        model: any model; one without adapters is not refused.
+
+    Raises:
+        ValueError: it holds an adapter of a base that is not on the Hub.
+    """
+    for adapter in (getattr(model, "peft_config", None) or {}).values():
+        base = str(adapter.base_model_name_or_path or "a base without a name")
+        if os.path.exists(base) or base.count("/") != 1:
+            raise ValueError(
+                f"This adapter belongs to {base}, which others don't have. Push that first, then save the adapter and "
+                "name its base: lmmvqa push model OWNER/NAME --model ADAPTER --base-model OWNER/BASE. Or make one "
+                "checkpoint of both with lmmvqa merge, and push that."
+            )

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
 from transformers.pytorch_utils import Conv1D
+
+from modeling_lmmvqa.saved_folders import refuse_local_base
 
 PROJECTORS = ("spatial_projector", "temporal_projector")
 
@@ -55,10 +58,17 @@ def make_trainable(
     adapted = get_peft_model(model, config)
     # peft's own card names the base by its place on this machine; the trainer writes one.
     adapted.create_or_update_model_card = lambda output_dir: None
+    adapted.push_to_hub = partial(_push_adapter, adapted)
     if trains == "lora":
         for name in projectors:
             getattr(adapted.base_model.model.model, name).requires_grad_(False)
     return adapted
+
+
+def _push_adapter(adapted: Any, *args: Any, **kwargs: Any) -> str:
+    """peft's own way to the Hub, which would write there where on this machine the base is."""
+    refuse_local_base(adapted)
+    return type(adapted).push_to_hub(adapted, *args, **kwargs)
 
 
 def _decoder_layers(model: Any) -> str:

@@ -61,15 +61,17 @@ def test_every_projector_and_fusion_gives_the_promised_tokens(spatial_projector_
 @pytest.mark.parametrize("tokens", [0, *TEMPORAL_GRIDS])
 @torch.no_grad()
 def test_every_temporal_token_count(tokens):
-    model, processor = make_tiny(temporal=tokens > 0, **({"num_temporal_tokens": tokens} if tokens else {}))
+    counted = {"num_temporal_tokens": tokens} if tokens else {}
+    model, processor = make_tiny(temporal=tokens > 0, temporal_size=224, **counted)
     assert hasattr(model.model, "temporal_tower") == (tokens > 0)
-    inputs = processor(videos=torch.zeros(25, 32, 32, 3, dtype=torch.uint8), fps=25)
+    inputs = processor(videos=torch.randint(0, 256, (25, 32, 32, 3), dtype=torch.uint8), fps=25)
     assert ("temporal_values" in inputs) == (tokens > 0)
     spatial, temporal = model.model.encode_videos(
         *(inputs.get(name) for name in ("pixel_values_videos", "temporal_values"))
     )
     assert spatial.shape == (1, 1, 4, 32)
     assert temporal is None if tokens == 0 else temporal.shape == (1, 1, tokens, 32 * (4 + 2))
+    assert temporal is None or len(temporal[0, 0].unique(dim=0)) == tokens, "no token is a copy"
 
 
 @torch.no_grad()
@@ -304,6 +306,17 @@ def test_generate_in_every_mode(tiny, batch, settings):
     assert text.shape == (2 * settings.get("num_return_sequences", 1), batch["input_ids"].shape[1] + 3)
     if settings in ({"use_cache": False}, {"cache_implementation": "static"}):
         assert torch.equal(text, model.generate(**batch, max_new_tokens=3, min_new_tokens=3, do_sample=False))
+
+
+@pytest.mark.parametrize("settings", [{}, {"num_beams": 2}], ids=str)
+def test_generate_takes_features_of_videos_of_different_length(tiny, batch, settings):
+    model, _ = tiny
+    names = ("pixel_values_videos", "temporal_values", "chunk_counts")
+    spatial, temporal = model.model.encode_videos(**{name: batch[name] for name in names})
+    features = {"spatial_features": spatial, "temporal_features": temporal, "chunk_counts": batch["chunk_counts"]}
+    text = {name: value for name, value in batch.items() if name not in names}
+    settings = settings | {"max_new_tokens": 3, "min_new_tokens": 3}
+    assert torch.equal(model.generate(**text, **features, **settings), model.generate(**batch, **settings))
 
 
 def test_loss_is_the_same_for_all_logits_and_for_the_last(tiny, batch):

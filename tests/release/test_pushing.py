@@ -123,9 +123,19 @@ def test_the_default_checkpoint_goes_up_with_its_results(tiny_checkpoint, tmp_pa
 
 def test_an_adapter_goes_up_with_the_name_of_its_base(hub, tiny_checkpoint, tmp_path):
     model, processor = load_checkpoint(str(tiny_checkpoint))
-    make_trainable(model, "projectors").save_pretrained(tmp_path)
+    adapted = make_trainable(model, "projectors")
+    adapted.save_pretrained(tmp_path)
     processor.save_pretrained(tmp_path)
-    # Its base is a folder of this machine, which nobody else has.
+    # Its base is a folder of this machine, which nobody else has: it is not named on the Hub, whoever pushes.
+    loaded, _ = load_checkpoint(str(tmp_path))
+    for pushed in (
+        adapted.push_to_hub,
+        loaded.push_to_hub,
+        partial(loaded.save_pretrained, tmp_path / "pushed", push_to_hub=True, repo_id="user/adapter"),
+    ):
+        with pytest.raises(ValueError, match="which others don't have"):
+            pushed(*([] if isinstance(pushed, partial) else ["user/adapter"]))
+    assert not hub.requests
     assert "push that first" in " ".join(invoke("model", "user/adapter", "--model", tmp_path).output.split())
     done = invoke("model", "user/adapter", "--model", tmp_path, "--base-model", "user/tiny")
     assert done.exit_code == 0, done.output
@@ -141,6 +151,17 @@ def test_an_adapter_goes_up_with_the_name_of_its_base(hub, tiny_checkpoint, tmp_
     card = ModelCard(files["README.md"].decode())
     assert (card.data.library_name, card.data.base_model) == ("peft", ["user/tiny"])
     assert json.loads((tmp_path / "adapter_config.json").read_text())["base_model_name_or_path"] == str(tiny_checkpoint)
+
+
+def test_no_part_says_where_on_this_machine_it_was(hub, tiny_checkpoint, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    model, processor = load_checkpoint(str(tiny_checkpoint))
+    for number, part in enumerate((model, model.config, processor, processor.tokenizer, processor.video_processor)):
+        part.push_to_hub(f"user/{number}")
+        files = hub.files(f"user/{number}")
+        assert files and not [
+            name for name, content in files.items() if str(tiny_checkpoint.parent).encode() in content
+        ]
 
 
 def test_a_data_set_and_what_is_none(hub, data_set, tmp_path):
