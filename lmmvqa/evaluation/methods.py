@@ -100,11 +100,18 @@ class LmmVqa:
 
     def _assess(self, features: list[Any]) -> list[Prediction]:
         from modeling_lmmvqa.feature_batches import assessment_inputs
+        from modeling_lmmvqa.quality_readout import UndefinedScore
 
         inputs = {
             name: tensor.to(self.model.device) for name, tensor in assessment_inputs(self.processor, features).items()
         }
-        quality = self.model.assess(**inputs, mode=self.read_out, processor=self.processor)
+        try:
+            quality = self.model.assess(**inputs, mode=self.read_out, processor=self.processor)
+        # One video whose numbers overflow must not take the others of its batch with it.
+        except UndefinedScore as error:
+            if len(features) > 1:
+                return [prediction for video in features for prediction in self._assess([video])]
+            return [{"error": str(error)}]
         predictions = []
         for i in range(len(features)):
             if quality.errors and quality.errors[i]:

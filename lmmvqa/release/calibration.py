@@ -94,12 +94,13 @@ def calibrate_checkpoint(
         What `fit_calibration` returns, and "level_temperature".
 
     Raises:
-        ValueError: the videos are too few.
+        ValueError: the videos are too few, or the answers to one of them are no numbers.
         VideoError: one of them can't be read.
     """
     from lmmvqa.checkpoints.loading import load_checkpoint
     from lmmvqa.training.feature_cache import FeatureCache
     from modeling_lmmvqa.feature_batches import assessment_inputs
+    from modeling_lmmvqa.quality_readout import UndefinedScore
     from modeling_lmmvqa.video_features import tower_features
 
     model, processor = load_checkpoint(str(folder))
@@ -117,7 +118,10 @@ def calibrate_checkpoint(
                     raise InputError(error)
             encoded = features.load(key)
         inputs = {name: tensor.to(model.device) for name, tensor in assessment_inputs(processor, [encoded]).items()}
-        quality = model.assess(**inputs)
+        try:
+            quality = model.assess(**inputs)
+        except UndefinedScore as error:
+            raise InputError(f"{video}: {error}") from error
         scores.append(quality.score_probabilities.cpu())
         level_probabilities.append(quality.level_probabilities.cpu())
     places = torch.tensor([model.config.levels.index(level) for level in levels])

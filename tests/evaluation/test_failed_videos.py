@@ -3,6 +3,7 @@
 import shutil
 
 import pytest
+import torch
 from inputs import DATA
 
 from dataset_builders.set_specs import SetSpec
@@ -28,3 +29,13 @@ def test_failed_videos_are_tried_again(tiny, tmp_path):
     assert after["good"] == before["good"] and after["late"]["predicted"] is not None and len(after) == 2
     # Nothing is left: the method is not made.
     predict(lambda: pytest.fail("was made"), rows, tmp_path)
+
+
+def test_a_video_whose_numbers_overflow_fails_alone(tiny, tiny_inputs):
+    model, _ = tiny
+    names = ("pixel_values_videos", "temporal_values", "chunk_counts")
+    spatial, temporal = model.model.encode_videos(*(tiny_inputs[name] for name in names))
+    good, _ = ({"spatial_features": one, "temporal_features": two} for one, two in zip(spatial, temporal, strict=True))
+    broken = {name: torch.full_like(part, torch.inf) for name, part in good.items()}
+    first, second = LmmVqa(*tiny)._assess([good, broken])
+    assert 0 <= first["predicted"] <= 100 and set(second) == {"error"} and "not finite" in second["error"]
