@@ -162,18 +162,24 @@ def test_a_file_has_the_same_types_whatever_is_in_it(suffix, tmp_path):
     assert together["error"].notna().sum() == 2 and all(list(table) == list(COLUMNS) for table in tables)
 
 
-def test_data_sets_read_parquet_of_clean_and_broken_runs_together(tmp_path):
-    from datasets import load_dataset
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_data_sets_read_clean_and_broken_runs_together(suffix, tmp_path):
+    """Parquet as it is; CSV and JSONL by pandas, as docs/bulk.md says."""
+    from datasets import Dataset, load_dataset
 
     files = []
     for number, rows in enumerate(([good("a")], [bad("b")], [good("c"), bad("d")])):
-        files.append(str(tmp_path / f"{number}.parquet"))
+        files.append(tmp_path / f"{number}{suffix}")
         with ResultFile(files[-1], COLUMNS) as results:
             for row in rows:
                 results.append(row)
     for order in (files, files[::-1]):
-        data = load_dataset("parquet", data_files=order, cache_dir=str(tmp_path / "cache"))["train"]
-        assert sorted(data["path"]) == list("abcd") and data.features["error"].dtype == "string"
+        if suffix == ".parquet":
+            data = load_dataset("parquet", data_files=[*map(str, order)], cache_dir=str(tmp_path / "cache"))["train"]
+        else:
+            data = Dataset.from_pandas(pd.concat(map(READERS[suffix], order), ignore_index=True))
+        assert sorted(data["path"]) == list("abcd")
+        assert (data.features["error"].dtype, data.features["score"].dtype) == ("string", "float64")
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
