@@ -16,10 +16,22 @@ from lmmvqa.commands import bulk, checkpoints, compare, data, default_making, ev
 from lmmvqa.console import INTERRUPTED, messages
 
 app = typer.Typer(
-    no_args_is_help=True, pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]}
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
-for group in (score, compare, bulk, release, checkpoints, training, evaluation, data, default_making):
-    app.add_typer(group.app)
+PANELS = {
+    "Score and share": (score, compare, bulk, release),
+    "Compose and train": (checkpoints, training),
+    "Evaluate": (evaluation, data),
+    "Make the default checkpoint from nothing": (default_making,),
+}
+for panel, groups in PANELS.items():
+    for group in groups:
+        app.add_typer(group.app, rich_help_panel=panel)
+        for command in (*group.app.registered_commands, *group.app.registered_groups):
+            command.rich_help_panel = panel
 
 
 def _show_version(asked: bool) -> None:
