@@ -76,8 +76,10 @@ JS = """
     image.src = (shown.filter((still) => still.at <= time + 0.001).pop() || shown[0]).src;
   };
   const unplayable = (panel) => {
-    const player = panel.querySelector("video");
-    if (!player || !player.error || !stills(panel).length) return;
+    const player = panel.querySelector("video"), image = panel.querySelector(".still");
+    const broken = image && image.complete && !image.naturalWidth && !image.src.startsWith("data:");
+    if (!(broken || (player && player.error)) || !stills(panel).length) return;
+    if (broken) { show(panel, 0); return; }
     const view = document.createElement("div");
     view.innerHTML = '<img class="still" alt="A picture of the video"><p class="quiet">Your browser can\\'t play ' +
       'this kind of file. Here is a picture for each second: choose one below.</p>';
@@ -118,9 +120,10 @@ JS = """
     if (second && Math.abs(second.currentTime - player.currentTime) > 0.3) second.currentTime = player.currentTime;
   });
   document.addEventListener("error", (event) => {
-    if (event.target.tagName === "VIDEO" && panelOf(event.target)) unplayable(panelOf(event.target));
+    const panel = event.target.matches("video, .still") && panelOf(event.target);
+    if (panel) unplayable(panel);
   }, true);
-  // The pictures come with the score, after the player has failed.
+  // The pictures of a file come with its score, after the player has failed.
   new MutationObserver(() => document.querySelectorAll('[id^="panel-"]').forEach(unplayable))
     .observe(document.body, {childList: true, subtree: true});
 }
@@ -202,10 +205,12 @@ def build(pipe: Any, examples: Sequence[Path] = ()) -> gr.Blocks:
 
 
 def player(video: str | None) -> str:
-    """A player for a file that the page keeps. What it can't play, the script replaces by pictures."""
-    if video is None or not (mimetypes.guess_type(video)[0] or "video/").startswith("video/"):
+    """A file that the page keeps, as the browser shows it. What it can't, the script replaces by pictures."""
+    if video is None:
         return ""
     address = f"gradio_api/file={escape(quote(video))}"
+    if (mimetypes.guess_type(video)[0] or "").startswith("image/"):
+        return f'<div class="vqa"><img class="still" alt="The picture" src="{address}"></div>'
     return f'<div class="vqa"><video controls playsinline preload="metadata" src="{address}"></video></div>'
 
 
@@ -250,6 +255,9 @@ def compare(first: dict[str, Any] | None, second: dict[str, Any] | None) -> str:
 def _over_time(row: dict[str, Any]) -> str:
     timeline = row["timeline"]
     stills = [{"at": second["start_s"], "src": drawing.picture(second["key_frame"])} for second in timeline["seconds"]]
+    kept = f'<div class="stills" hidden data-stills="{escape(json.dumps(stills))}"></div>'
+    if len(stills) < 2:
+        return kept
     moments = "".join(
         _moment(name, timeline[key]) for name, key in (("Worst second", "worst"), ("Best second", "best"))
     )
@@ -258,7 +266,7 @@ def _over_time(row: dict[str, Any]) -> str:
 <div class="ends"><span>0:00</span><span>a bar for each second that was judged</span>
 <span>{drawing.clock(row["duration_s"])}</span></div>
 <div class="moments">{moments}</div>
-<div class="stills" hidden data-stills="{escape(json.dumps(stills))}"></div>"""
+{kept}"""
 
 
 def _moment(name: str, second: dict[str, Any]) -> str:
