@@ -34,7 +34,8 @@ def test_the_model_has_the_shapes_of_a_configuration(script, clip):
     config.text_config.head_dim, config.temporal_config.image_size = 2, 64
     model, processor = script.random_model(config, "cpu")
     assert {weight.dtype for weight in model.parameters()} == {torch.bfloat16}
-    assert model.config.tokens_per_chunk == 512 and model.lm_head.weight.shape == (2000, 64)
+    # Of frames of 64 pixels, the temporal tower has 2 x 2 places.
+    assert model.config.tokens_per_chunk == 256 + 4 and model.lm_head.weight.shape == (2000, 64)
     quality = model.assess(**processor(videos=[str(clip)]))
     assert quality.score.isfinite().all()
 
