@@ -16,11 +16,11 @@ from hub_cards.results import CardError, Result, check_figures, read_results
 TEMPLATE = Path(__file__).with_name("model_card.md")
 PAPER = "https://arxiv.org/abs/2408.14008"
 # In a checkpoint's folder: what its card is made of.
-FACTS, RESULTS = "card.yaml", "results"
+FACTS_FILE, RESULTS_FOLDER = "card.yaml", "results"
 
 
 @dataclass(frozen=True)
-class Part:
+class ModelPart:
     """A part of a checkpoint, where it is from, and its licence."""
 
     part: str
@@ -46,7 +46,7 @@ class ModelFacts:
     title: str = "An LMM-VQA model"
     predicts: str = "what its training data hold; its maker has not said what that is"
     licence: str = "other"
-    parts: tuple[Part, ...] = ()
+    parts: tuple[ModelPart, ...] = ()
     training_data: str = "Not stated by whoever published this model."
     limits: tuple[str, ...] = ("Its limits were not stated: try it on videos of your own kind before you rely on it.",)
     base_models: tuple[str, ...] = ()
@@ -67,7 +67,7 @@ def read_facts(file: Path) -> ModelFacts:
         known = {item.name for item in fields(ModelFacts)}
         if unknown := sorted(set(content) - known):
             raise CardError(f"{file}: unknown key {', '.join(unknown)}. Known are {', '.join(sorted(known))}.")
-        parts = tuple(Part(**part) for part in content.pop("parts", ()))
+        parts = tuple(ModelPart(**part) for part in content.pop("parts", ()))
         return ModelFacts(
             parts=parts, **{key: tuple(value) if isinstance(value, list) else value for key, value in content.items()}
         )
@@ -159,7 +159,7 @@ def add_model_card(
     found = read_results(results[name] for name in sorted(results))
     model_card(repo_id, read_facts(facts), found, base_model=base_model, config=config).save(folder / "README.md")
     if facts.is_file():
-        shutil.copy(facts, folder / FACTS)
+        shutil.copy(facts, folder / FACTS_FILE)
     for name, file in results.items():
-        (folder / RESULTS).mkdir(exist_ok=True)
-        shutil.copy(file, folder / RESULTS / name)
+        (folder / RESULTS_FOLDER).mkdir(exist_ok=True)
+        shutil.copy(file, folder / RESULTS_FOLDER / name)

@@ -20,7 +20,7 @@ from huggingface_hub.utils import validate_repo_id
 
 from hub_cards.data_set_card import local_root, without_local_root
 from hub_cards.demo_card import demo_card
-from hub_cards.model_card import FACTS, RESULTS, add_model_card
+from hub_cards.model_card import FACTS_FILE, RESULTS_FOLDER, add_model_card
 from processing.errors import LmmVqaError
 
 RepoType = Literal["model", "dataset", "space"]
@@ -67,7 +67,7 @@ def staged_model(
         raise PushError(
             f"{folder} is neither a checkpoint nor an adapter: name a folder that `lmmvqa train` or `compose` wrote."
         )
-    files = {file.name: file for file in (told / RESULTS).glob("*.json")}
+    files = {file.name: file for file in (told / RESULTS_FOLDER).glob("*.json")}
     for run in results:
         if files.setdefault(f"{run.resolve().name}.json", run / METRICS) != run / METRICS:
             raise PushError(f"Two runs have the name {run.resolve().name}: rename the folder of one.")
@@ -82,7 +82,7 @@ def staged_model(
         elif base_model is not None:
             raise PushError(f"{folder} is a full checkpoint; --base-model is for adapters.")
         add_remote_code(stage)
-        add_model_card(stage, repo_id, told / FACTS, files, base_model=base_model, config=_config(stage))
+        add_model_card(stage, repo_id, told / FACTS_FILE, files, base_model=base_model, config=_config(stage))
         if (told / FOLDER / FILE).is_file():
             shutil.copytree(told / FOLDER, stage / FOLDER)
         else:

@@ -8,7 +8,7 @@ import pytest
 from huggingface_hub import ModelCard, SpaceCard
 
 from hub_cards.demo_card import demo_card
-from hub_cards.model_card import ModelFacts, Part, add_model_card, model_card, read_facts
+from hub_cards.model_card import ModelFacts, ModelPart, add_model_card, model_card, read_facts
 from hub_cards.results import CardError, Result, check_figures, read_results
 from lmmvqa.checkpoints import assembling as default_checkpoint
 
@@ -18,7 +18,7 @@ FACTS = ModelFacts(
     title="Example",
     predicts="the mean opinion of people",
     licence="apache-2.0",
-    parts=(Part("decoder", "Llama 3.1", "its own"),),
+    parts=(ModelPart("decoder", "Llama 3.1", "its own"),),
     limits=("It never saw flicker.",),
     base_models=("org/base",),
     datasets=("org/ratings",),
@@ -53,7 +53,7 @@ def test_a_model_card_is_complete():
 
 def test_a_name_with_a_bar_or_a_line_stays_in_its_cell():
     odd = Result("set | b", "test\nb", "codec | x264", "srcc", 0.5, 80)
-    facts = replace(FACTS, parts=(Part("decoder", "a | b", "its own"),))
+    facts = replace(FACTS, parts=(ModelPart("decoder", "a | b", "its own"),))
     text = str(model_card("user/example", facts, [replace(odd, part=None), odd]))
     rows = [line for line in text.splitlines() if line.startswith("| ") and "\\|" in line]
     cells = [len(re.findall(r"(?<!\\)\|", line)) for line in rows]
@@ -166,7 +166,7 @@ def test_facts_of_a_folder(tmp_path):
     file = tmp_path / "card.yaml"
     assert read_facts(file) == ModelFacts()
     file.write_text("title: T\nparts:\n- {part: decoder, source: here, licence: MIT}\nlimits: [a, b]\n")
-    assert read_facts(file) == ModelFacts(title="T", parts=(Part("decoder", "here", "MIT"),), limits=("a", "b"))
+    assert read_facts(file) == ModelFacts(title="T", parts=(ModelPart("decoder", "here", "MIT"),), limits=("a", "b"))
     file.write_text("titel: T\n")
     with pytest.raises(CardError, match="titel"):
         read_facts(file)
