@@ -9,10 +9,9 @@ import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 import lmmvqa.registration  # noqa: F401 - makes the Auto classes know ours
+from lmmvqa.checkpoints import FRESH_DEFAULT
 from lmmvqa.checkpoints.assembling import compose_default, default_checkpoint
 from processing.errors import LmmVqaError
-
-FRESH_DEFAULT = "default"
 
 
 class ModelError(LmmVqaError, RuntimeError):

@@ -15,7 +15,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from hub_cards.results import FEW_VIDEOS
-from lmmvqa.commands.options import Scale, parse_settings
+from lmmvqa.commands.checks import check_model
+from lmmvqa.commands.options import Device, Model, Scale, parse_settings
 from lmmvqa.console import clear_errors, show_error
 from lmmvqa.evaluation.table_cells import interval_or_deviation, three_decimals
 from processing.errors import InputError
@@ -78,7 +79,7 @@ def evaluate(
         typer.Option(help="lmm-vqa: features of a run of `lmmvqa train` on the same videos; what is missing is added."),
     ] = None,
     resamples: Annotated[int, typer.Option(min=0, help="Bootstrap resamples for the intervals.")] = 1000,
-    device: Annotated[str | None, typer.Option(help="For example cpu or cuda.")] = None,
+    device: Device = None,
 ) -> None:
     """Evaluate a method by one of the field's protocols: predictions to Parquet, then the table.
 
@@ -89,9 +90,14 @@ def evaluate(
     """
     with clear_errors():
         from dataset_builders.set_specs import SetSpec
+
+        # Before the imports that take seconds.
+        specs = [SetSpec.parse(text) for text in data]
+        if method == "lmm-vqa":
+            check_model(model)
+
         from lmmvqa.evaluation import protocols, rated_sets
 
-        specs = [SetSpec.parse(text) for text in data]
         file = _predictions_file(method)
         label = name or (Path(method).stem if file else method)
         readout = readout or {"lmm-vqa": "distribution", "zero-shot": "level-words"}.get(method)
@@ -318,13 +324,11 @@ def vcgbench(
     ],
     judge_model: Annotated[str, typer.Option(help="The judge's model, as the endpoint names it.")],
     output: Annotated[Path, typer.Option(help="Folder for answers, marks and scores; a run that was stopped goes on.")],
-    model: Annotated[
-        str | None, typer.Option(help="Checkpoint: folder or Hub id. Default: the one that comes with LMM-VQA.")
-    ] = None,
+    model: Model = None,
     key_variable: Annotated[
         str, typer.Option(help="Environment variable that holds the endpoint's key, if it wants one.")
     ] = "OPENAI_API_KEY",
-    device: Annotated[str | None, typer.Option(help="For example cpu or cuda.")] = None,
+    device: Device = None,
 ) -> None:
     """Video-ChatGPT's benchmark of video understanding (the paper's Table IX), marked by a judge."""
     with clear_errors():

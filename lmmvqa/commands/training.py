@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -16,17 +16,28 @@ Config = Annotated[str, typer.Argument(help="YAML file, or the name of a recipe 
 Override = Annotated[list[str] | None, typer.Argument(help="key=value pairs that replace its settings.")]
 
 
+def _settings(config: str, override: list[str] | None) -> dict[str, Any]:
+    """What replaces the settings of a file, once data and model are found: importing what trains takes seconds."""
+    from lmmvqa.training.settings import check_data_and_model, read_settings
+
+    overrides = parse_settings(override)
+    settings = read_settings(config, overrides)
+    check_data_and_model(settings.get("data"), settings.get("model"))
+    return overrides
+
+
 @app.command()
 def train(config: Config, override: Override = None) -> None:
     """Train on rated videos. Stopped and started again, it goes on."""
     with clear_errors():
+        settings = _settings(config, override)
+
         from accelerate import PartialState
 
         from lmmvqa.training.arguments import read_arguments
         from lmmvqa.training.run import run_training
         from lmmvqa.training.telling import next_commands
 
-        settings = parse_settings(override)
         run_training(config, settings)
         if PartialState().is_main_process:
             arguments = read_arguments(config, settings)
@@ -42,13 +53,15 @@ def features(config: Config, override: Override = None) -> None:
     Exit code 0: all are encoded. 1: some can't be read.
     """
     with clear_errors():
+        settings = _settings(config, override)
+
         from lmmvqa.checkpoints.loading import load_base
         from lmmvqa.training.arguments import read_arguments
         from lmmvqa.training.encoding import encode
         from lmmvqa.training.run import open_cache
         from lmmvqa.training.training_data import load_training_data
 
-        arguments = read_arguments(config, parse_settings(override))
+        arguments = read_arguments(config, settings)
         arguments.check()
         data = load_training_data(arguments)
         cache = open_cache(arguments, *load_base(arguments.model, device=str(arguments.device)))
@@ -77,8 +90,8 @@ def memory(
         from transformers import AutoConfig
 
         import lmmvqa.registration  # noqa: F401
-        from lmmvqa.training.arguments import read_settings
         from lmmvqa.training.memory import STRATEGIES, estimate_memory
+        from lmmvqa.training.settings import read_settings
         from modeling_lmmvqa import LmmVqaConfig
 
         settings = read_settings(config, parse_settings(override))

@@ -2,35 +2,22 @@
 
 from __future__ import annotations
 
-import difflib
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-import yaml
 from transformers import TrainingArguments
 from transformers.trainer_utils import HubStrategy
 
-from dataset_builders import GENERAL_SETS, RATED_SETS
-from dataset_builders.set_specs import SetSpec
-from lmmvqa.checkpoints.loading import FRESH_DEFAULT
+from lmmvqa.checkpoints import FRESH_DEFAULT
+from lmmvqa.training.settings import DataSource, check_data_and_model, data_sources, meant_word, read_settings
 from processing.errors import InputError
 
-RECIPES = Path(__file__).parent / "recipes"
 TRAINS = ("projectors", "projectors+lora", "lora", "projectors+decoder")
 TASKS = ("score", "level", "score_and_level")
 LOSSES = ("answer", "read_out", "read_out_and_format", "words")
-
-
-class DataSource(NamedTuple):
-    """One data set of a run; `options` go to `load_dataset`."""
-
-    spec: SetSpec
-    options: dict[str, Any]
 
 
 @dataclass
@@ -153,20 +140,7 @@ class LmmVqaTrainingArguments(TrainingArguments):
         Raises:
             ValueError: an entry of `data` is no data set.
         """
-        entries = self.data if isinstance(self.data, list) else [self.data]
-        if not entries or None in entries:
-            raise InputError("data names no data set: write data=NAME=FOLDER, such as data=rated_videos=mine.")
-        sources = []
-        for entry in entries:
-            named = {"data": entry} if isinstance(entry, str) else entry
-            if not isinstance(named, Mapping) or not isinstance(named.get("data"), str):
-                raise InputError(
-                    f"data: {entry!r} is no data set: write {{data: konvid_1k=KoNViD-1k, levels: authors}}."
-                )
-            options = {key: value for key, value in named.items() if key != "data"}
-            spec = SetSpec.parse(named["data"], RATED_SETS + GENERAL_SETS)
-            sources.append(DataSource(spec, {**self.data_options, **options}))
-        return sources
+        return data_sources(self.data, self.data_options)
 
     def check(self) -> None:
         """What can be known to fail before anything is loaded.
@@ -175,8 +149,7 @@ class LmmVqaTrainingArguments(TrainingArguments):
             FileNotFoundError: the model does not exist.
             ValueError: a setting that can't work; the message shows it and the remedy.
         """
-        _ = self.sources
-        _check_model(self.model)
+        check_data_and_model(self.data, self.model)
         if self.push_to_hub:
             self._check_push()
 
@@ -224,28 +197,6 @@ def read_arguments(config: str | os.PathLike, overrides: Mapping[str, Any] | Non
     return make_arguments(read_settings(config, overrides), str(config))
 
 
-def read_settings(config: str | os.PathLike, overrides: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """The settings of a file as a mapping, with `overrides`.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is no YAML file of settings.
-    """
-    path = Path(config)
-    if not path.is_file() and path.parent == Path() and (RECIPES / f"{path.stem}.yaml").is_file():
-        path = RECIPES / f"{path.stem}.yaml"
-    if not path.is_file():
-        recipes = ", ".join(sorted(recipe.stem for recipe in RECIPES.glob("*.yaml")))
-        raise FileNotFoundError(f"{config} does not exist: name a YAML file or one of the recipes {recipes}.")
-    try:
-        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise InputError(f"{path} is no YAML file: {error}") from error
-    if not isinstance(settings, dict):
-        raise InputError(f"{path} holds no settings: write lines such as `learning_rate: 1e-3`.")
-    return {key: _meant_value(key, value) for key, value in {**settings, **(overrides or {})}.items()}
-
-
 def make_arguments(settings: Mapping[str, Any], origin: str) -> LmmVqaTrainingArguments:
     """Arguments of a mapping; `origin` names it in errors.
 
@@ -254,7 +205,7 @@ def make_arguments(settings: Mapping[str, Any], origin: str) -> LmmVqaTrainingAr
     """
     known = {item.name for item in fields(LmmVqaTrainingArguments) if item.init}
     if unknown := sorted(set(settings) - known):
-        hints = [f"{key} ({_meant(key, known)})" for key in unknown]
+        hints = [f"{key} ({meant_word(key, known)})" for key in unknown]
         raise InputError(
             f"{origin}: unknown setting {', '.join(hints)}. Known are those of transformers' TrainingArguments and "
             f"{', '.join(item for item in LmmVqaTrainingArguments.__annotations__ if item in known)}."
@@ -268,33 +219,3 @@ def make_arguments(settings: Mapping[str, Any], origin: str) -> LmmVqaTrainingAr
 def _one_of(name: str, value: Any, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
         raise InputError(f"{name}={value!r} is unknown: choose one of {', '.join(allowed)}.")
-
-
-def _meant(word: str, known: Any) -> str:
-    close = difflib.get_close_matches(word, known, n=1)
-    return f"did you mean {close[0]}?" if close else "nothing is named like it"
-
-
-def _meant_value(key: str, value: Any) -> Any:
-    """YAML 1.1 takes 1e-3 for text and a bare `no` for false; people and Python don't."""
-    if isinstance(value, str) and re.fullmatch(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+", value):
-        return float(value)
-    return "no" if value is False and key.endswith("_strategy") else value
-
-
-def _check_model(model: str | None) -> None:
-    if model in (None, FRESH_DEFAULT):
-        return
-    folder = Path(model)
-    if not folder.is_dir():
-        if model.count("/") != 1 or folder.is_absolute() or model.startswith("."):
-            raise FileNotFoundError(f"model={model} does not exist: name a folder of `lmmvqa compose` or a Hub id.")
-    elif (folder / "adapter_config.json").is_file():
-        raise InputError(
-            f"model={model} holds what `lmmvqa train` trained, without its base: lmmvqa merge {model} FOLDER, then "
-            "model=FOLDER."
-        )
-    elif not (folder / "config.json").is_file():
-        raise FileNotFoundError(
-            f"model={model} holds no config.json: name a folder of `lmmvqa compose` or `lmmvqa merge`."
-        )

@@ -18,15 +18,17 @@ from transformers import AutoConfig, AutoProcessor, set_seed
 
 import lmmvqa.registration  # noqa: F401 - makes the Auto classes know ours
 from hub_cards.training_card import FEW_VIDEOS
+from lmmvqa.checkpoints import FRESH_DEFAULT
 from lmmvqa.checkpoints.assembling import default_checkpoint
-from lmmvqa.checkpoints.loading import FRESH_DEFAULT, load_base
+from lmmvqa.checkpoints.loading import load_base
 from lmmvqa.checkpoints.training_record import SeenVideos, TrainingRecord, read_record
 from lmmvqa.console import messages
 from lmmvqa.training.adapters import make_trainable
-from lmmvqa.training.arguments import LmmVqaTrainingArguments, make_arguments, read_settings
+from lmmvqa.training.arguments import LmmVqaTrainingArguments, make_arguments
 from lmmvqa.training.collators import AnswerCollator, ReadOutCollator
 from lmmvqa.training.encoding import add_digests, encode, fit_standardizers
 from lmmvqa.training.feature_cache import FeatureCache
+from lmmvqa.training.settings import read_settings
 from lmmvqa.training.telling import beginning, comparison, learned_from
 from lmmvqa.training.trainer import LmmVqaTrainer, last_checkpoint, rated_indices
 from lmmvqa.training.training_data import TrainingData, check_fit, load_training_data

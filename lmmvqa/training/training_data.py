@@ -14,7 +14,8 @@ import dataset_builders
 from dataset_builders.label_files import LabelError
 from dataset_builders.release_builder import MESSAGES
 from lmmvqa.checkpoints.composing import check_window
-from lmmvqa.training.arguments import DataSource, LmmVqaTrainingArguments
+from lmmvqa.training.arguments import LmmVqaTrainingArguments
+from lmmvqa.training.settings import DataSource
 from processing.errors import InputError
 from processing.quality_prompts import TASKS
 

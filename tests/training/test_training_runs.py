@@ -25,9 +25,10 @@ from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 from lmmvqa.checkpoints.assembling import default_checkpoint
 from lmmvqa.checkpoints.composing import compose
 from lmmvqa.checkpoints.merging import merge
-from lmmvqa.training.arguments import RECIPES, read_arguments
+from lmmvqa.training.arguments import read_arguments
 from lmmvqa.training.memory import estimate_memory
 from lmmvqa.training.run import run_training
+from lmmvqa.training.settings import RECIPES
 from modeling_lmmvqa import LmmVqaConfig
 
 ACCELERATE = SITE / "lmmvqa" / "training" / "accelerate"
