@@ -77,6 +77,8 @@ JS = """
   };
   const unplayable = (panel) => {
     const player = panel.querySelector("video"), image = panel.querySelector(".still");
+    // What is wrong with the file stands below; an empty player would only be in the way.
+    if (player && player.error && panel.querySelector(".fault")) { player.remove(); return; }
     const broken = image && image.complete && !image.naturalWidth && !image.src.startsWith("data:");
     if (!(broken || (player && player.error)) || !stills(panel).length) return;
     if (broken) { show(panel, 0); return; }
@@ -136,7 +138,8 @@ moment.
 The score is the rating that many viewers would give on average, judged by the picture alone: sharpness, compression,
 noise, light and motion, not what is shown. A range tells how sure that is. Each second is judged by itself, and all
 are moved together so that their mean is the score of the whole. Of a video of more than {MOST_SECONDS // 60} minutes,
-{MOST_SECONDS} seconds are judged. Files may have {LARGEST_UPLOAD.replace("mb", " MB")}. They are deleted after an hour.
+{MOST_SECONDS} seconds are judged. Files may be as large as {LARGEST_UPLOAD.replace("mb", " MB")}, and are deleted after
+an hour.
 """
 
 # What the page says while the pipeline counts on.

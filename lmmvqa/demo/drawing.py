@@ -18,7 +18,8 @@ CSS = """
 .vqa .range { position: absolute; inset-block: 0; border-radius: 99px; opacity: .55; }
 .vqa .mark { position: absolute; inset-block: -.25rem; width: .25rem; margin-left: -.125rem; border-radius: 2px;
   background: var(--vqa-text); }
-.vqa .ends { display: flex; justify-content: space-between; font-size: .85rem; color: var(--vqa-quiet); }
+.vqa .ends { display: flex; justify-content: space-between; gap: .8rem; text-align: center;
+  font-size: .85rem; color: var(--vqa-quiet); }
 .vqa .chart { position: relative; height: 96px; border-block: 1px solid var(--vqa-line); cursor: pointer;
   touch-action: manipulation; }
 .vqa .chart svg { display: block; width: 100%; height: 100%; }

@@ -230,6 +230,7 @@ def test_an_error_in_plain_words(open_page, tmp_path):
     text = fault.inner_text()
     assert "holiday.mp4" in text and "Traceback" not in text and "/tmp" not in text
     assert page.locator(".toast-body").count() == 0
+    page.wait_for_function("!document.querySelector('#panel-0 video')")
     assert page.evaluate("document.documentElement.scrollWidth") == before
     # And the page goes on.
     page.get_by_role("button", name="Flower compressed").first.click()
