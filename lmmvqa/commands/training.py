@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,10 +18,13 @@ Config = Annotated[str, typer.Argument(help="YAML file, or the name of a recipe 
 Override = Annotated[list[str] | None, typer.Argument(help="key=value pairs that replace its settings.")]
 
 
-def _settings(config: str, override: list[str] | None) -> dict[str, Any]:
-    """What replaces the settings of a file, once data and model are found: importing what trains takes seconds."""
+def _begin(config: str, override: list[str] | None) -> dict[str, Any]:
+    """Find data and model before the imports that take seconds; what replaces the settings of the file."""
     from lmmvqa.training.settings import check_data_and_model, read_settings
 
+    # Of several processes, which know the same, the first one speaks.
+    if os.environ.get("RANK", "0") != "0":
+        logging.disable(logging.WARNING)
     overrides = parse_settings(override)
     settings = read_settings(config, overrides)
     check_data_and_model(settings.get("data"), settings.get("model"))
@@ -30,7 +35,7 @@ def _settings(config: str, override: list[str] | None) -> dict[str, Any]:
 def train(config: Config, override: Override = None) -> None:
     """Train on rated videos. Stopped and started again, it goes on."""
     with clear_errors():
-        settings = _settings(config, override)
+        settings = _begin(config, override)
 
         from accelerate import PartialState
 
@@ -53,7 +58,7 @@ def features(config: Config, override: Override = None) -> None:
     Exit code 0: all are encoded. 1: some can't be read.
     """
     with clear_errors():
-        settings = _settings(config, override)
+        settings = _begin(config, override)
 
         from lmmvqa.checkpoints.loading import load_base
         from lmmvqa.training.arguments import read_arguments

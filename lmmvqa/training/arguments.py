@@ -86,6 +86,8 @@ class LmmVqaTrainingArguments(TrainingArguments):
     label_names: list[str] | None = field(default=None)
     dataloader_pin_memory: bool = field(default_factory=torch.cuda.is_available)
     report_to: str | list[str] = field(default="none")
+    # Other processes than the first would warn where it does not.
+    log_level_replica: str = field(default="passive")
     # Frozen parameters need no gradient, and all others get one in every step.
     ddp_find_unused_parameters: bool | None = field(default=False)
     # The library's filter would hide a loss that is no number behind the mean of earlier ones.

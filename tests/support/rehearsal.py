@@ -12,7 +12,6 @@ import json
 import os
 import shlex
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -23,6 +22,7 @@ from typing import Any
 
 import dataset_layouts as layouts
 import datasets
+import psutil
 import pyarrow.parquet as pq
 import torch
 import transformers
@@ -98,12 +98,15 @@ class Rehearsal:
                 env=self.environment,
                 stdout=log,
                 stderr=log,
-                start_new_session=True,
             )
             while not there.exists():
                 assert process.poll() is None, (self.home / "killed.log").read_text()
                 time.sleep(0.02)
-            os.killpg(process.pid, signal.SIGKILL)
+            # The launcher puts its workers into sessions of their own, where a signal to its group does not reach them.
+            everyone = [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]
+            for one in everyone:
+                one.kill()
+            psutil.wait_procs(everyone)
             process.wait()
         print((self.home / "killed.log").read_text().rstrip())
         print(f"Killed when {there.relative_to(self.home)} was there.", flush=True)
