@@ -35,7 +35,8 @@ CSS = (
 .html-container:has(.vqa) { padding: 0 !important; }
 .gradio-container input[type="checkbox"] { border-color: var(--body-text-color-subdued); }
 [id^="result-"] .wrap:has(.progress-bar) .progress-text { display: none; }
-.vqa { --vqa-text: var(--body-text-color); --vqa-quiet: var(--body-text-color-subdued);
+.vqa { --vqa-text: var(--body-text-color);
+  --vqa-quiet: color-mix(in srgb, var(--body-text-color) 72%, transparent);
   --vqa-line: var(--border-color-primary); --vqa-fill: var(--background-fill-secondary); }
 .vqa video, .vqa .still { display: block; width: 100%; height: 320px; object-fit: contain; background: #000;
   border-radius: 8px; }

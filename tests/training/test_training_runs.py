@@ -453,6 +453,7 @@ def test_recipes_for_general_video(clips, cache, tmp_path):
         decoder=make_decoder(tokenizer),
         tokenizer=tokenizer,
         config={"num_spatial_tokens": 64, "num_temporal_tokens": 1, "spatial_projector_type": "mlp"},
+        video_processor={"size": {"height": 56, "width": 56}},
     )
     for part in base:
         part.save_pretrained(tmp_path / "base")
