@@ -39,7 +39,7 @@ from lmmvqa.training.adapters import make_trainable
 from lmmvqa.training.collators import AnswerCollator
 from lmmvqa.training.feature_cache import FeatureCache
 from modeling_lmmvqa import LmmVqaConfig, LmmVqaTemporalModel
-from processing.quality_prompts import conversation, fixed_question
+from processing.quality_prompts import SCORE, conversation
 
 TESTS = Path(__file__).parents[1] / "tests"
 sys.path.insert(0, str(TESTS / "support"))
@@ -98,7 +98,7 @@ class Meter:
 def inference(model: Any, processor: Any, video: Path, meter: Meter, rounds: int) -> list[dict[str, Any]]:
     """One row for each number of temporal tokens and each way of reading the answer."""
     rows = []
-    asked = conversation(fixed_question("score", processor.levels), video=str(video))
+    asked = conversation(SCORE.fixed, video=str(video))
     for tokens in TEMPORAL_TOKENS:
         with temporal_tokens(model, processor, tokens):
 
@@ -133,7 +133,7 @@ def temporal_tokens(model: Any, processor: Any, count: int):
 
 def training(model: Any, processor: Any, video: Path, meter: Meter, batch: int, rounds: int) -> list[dict[str, Any]]:
     """One row for each way of feeding the projectors: forward, backward and AdamW of a batch of the same video."""
-    answer = conversation(fixed_question("score", processor.levels), answer="50")
+    answer = conversation(SCORE.fixed, answer="50")
     row = {"video": {"path": str(video), "bytes": None}, "task": "score", "messages": answer, "score": 50.0}
     with tempfile.TemporaryDirectory() as folder:
         cache = FeatureCache(folder, model, processor)

@@ -1,11 +1,13 @@
 """Score and level of one video by the read-out, against one bare prefill of the same tokens.
 
 `python benchmarks/readout.py [--model M] [--video FILE]` prints ratios of times measured in turn in one run, the best
-of the repeats: `assess` on features that are at hand, without and with the template's text cached, and one plain pass
-of the language model over prefix, questions and trie nodes.
+of the repeats: `assess` on features that are at hand, without and with the template's text cached, the same with a
+third question (`flaw`; the time does not depend on what was taught), and one plain pass of the language model over
+prefix, two questions and trie nodes.
 """
 
 import argparse
+import copy
 import time
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from lmmvqa.checkpoints.loading import load_checkpoint
 from modeling_lmmvqa.feature_batches import assessment_inputs
 from modeling_lmmvqa.quality_readout import AnswerTrie, lay_out_branches
 from modeling_lmmvqa.video_features import tower_features
+from processing.quality_prompts import FLAW, TASKS
 
 CLIP = Path(__file__).parent.parent / "tests" / "data" / "flower.mp4"
 
@@ -24,12 +27,14 @@ CLIP = Path(__file__).parent.parent / "tests" / "data" / "flower.mp4"
 def measure_readout(model: Any, processor: Any, video: str, repeats: int) -> tuple[int, dict[str, float]]:
     """The number of tokens, and the best time of each way in seconds."""
     features = tower_features(model.base_model, processor.video_processor(video, return_tensors="pt"))
-    inputs = assessment_inputs(processor, [features])
-    answers = [
-        [[t for t in row if t >= 0] for row in inputs[f"{task}_answer_ids"].tolist()] for task in ("score", "level")
-    ]
-    questions = [inputs[f"{task}_question_ids"].tolist() for task in ("score", "level")]
-    branches = lay_out_branches(questions, [AnswerTrie(rows) for rows in answers])
+    three = copy.copy(processor)
+    three.questions = (*map(processor.question, TASKS), FLAW)
+    inputs = assessment_inputs(three, [features], TASKS)
+    further = assessment_inputs(three, [features])
+    branches = lay_out_branches(
+        [question.token_ids for question in inputs["questions"]],
+        [AnswerTrie(question.answer_ids) for question in inputs["questions"]],
+    )
     template = model.cache_template(inputs["input_ids"][0])
     tokens = torch.cat([inputs["input_ids"], branches.token_ids[None]], dim=1)
     embeddings = model.get_input_embeddings()(tokens)
@@ -42,6 +47,7 @@ def measure_readout(model: Any, processor: Any, video: str, repeats: int) -> tup
         "prefill": prefill,
         "assess": lambda: model.assess(**inputs),
         "assess, template cached": lambda: model.assess(**inputs, template_cache=template),
+        "three questions, template cached": lambda: model.assess(**further, template_cache=template),
     }
     times: dict[str, list[float]] = {name: [] for name in works}
     for repeat in range(repeats + 2):
@@ -64,6 +70,8 @@ def main() -> None:
     print(f"tokens of prefix, questions and trie nodes: {tokens}")
     for name, seconds in best.items():
         print(f"{name}: {seconds * 1000:.1f} ms, ratio {seconds / best['prefill']:.2f}")
+    ratio = best["three questions, template cached"] / best["assess, template cached"]
+    print(f"three questions against two: {ratio:.2f}")
 
 
 if __name__ == "__main__":

@@ -50,8 +50,8 @@ def tokens_of_second(model: Any, processor: Any, video: VideoFeatures) -> int:
     trie."""
     inputs = assessment_inputs(processor, [video.part([0])])
     template = model.cache_template(inputs["input_ids"][0])
-    answers = [[token for token in row if token >= 0] for row in inputs["score_answer_ids"].tolist()]
-    branches = lay_out_branches([inputs["score_question_ids"].tolist()], [AnswerTrie(answers)])
+    (question,) = processor.ask(["score"])
+    branches = lay_out_branches([question.token_ids], [AnswerTrie(question.answer_ids)])
     return inputs["input_ids"].shape[1] - len(template.token_ids) + len(branches.token_ids)
 
 

@@ -8,7 +8,17 @@ from __future__ import annotations
 
 from typing import Any
 
-RATED_SETS = ("lsvq", "konvid_1k", "youtube_ugc", "live_vqc", "live_yt_gaming", "biq2021", "rated_videos")
+RATED_SETS = (
+    "lsvq",
+    "konvid_1k",
+    "youtube_ugc",
+    "live_vqc",
+    "live_yt_gaming",
+    "finevd",
+    "divide_maxwell",
+    "biq2021",
+    "rated_videos",
+)
 GENERAL_SETS = ("image_captions", "video_instructions")
 
 

@@ -154,13 +154,23 @@ def read_benchmark_labels(path: Path) -> list[tuple[str, float]]:
     Raises:
         LabelError: a line is not of that form.
     """
+    return [(name, rating) for name, _, rating, _ in read_benchmark_rows(path)]
+
+
+def read_benchmark_rows(path: Path) -> list[tuple[str, list[str], float, str]]:
+    """The same with the two cells between path and rating, which some sets put to a use of their own, and with the
+    place of the line.
+
+    Raises:
+        LabelError: a line is not of that form.
+    """
     rows = []
     for number, line in enumerate(_decoded(path).split("\n"), start=1):
         if not line.strip():
             continue
         cells = [cell.strip() for cell in line.rsplit(",", 3)]
         try:
-            rows.append((composed(cells[0]), float(cells[3])))
+            rows.append((composed(cells[0]), cells[1:3], float(cells[3]), place(path, number)))
         except (IndexError, ValueError):
             raise LabelError(
                 f"{place(path, number)} is not `path, length, frame rate, rating`: {line.strip()[:80]!r}."

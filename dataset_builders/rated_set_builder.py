@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
@@ -23,15 +23,8 @@ from dataset_builders.label_files import (
 )
 from dataset_builders.release_builder import MESSAGES, ReleaseBuilder, ReleaseConfig
 from processing.errors import InputError
-from processing.quality_prompts import (
-    LEVELS,
-    MAX_SCORE,
-    TASKS,
-    conversation,
-    drawn_question,
-    fixed_question,
-    format_score,
-)
+from processing.quality_prompts import LEVELS, QUESTIONS, TASKS, conversation, question_of
+from processing.questions import MAX_SCORE, Question, QuestionError
 from processing.video_names import is_video
 
 FOLDS = 5
@@ -39,11 +32,19 @@ FOLDS = 5
 CROWDED = 10.0
 
 
+# Columns of label files and of rows that mean something else, here or in training.
+_TAKEN = (
+    *("id", "video", "mos", "task", "messages", "answer", "split", "fold", "scale", "content", "family", "kind"),
+    *("source", "features", "sha256", "warning"),
+)
+
+
 class Rating(NamedTuple):
     """A row of a label file: `mos` is as rated, NaN if the row has none. The others are for label files that state
     them: the fold in which the video is tested, the MOS that become the scores 0 and 100, the video's path, where the
     row stands (for errors), whether the rows have the order of the owners' file (on which the folds of the protocol
-    rest), what the video is a copy of, and the kinds of distortion that it shows."""
+    rest), what the video is a copy of, the kinds of distortion that it shows, and the labels that answer further
+    questions: numbers from 0 to 100, or words as `Question.words` reads them."""
 
     id: str
     mos: float
@@ -56,6 +57,7 @@ class Rating(NamedTuple):
     content: str | None = None
     family: str | None = None
     kind: str | None = None
+    labels: Mapping[str, float | str] | None = None
 
 
 class RatedVideo(NamedTuple):
@@ -71,6 +73,7 @@ class RatedVideo(NamedTuple):
     content: str | None = None
     family: str | None = None
     kind: str | None = None
+    labels: Mapping[str, float | str] | None = None
 
 
 class Survey(NamedTuple):
@@ -98,12 +101,31 @@ class RatedSetConfig(ReleaseConfig):
         question: "drawn" for training, by a hash of the seed, the task and the video's id, or "fixed" for evaluation.
         fold: 0 to 4 gives the splits train and test of that fold instead of the set's own splits.
         seed: draws the questions, and LSVQ's validation split.
+        questions: what else is asked, by name or as mappings of the fields of `Question` (see `question_of`). A video
+            whose label file has no answer to one is not asked it.
     """
 
     levels: Literal["tertiles", "authors"] = "tertiles"
     question: Literal["drawn", "fixed"] = "drawn"
     fold: int | None = None
     seed: int = 0
+    questions: Sequence[Mapping[str, Any] | str] = ()
+
+    @property
+    def further(self) -> tuple[Question, ...]:
+        """What else is asked.
+
+        Raises:
+            QuestionError: a question can't be asked.
+        """
+        found = tuple(map(question_of, self.questions))
+        for question in found:
+            if question.name in (*TASKS, *_TAKEN):
+                raise QuestionError(
+                    f"A question can't have the name {question.name}, because that column means something else: "
+                    "choose another name."
+                )
+        return found
 
     def check(self) -> None:
         """
@@ -239,6 +261,7 @@ class RatedSetBuilder(ReleaseBuilder):
                 content=rating.content,
                 family=rating.family,
                 kind=rating.kind,
+                labels=rating.labels,
             )
             for rating, score in zip(rated, scores, strict=True)
         ]
@@ -269,22 +292,27 @@ class RatedSetBuilder(ReleaseBuilder):
         return splits
 
     def rows(self, item: RatedVideo) -> list[dict[str, Any]]:
+        labels = {"score": item.score, "level": item.level, **(item.labels or {})}
         rows = []
-        for task in TASKS if self.config.name == "score_and_level" else (self.config.name,):
-            fixed = self.config.question == "fixed"
-            question = fixed_question(task) if fixed else drawn_question(task, item.id, seed=self.config.seed)
-            answer = format_score(item.score) if task == "score" else item.level
+        for question in (*(QUESTIONS[name] for name in self.config.name.split("_and_")), *self.config.further):
+            if question.name not in labels:
+                continue
+            asked = (
+                question.fixed if self.config.question == "fixed" else question.drawn(item.id, seed=self.config.seed)
+            )
+            answer = question.answer(labels[question.name])
             row = {
                 "id": item.id,
                 "video": {"path": item.path, "bytes": None},
-                "task": task,
-                "messages": conversation(question, answer=answer),
+                "task": question.name,
+                "messages": conversation(asked, answer=answer),
                 "answer": answer,
                 "mos": item.mos,
                 "score": item.score,
                 "level": item.level,
                 "fold": item.fold,
                 **{name: getattr(item, name) for name in self.GROUPS},
+                **{each.name: labels.get(each.name) for each in self.config.further},
             }
             rows.append(row)
         return rows
@@ -304,6 +332,8 @@ class RatedSetBuilder(ReleaseBuilder):
         if self.HAS_FOLDS:
             features["fold"] = datasets.Value("int8")
         features |= dict.fromkeys(self.GROUPS, datasets.Value("string"))
+        for question in self.config.further:
+            features[question.name] = datasets.Value("float64" if question.kind == "number" else "string")
         return datasets.DatasetInfo(features=datasets.Features(features), citation=self.SOURCE, license=self.LICENCE)
 
     def _split_of_fold(self, rating: Rating) -> str:

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -21,6 +21,7 @@ from dataset_builders.label_files import (
     without_video_suffix,
 )
 from dataset_builders.rated_set_builder import FOLDS, RatedSetBuilder, RatedSetConfig, Rating
+from processing.questions import MAX_SCORE, SEPARATOR, AnswerError, Question
 from processing.video_names import is_picture, is_video
 
 _SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
@@ -36,16 +37,20 @@ class RatedVideosConfig(RatedSetConfig):
         data_files: the label files; without it, `data_dir` holds one, or one whose name is `ratings`.
         scale: the ratings that become the scores 0 and 100, such as (1, 5); a column `scale` ("1-5") goes before it.
             Without either they are 0 and 100, and ratings that all lie near 0 are refused.
+        scales: the same of further numbers, by the question's name; without an entry it is the scale of the ratings.
     """
 
     scale: tuple[float, float] | None = None
+    scales: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
 
 class RatedVideos(RatedSetBuilder):
     """Columns: `video` (path relative to the label file, or absolute), `mos` or `score`, and, if there are such,
     `split` (train, validation or test...; else "train", or the key in `data_files`), `fold` (0 to 4), `scale`,
-    `content` (what the video is a copy of), `family` and `kind` (of distortion); others are not read. The id is the
-    path without its suffix. No folds are drawn: only the owner knows which of the videos show the same content.
+    `content` (what the video is a copy of), `family` and `kind` (of distortion), and one of the name of each further
+    question, with its answers: words (of several right ones `noise; compression`), or a number on a scale of its own.
+    Others are not read. The id is the path without its suffix. No folds are drawn: only the owner knows which of the
+    videos show the same content.
     """
 
     BUILDER_CONFIG_CLASS = RatedVideosConfig
@@ -89,17 +94,27 @@ class RatedVideos(RatedSetBuilder):
     def _read(self, path: Path, split: str) -> Iterator[Rating]:
         table = read_table(path)
         names = {str(name).strip().lower() for name in table.columns}
+        further = {
+            question: ratings_of(table, path, question.name)
+            if question.kind == "number"
+            else column(table, path, question.name).tolist()
+            for question in self.config.further
+            if question.name in names
+        }
         columns = (
             column(table, path, "video"),
             ratings_of(table, path, "score" if "score" in names and "mos" not in names else "mos"),
             *(column(table, path, name) if name in names else [None] * len(table) for name in _OPTIONAL_COLUMNS),
         )
-        for number, video, mos, own_split, fold, scale, *groups in zip(table.index, *columns, strict=True):
+        for row, (number, video, mos, own_split, fold, scale, *groups) in enumerate(
+            zip(table.index, *columns, strict=True)
+        ):
             where = place(path, number)
             if is_blank(video):
                 raise LabelError(f"{where} names no video.")
             video = str(video).strip().replace("\\", "/")
             stated = self.config.scale if is_blank(scale) else scale
+            labels = {question: cells[row] for question, cells in further.items() if not is_blank(cells[row])}
             yield Rating(
                 id=composed(without_video_suffix(os.path.normpath(video))),
                 mos=mos,
@@ -108,11 +123,32 @@ class RatedVideos(RatedSetBuilder):
                 scale=None if stated is None else _scale(stated, where),
                 file=os.path.normpath(path.parent / video),
                 place=where,
+                labels={question.name: self._label(question, cell, stated, where) for question, cell in labels.items()},
                 **{
                     name: None if is_blank(cell) else str(cell).strip()
                     for name, cell in zip(_GROUPS, groups, strict=True)
                 },
             )
+
+    def _label(self, question: Question, cell: Any, scale: Any, where: str) -> float | str:
+        """What a cell answers: a number from 0 to 100, or words.
+
+        Raises:
+            LabelError: the cell is off its scale, or holds a word that is no answer.
+        """
+        if question.kind != "number":
+            try:
+                return SEPARATOR.join(question.words(str(cell)))
+            except AnswerError as error:
+                raise LabelError(f"{where}: {error}") from error
+        low, high = _scale(self.config.scales.get(question.name, scale or self.SCALE), where)
+        score = MAX_SCORE * (cell - low) / (high - low)
+        if not 0 <= score <= MAX_SCORE:
+            raise LabelError(
+                f"{where}: {cell:g} in column {question.name} is off the scale {low:g} to {high:g}: state its own, "
+                f"such as scales={{{question.name}: [1, 5]}}."
+            )
+        return score
 
     def _scale_remedy(self, rated: Sequence[Rating]) -> str:
         lowest, highest = min(rating.mos for rating in rated), max(rating.mos for rating in rated)

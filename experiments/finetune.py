@@ -61,7 +61,7 @@ def main() -> None:
             scores = []
             for state in ("before", "after"):
                 rows = rated_videos(trainer.tests["test"])
-                metrics = quality_metrics(trainer.assess(rows), rows)
+                metrics = quality_metrics(trainer.assess(rows), rows, trainer.processing_class.questions)
                 scores.append(metrics["srcc"])
                 print(
                     f"half {number}, {state}: SRCC {metrics['srcc']:.3f}, PLCC {metrics['plcc']:.3f}, level "

@@ -50,7 +50,7 @@ from lmmvqa.training.feature_cache import FeatureCache
 from lmmvqa.training.training_data import TrainingData
 from lmmvqa.training.warm_up import warm_up, word_direction, word_scores
 from modeling_lmmvqa.feature_batches import stack_features
-from modeling_lmmvqa.quality_readout import read_out
+from modeling_lmmvqa.quality_readout import read_number
 
 
 def main() -> None:
@@ -227,8 +227,8 @@ def print_calibrated(
         thirds = np.digitize(rated[held_out], low_high)
         if answers:
             quality = calibrated_answers(answers["probabilities"], known, held_out, rated)
-            calibrated[held_out] = quality.score
-            low, high = quality.score_interval.numpy().T
+            calibrated[held_out] = quality.value
+            low, high = quality.interval.numpy().T
             inside[held_out] = (low <= rated[held_out]) & (rated[held_out] <= high)
             right[held_out] = answers["level"][held_out] == np.array(["poor", "fair", "good"])[thirds]
         else:
@@ -249,11 +249,7 @@ def print_calibrated(
 
 def calibrated_answers(probabilities: np.ndarray, known: np.ndarray, held_out: np.ndarray, rated: np.ndarray) -> Any:
     fitted = fit_calibration(torch.from_numpy(probabilities[known]), torch.from_numpy(rated[known]))
-    return read_out(
-        torch.from_numpy(probabilities[held_out]).log(),
-        score_map=fitted["score_map"],
-        interval_scale=fitted["interval_scale"],
-    )
+    return read_number(torch.from_numpy(probabilities[held_out]).log(), **fitted)
 
 
 if __name__ == "__main__":

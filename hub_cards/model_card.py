@@ -115,7 +115,7 @@ def model_card(
                 dataset_type=result.dataset,
                 dataset_name=facts.set_names.get(result.dataset, result.dataset),
                 dataset_split=result.split,
-                metric_type=result.metric,
+                metric_type=result.metric if result.question is None else f"{result.question}_{result.metric}",
                 metric_name=result.metric_name,
                 metric_value=result.value,
             )

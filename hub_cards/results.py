@@ -29,7 +29,10 @@ METRICS = {
     "rmse_fitted": "RMSE after that fit",
     "level_accuracy": "share of right levels",
     "interval_holds": "share of ratings inside the stated 90 % interval",
+    "balanced_accuracy": "share of right words, each word weighing the same",
 }
+# Of a question beside score and level, what a card states.
+_OF_QUESTIONS = ("srcc", "plcc_fitted", "balanced_accuracy")
 
 
 class CardError(LmmVqaError, ValueError):
@@ -50,6 +53,7 @@ class Result:
         interval: 95 % interval of the value, if it was measured.
         seen: how many of the videos the checkpoint learned from, None where nobody knows.
         scale: the ratings that are the scores 0 and 100; an RMSE is in their units, or else in points of 100.
+        question: what was asked, where that is neither score nor level, such as sharpness or flaw.
     """
 
     dataset: str
@@ -61,6 +65,7 @@ class Result:
     interval: tuple[float, float] | None = None
     seen: int | None = None
     scale: tuple[float, float] | None = None
+    question: str | None = None
 
     @property
     def reservation(self) -> str | None:
@@ -72,6 +77,8 @@ class Result:
     @property
     def metric_name(self) -> str:
         """The metric for people, an error with its unit."""
+        if self.question is not None:
+            return f"{METRICS[self.metric]}: {self.question}"
         if not self.metric.startswith("rmse"):
             return METRICS[self.metric]
         low, high = self.scale or (0.0, 100.0)
@@ -100,6 +107,13 @@ def read_results(files: Iterable[Path]) -> list[Result]:
                         results.append(
                             Result(*place, name, float(value), int(row["n"]), interval, row.get("seen"), scale)
                         )
+                for question, of in (row.get("questions") or {}).items():
+                    for name in _OF_QUESTIONS:
+                        if (value := of.get(name)) is not None:
+                            bounds = of["interval"] if name == "balanced_accuracy" else of["intervals"].get(name)
+                            interval = None if bounds is None else (float(bounds[0]), float(bounds[1]))
+                            of_all = (float(value), int(of["n"]), interval, row.get("seen"))
+                            results.append(Result(*place, name, *of_all, question=question))
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise CardError(
                 f"{file} is not a results file ({type(error).__name__}: {error}): name the metrics.json of a run of "

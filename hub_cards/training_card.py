@@ -35,7 +35,8 @@ def training_card(
         base: Hub id or name of the checkpoint that it was trained from.
         data: names of the data sets.
         results: "srcc", "plcc", "level_accuracy" and "n" of each split; those that are there go into the card's
-            `model-index`, but for correlations over fewer than 30 videos, which are chance.
+            `model-index`, but for correlations over fewer than 30 videos, which are chance. Others, such as
+            "sharpness_srcc", are of further questions.
         adapter: whether it needs its base to be loaded.
         what: what was trained, in words.
         learned: which videos it learned from, in words.
@@ -76,6 +77,12 @@ def training_card(
         learned=learned,
         data=", ".join(data),
         results=results,
+        further=[
+            (split, metric.replace("_", " "), value)
+            for split, result in results.items()
+            for metric, value in result.items()
+            if metric not in (*_METRICS, "n")
+        ],
         adapter=adapter,
         what=what,
         settings=settings,

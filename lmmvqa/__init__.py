@@ -17,7 +17,7 @@ __version__ = "0.1.0"
 
 # Public names and where they are; each is imported when it is first asked for.
 _HOMES = {
-    "AnswerError": "processing.quality_prompts",
+    "AnswerError": "processing.questions",
     "LmmVqaConfig": "modeling_lmmvqa",
     "LmmVqaError": "processing.errors",
     "LmmVqaForConditionalGeneration": "modeling_lmmvqa",
@@ -30,6 +30,8 @@ _HOMES = {
     "LmmVqaTemporalModel": "modeling_lmmvqa",
     "LmmVqaVideoProcessor": "processing.video_processing_lmmvqa",
     "QualityOutput": "modeling_lmmvqa",
+    "Question": "processing.questions",
+    "QuestionError": "processing.questions",
     "ReadingLimits": "lmmvqa.scoring.reading_workers",
     "Scorer": "lmmvqa.scoring.scorer",
     "VideoError": "processing.video_reader",

@@ -17,6 +17,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from modeling_lmmvqa.explaining import clock
 from processing.errors import LmmVqaError
 
 if TYPE_CHECKING:
@@ -132,9 +133,3 @@ def print_timeline(result: VideoScore) -> None:
         f"({best['score']:.1f})",
         highlight=False,
     )
-
-
-def clock(seconds: float) -> str:
-    """Minutes and seconds, as a player shows them."""
-    minutes, rest = divmod(int(seconds + 0.5), 60)
-    return f"{minutes}:{rest:02d}"

@@ -144,6 +144,29 @@ class LmmVqaSpatialConfig(PreTrainedConfig):
         return NUM_FRAME_STATISTICS if self.frame_statistics else 0
 
 
+_CALIBRATES = ("answer_map", "interval_scale", "temperature")
+
+
+def _calibration_by_question(flat: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """As checkpoints stated it that knew two questions.
+
+    Raises:
+        ValueError: an entry is unknown.
+    """
+    homes = {
+        "score_map": ("score", "answer_map"),
+        "interval_scale": ("score", "interval_scale"),
+        "level_temperature": ("level", "temperature"),
+    }
+    found: dict[str, dict[str, Any]] = {}
+    for name, value in flat.items():
+        if name not in homes:
+            raise ValueError(f"calibration has no entry {name!r}: give the entries of each question by its name.")
+        question, keyword = homes[name]
+        found.setdefault(question, {})[keyword] = value
+    return found
+
+
 @strict
 class LmmVqaConfig(PreTrainedConfig):
     """LMM-VQA (Ge et al.). The defaults are the paper's: CLIP ViT-L/14, SlowFast R50, Llama-3-8B-Instruct.
@@ -164,8 +187,9 @@ class LmmVqaConfig(PreTrainedConfig):
             (mlp).
         projector_num_heads: attention heads of the "vit" and "perceiver" projectors.
         levels: the level words, worst first.
-        calibration: keywords of `read_out`, as `lmmvqa calibrate` finds them: `score_map`, `interval_scale`,
-            `level_temperature`. None leaves answers as they are.
+        calibration: by the question's name, keywords of its read-out as `lmmvqa calibrate` finds them: `answer_map` and
+            `interval_scale` of a number, `temperature` of words. None leaves answers as they are. Older checkpoints
+            state `score_map`, `interval_scale` and `level_temperature`.
 
     Raises:
         ValueError: a value out of range; the message shows it and what is allowed.
@@ -242,18 +266,24 @@ class LmmVqaConfig(PreTrainedConfig):
         self._check_calibration()
 
     def _check_calibration(self) -> None:
-        known = ("score_map", "interval_scale", "level_temperature")
-        for name, value in (self.calibration or {}).items():
-            if name not in known:
-                raise ValueError(f"calibration has no entry {name!r}: known are {', '.join(known)}.")
-            if name != "score_map" and value <= 0:
-                raise ValueError(f"calibration: {name}={value} must be above 0.")
-        pairs = self.score_map
-        if pairs is not None and (
-            len(pairs) < 2
-            or any(before >= after for column in zip(*pairs, strict=True) for before, after in pairwise(column))
-        ):
-            raise ValueError(f"calibration: score_map={pairs} must be at least two pairs of rising numbers.")
+        if self.calibration and not all(isinstance(value, dict) for value in self.calibration.values()):
+            self.calibration = _calibration_by_question(self.calibration)
+        for question, entries in (self.calibration or {}).items():
+            for name, value in entries.items():
+                if name not in _CALIBRATES:
+                    raise ValueError(
+                        f"calibration of {question} has no entry {name!r}: known are {', '.join(_CALIBRATES)}."
+                    )
+                if name != "answer_map" and value <= 0:
+                    raise ValueError(f"calibration of {question}: {name}={value} must be above 0.")
+            pairs = entries.get("answer_map")
+            if pairs is not None and (
+                len(pairs) < 2
+                or any(before >= after for column in zip(*pairs, strict=True) for before, after in pairwise(column))
+            ):
+                raise ValueError(
+                    f"calibration of {question}: answer_map={pairs} must be at least two pairs of rising numbers."
+                )
 
     def save_pretrained(self, save_directory: str | PathLike, push_to_hub: bool = False, **kwargs: Any) -> None:
         """The library's, and beside it all that a stranger needs: our code, and what the checkpoint learned from. Every
@@ -267,10 +297,9 @@ class LmmVqaConfig(PreTrainedConfig):
         """What is saved: without the paths that its parts were loaded from."""
         return without_paths(super().to_diff_dict())
 
-    @property
-    def score_map(self) -> list[list[float]] | None:
-        """Pairs (expected answer, score) of the calibration, both rising; None leaves the answer as it is."""
-        return (self.calibration or {}).get("score_map")
+    def calibration_of(self, question: str) -> dict[str, Any]:
+        """The keywords of a question's read-out."""
+        return (self.calibration or {}).get(question, {})
 
     @property
     def num_frame_statistics(self) -> int:

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
+from transformers import BatchFeature
 
 from .video_features import Features
 
@@ -21,17 +22,25 @@ def stack_features(features: Sequence[Features]) -> dict[str, torch.Tensor]:
     return {**streams, "chunk_counts": torch.tensor([len(video["spatial_features"]) for video in features])}
 
 
-def assessment_prompts(processor: Any, chunk_counts: torch.Tensor) -> dict[str, torch.Tensor]:
-    """What `assess` takes beside the videos, for videos of `chunk_counts` (videos,) chunks."""
+def assessment_prompts(
+    processor: Any, chunk_counts: torch.Tensor, questions: Sequence[str] | None = None
+) -> dict[str, Any]:
+    """What `assess` takes beside the videos, for videos of `chunk_counts` (videos,) chunks; `questions` as `ask`."""
     prefixes = [torch.tensor(processor.assessment_prefix_ids(count)) for count in chunk_counts.tolist()]
     return {
         "input_ids": pad_left(prefixes, processor.tokenizer.pad_token_id),
         "attention_mask": pad_left([torch.ones_like(prefix) for prefix in prefixes], 0),
-        **processor.assessment_questions,
+        "questions": processor.ask(questions),
     }
 
 
-def assessment_inputs(processor: Any, features: Sequence[Features]) -> dict[str, torch.Tensor]:
-    """What `assess` takes, for videos whose features are at hand."""
+def assessment_inputs(
+    processor: Any, features: Sequence[Features], questions: Sequence[str] | None = None
+) -> BatchFeature:
+    """What `assess` takes, for videos whose features are at hand.
+
+    Args:
+        questions: names of those to ask; without it all that the checkpoint was taught.
+    """
     streams = stack_features(features)
-    return assessment_prompts(processor, streams["chunk_counts"]) | streams
+    return BatchFeature(assessment_prompts(processor, streams["chunk_counts"], questions) | streams)

@@ -28,13 +28,17 @@ from .configuration_lmmvqa import TEMPORAL_GRIDS, LmmVqaConfig
 from .projectors import SPATIAL_PROJECTORS, FeatureStandardizer, MlpProjector, PerceiverProjector, Projector
 from .quality_readout import (
     AnswerTrie,
+    AskedQuestion,
     Branches,
+    NumberAnswer,
     QualityOutput,
     UndefinedScore,
-    calibrated_score,
+    WordAnswer,
+    calibrated_number,
     lay_out_answers,
     lay_out_batch,
-    read_out,
+    read_number,
+    read_words,
 )
 from .saved_folders import refuse_local_base
 from .spatial_tower import as_map, make_spatial_tower, map_shape, pool
@@ -472,25 +476,19 @@ class LmmVqaForConditionalGeneration(LmmVqaPreTrainedModel, GenerationMixin):
         self,
         input_ids: torch.LongTensor,
         attention_mask: torch.Tensor,
-        score_question_ids: torch.LongTensor,
-        score_answer_ids: torch.LongTensor,
-        level_question_ids: torch.LongTensor | None = None,
-        level_answer_ids: torch.LongTensor | None = None,
+        questions: Sequence[AskedQuestion],
         *,
         mode: Literal["distribution", "generate"] = "distribution",
         processor: Any = None,
         template_cache: TemplateCache | None = None,
         **video_inputs: torch.Tensor,
     ) -> QualityOutput:
-        """Score and level of each video: `model.assess(**processor(videos=[...], return_tensors="pt"))`.
+        """The answers to questions about each video: `model.assess(**processor(videos=[...], return_tensors="pt"))`.
 
         Args:
             input_ids, attention_mask: (videos, length), the prefix up to the last visual token, padded on the left.
-            score_question_ids, level_question_ids: (length,), what follows the prefix, up to the answer. Without the
-                question for the level only the score is asked for, which is cheaper.
-            score_answer_ids, level_answer_ids: (answers, length), the allowed answers in the order of their values,
-                filled up with -1.
-            mode: "distribution" reads the probability of every allowed answer, in one pass over the video and both
+            questions: in tokens, from `processor.ask()`. The video is read once for all of them.
+            mode: "distribution" reads the probability of every allowed answer, in one pass over the video and all
                 questions. "generate" is the paper's way: greedy text, parsed strictly; an answer that is none is an
                 error of its own video.
             processor: needed by mode "generate", to turn tokens into text and parse it.
@@ -498,38 +496,45 @@ class LmmVqaForConditionalGeneration(LmmVqaPreTrainedModel, GenerationMixin):
             video_inputs: the videos or their features, as `forward` takes them.
 
         Returns:
-            `QualityOutput`; in mode "generate" only `score`, `level` and `errors` are set; without the question for the
-            level, no level. Both modes are calibrated as the model's config says.
+            `QualityOutput` with the answers to `questions`. Both modes are calibrated as the model's config says.
 
         Raises:
             ValueError: the inputs don't fit the model or the cached template, or its attention can't be masked (flash
                 attention, a window that is shorter than the text).
             AnswerError: in mode "generate", an answer that doesn't parse.
         """
-        if level_answer_ids is not None and len(level_answer_ids) != len(self.config.levels):
-            raise ValueError(
-                f"The processor knows {len(level_answer_ids)} levels, the model {len(self.config.levels)} "
-                f"({self.config.levels}): use the processor that is saved with this model."
-            )
+        for question in questions:
+            if question.name == "level" and list(question.answers) != self.config.levels:
+                raise ValueError(
+                    f"The processor knows the levels {list(question.answers)}, the model {self.config.levels}: use the "
+                    "processor that is saved with this model."
+                )
         if "spatial_features" not in video_inputs:
             encoded = self.model.get_video_features(**video_inputs)
         else:
             encoded = _encoded(self.model.project_features(**video_inputs))
         prefix = {"input_ids": input_ids, "attention_mask": attention_mask, "mm_encoder_outputs": {"video": encoded}}
-        questions = tuple(tuple(ids.tolist()) for ids in (score_question_ids, level_question_ids) if ids is not None)
         if mode == "generate":
             return self._generate_quality(prefix, questions, processor)
         if mode != "distribution":
             raise ValueError(f"mode={mode!r} is not a read-out: choose 'distribution' or 'generate'.")
-        answers = tuple(_rows(ids) for ids in (score_answer_ids, level_answer_ids) if ids is not None)
-        tries, branches = lay_out_answers(questions, answers)
-        scores, *others = self._answer_log_probabilities(prefix, tries, branches, template_cache)
-        if not scores.isfinite().all():
+        tries, branches = lay_out_answers(
+            tuple(question.token_ids for question in questions), tuple(question.answer_ids for question in questions)
+        )
+        read = self._answer_log_probabilities(prefix, tries, branches, template_cache)
+        if not all(answers.isfinite().all() for answers in read):
             raise UndefinedScore(
                 f"The model's answers are not finite in {self.lm_head.weight.dtype}: load it with dtype='float32' or "
                 "'bfloat16'."
             )
-        return read_out(scores, others[0] if others else None, self.config.levels, **(self.config.calibration or {}))
+        return QualityOutput(
+            {
+                question.name: read_number(answers, **self.config.calibration_of(question.name))
+                if question.kind == "number"
+                else read_words(answers, question.answers, **self.config.calibration_of(question.name))
+                for question, answers in zip(questions, read, strict=True)
+            }
+        )
 
     @torch.no_grad()
     @_in_eval_mode
@@ -595,15 +600,17 @@ class LmmVqaForConditionalGeneration(LmmVqaPreTrainedModel, GenerationMixin):
             )
 
     def _generate_quality(
-        self, prefix: dict[str, Any], questions: Sequence[Sequence[int]], processor: Any
+        self, prefix: dict[str, Any], questions: Sequence[AskedQuestion], processor: Any
     ) -> QualityOutput:
         if processor is None:
             raise ValueError(
                 "mode='generate' needs the processor to parse the answers: assess(..., processor=processor)."
             )
-        texts = []
+        said: dict[str, list[Any]] = {}
+        errors: list[str | None] = [None] * len(prefix["input_ids"])
         for question in questions:
-            suffix = torch.tensor(question, device=prefix["input_ids"].device).expand(len(prefix["input_ids"]), -1)
+            suffix = torch.tensor(question.token_ids, device=prefix["input_ids"].device)
+            suffix = suffix.expand(len(prefix["input_ids"]), -1)
             input_ids = torch.cat([prefix["input_ids"], suffix], dim=1)
             generated = self.generate(
                 input_ids=input_ids,
@@ -611,31 +618,28 @@ class LmmVqaForConditionalGeneration(LmmVqaPreTrainedModel, GenerationMixin):
                 # generate() takes the encoded videos out of the dictionary that it is given.
                 mm_encoder_outputs=dict(prefix["mm_encoder_outputs"]),
                 do_sample=False,
-                max_new_tokens=8,
+                max_new_tokens=max(8, *map(len, question.answer_ids)),
             )
-            texts.append(processor.batch_decode(generated[:, input_ids.shape[1] :], skip_special_tokens=True))
-        scores, levels, errors = [], [], []
-        for score, *level in zip(*texts, strict=True):
-            found: tuple[float, str | None] = (torch.nan, None)
-            error = None
-            try:
-                found = processor.parse_score(score), processor.parse_level(level[0]) if level else None
-            # The processor's AnswerError; a processor that came with a checkpoint has a class of its own.
-            except ValueError as fault:
-                error = str(fault)
-            scores.append(found[0])
-            levels.append(found[1])
-            errors.append(error)
-        answers = torch.tensor(scores, device=self.device)
-        return QualityOutput(
-            score=calibrated_score(answers, self.config.score_map).float(),
-            level=levels if len(texts) > 1 else None,
-            errors=errors,
-        )
-
-
-def _rows(padded: torch.Tensor) -> tuple[tuple[int, ...], ...]:
-    return tuple(tuple(token for token in row if token >= 0) for row in padded.tolist())
+            texts = processor.batch_decode(generated[:, input_ids.shape[1] :], skip_special_tokens=True)
+            said[question.name] = []
+            for video, text in enumerate(texts):
+                try:
+                    said[question.name].append(processor.question(question.name).parse(text))
+                # The processor's AnswerError; a processor that came with a checkpoint has a class of its own.
+                except ValueError as fault:
+                    said[question.name].append(None)
+                    errors[video] = errors[video] or str(fault)
+        answers: dict[str, NumberAnswer | WordAnswer] = {}
+        for question in questions:
+            # Of a video with an error nothing counts.
+            values = [None if error else value for value, error in zip(said[question.name], errors, strict=True)]
+            if question.kind == "number":
+                numbers = torch.tensor([torch.nan if value is None else value for value in values], device=self.device)
+                answer_map = self.config.calibration_of(question.name).get("answer_map")
+                answers[question.name] = NumberAnswer(calibrated_number(numbers, answer_map).float())
+            else:
+                answers[question.name] = WordAnswer(question.answers, values)
+        return QualityOutput(answers, errors)
 
 
 def _encoded(tokens: list[torch.Tensor]) -> BaseModelOutputWithPooling:

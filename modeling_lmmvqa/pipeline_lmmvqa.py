@@ -1,11 +1,13 @@
 """The pipeline "video-quality-assessment": videos in, what `lmmvqa score --json` prints out."""
 
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Iterable, Iterator, Mapping, Sized
 from itertools import islice
 from typing import Any
 
 from transformers import Pipeline
 
+from .comparing import compare, rank
+from .explaining import explain
 from .video_score import VideoScore
 from .video_scorer import VideoScorer, is_one_video
 
@@ -52,6 +54,29 @@ class LmmVqaPipeline(Pipeline):
         results = super().__call__(_generator(videos), **kwargs)
         return list(results) if isinstance(videos, Sized) else results
 
+    @staticmethod
+    def explain(row: Mapping[str, Any]) -> str:
+        """A row in words: see `explaining.explain`."""
+        return explain(row)
+
+    @staticmethod
+    def compare(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
+        """Which of two rows people would prefer, and a verdict in words: see `comparing.Comparison`.
+
+        Raises:
+            ValueError: one of them is an error.
+        """
+        return compare(_scored(first), _scored(second)).as_row()
+
+    @staticmethod
+    def rank(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """Rows from the best to the worst, each compared with the next one.
+
+        Raises:
+            ValueError: one of them is an error.
+        """
+        return [comparison.as_row() for comparison in rank([_scored(row) for row in rows])]
+
     def make_scorer(self, decoder: str) -> VideoScorer:
         """What scores the videos: here in this process, from the code that travels with a checkpoint."""
         return VideoScorer(self.model, self.processor, decoder=decoder)
@@ -92,6 +117,10 @@ class LmmVqaPipeline(Pipeline):
 
     def postprocess(self, score: VideoScore) -> dict[str, Any]:
         return score.as_row()
+
+
+def _scored(row: Mapping[str, Any]) -> VideoScore:
+    return VideoScore(**{name: row.get(name) for name in ("path", "score", "score_std", "error", "timeline")})
 
 
 def _generator(videos: Iterable[Any]) -> Iterator[Any]:

@@ -1,6 +1,6 @@
-"""The quality read-out: from the logits of the language model to a score and a level, exactly.
+"""The quality read-out: from the logits of the language model to a score, a level and every other answer, exactly.
 
-All answers that a question allows form a trie of tokens. The video, both questions, and every trie node where answers
+All answers that a question allows form a trie of tokens. The video, all questions, and every trie node where answers
 part, go through the language model in one pass, as one prefix and branches that do not see each other. That gives the
 probability of every allowed answer, by its shortest beginning that no other one shares, so the score is an expectation
 and nothing has to be sampled or parsed.
@@ -8,12 +8,11 @@ and nothing has to be sampled or parsed.
 
 from collections import Counter
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any
+from typing import Any, Protocol
 
 import torch
-from transformers.utils import ModelOutput
 
 # Probability that lies outside the interval, half of it on each side.
 INTERVAL_TAIL = 0.10
@@ -23,52 +22,118 @@ class UndefinedScore(ValueError):
     """The answers of a model are not finite numbers. The message names the remedy."""
 
 
+class AskedQuestion(Protocol):
+    """A question in tokens, as the processor makes it: `kind` is "number", "ranked" (words, worst first) or "words"."""
+
+    name: str
+    kind: str
+    answers: Sequence[str]
+    token_ids: tuple[int, ...]
+    answer_ids: tuple[tuple[int, ...], ...]
+
+
 @dataclass
-class QualityOutput(ModelOutput):
-    """What the model thinks of each video of a batch.
+class NumberAnswer:
+    """What the model thinks of each video of a batch, asked for a number.
 
     Args:
-        score: (videos,), 0 to 100, higher is better: the expected score, calibrated as the model's config says.
-        score_std: (videos,), its standard deviation in points, calibrated likewise; None where the answer was
+        value: (videos,), 0 to 100: the expected number, calibrated as the model's config says.
+        std: (videos,), its standard deviation, calibrated likewise; None where the answer was generated.
+        interval: (videos, 2), its central 90 %; None where the answer was generated.
+        probabilities: (videos, 101), of each whole number as an answer, before calibration; None where the answer was
             generated.
-        score_interval: (videos, 2), central 90 % interval of the score; None where the answer was generated.
-        level: the most probable level word of each video; None where a generated answer is none.
-        level_probabilities: (videos, levels), worst level first; None where the answer was generated.
-        score_probabilities: (videos, 101), probability of each whole score as an answer, before calibration; None where
-            the answer was generated.
-        errors: where answers were generated, what is wrong with those of each video, or None. The score of a video with
-            an error is not a number.
     """
 
-    score: torch.Tensor | None = None
-    score_std: torch.Tensor | None = None
-    score_interval: torch.Tensor | None = None
-    level: list[str] | list[str | None] | None = None
-    level_probabilities: torch.Tensor | None = None
-    score_probabilities: torch.Tensor | None = None
+    value: torch.Tensor
+    std: torch.Tensor | None = None
+    interval: torch.Tensor | None = None
+    probabilities: torch.Tensor | None = None
+
+
+@dataclass
+class WordAnswer:
+    """What the model thinks of each video of a batch, asked for a word.
+
+    Args:
+        words: every allowed word; of ranked ones the worst first.
+        value: the most probable word of each video; None where a generated answer is none of them.
+        probabilities: (videos, words); None where the answer was generated.
+    """
+
+    words: Sequence[str]
+    value: list[str] | list[str | None]
+    probabilities: torch.Tensor | None = None
+
+
+@dataclass
+class QualityOutput:
+    """The answers to all questions that were asked about each video of a batch.
+
+    Args:
+        answers: by the question's name.
+        errors: where answers were generated, what is wrong with those of each video, or None. The numbers of a video
+            with an error are none (NaN), and its words None.
+    """
+
+    answers: dict[str, Any] = field(default_factory=dict)
     errors: list[str | None] | None = None
 
-    def as_dicts(self, levels: Sequence[str]) -> list[dict[str, Any]]:
-        """One dictionary a video, of plain numbers rounded to what is meant: score, score_std, interval (low, high),
-        level and level_probabilities by level word. For what was read out, not for what was generated."""
-        read: Any = self
-        return [
-            {
-                "score": round(score, 4),
-                "score_std": round(std, 4),
-                "interval": tuple(round(bound, 4) for bound in bounds),
-                "level": level,
-                "level_probabilities": {word: round(p, 5) for word, p in zip(levels, probabilities, strict=True)},
-            }
-            for score, std, bounds, level, probabilities in zip(
-                read.score.tolist(),
-                read.score_std.tolist(),
-                read.score_interval.tolist(),
-                read.level,
-                read.level_probabilities.tolist(),
-                strict=True,
-            )
-        ]
+    @property
+    def score(self) -> torch.Tensor:
+        """(videos,), 0 to 100, higher is better."""
+        return self.answers["score"].value
+
+    @property
+    def score_std(self) -> torch.Tensor | None:
+        """(videos,), in points."""
+        return self.answers["score"].std
+
+    @property
+    def score_interval(self) -> torch.Tensor | None:
+        """(videos, 2), central 90 % interval of the score."""
+        return self.answers["score"].interval
+
+    @property
+    def score_probabilities(self) -> torch.Tensor | None:
+        """(videos, 101), probability of each whole score as an answer, before calibration."""
+        return self.answers["score"].probabilities
+
+    @property
+    def level(self) -> list[str] | list[str | None] | None:
+        """The most probable level word of each video; None where the level was not asked for."""
+        return self.answers["level"].value if "level" in self.answers else None
+
+    @property
+    def level_probabilities(self) -> torch.Tensor | None:
+        """(videos, levels), worst level first."""
+        return self.answers["level"].probabilities if "level" in self.answers else None
+
+    def as_dicts(self) -> list[dict[str, dict[str, Any]]]:
+        """The answers about each video by the question's name, of plain numbers rounded to what is meant: a number has
+        `value`, `std` and `interval` (low, high), a word `value` and `probabilities` by word. For what was read out,
+        not for what was generated."""
+        columns: dict[str, list[dict[str, Any]]] = {}
+        for name, answer in self.answers.items():
+            if isinstance(answer, NumberAnswer):
+                read: Any = answer
+                numbers = zip(read.value.tolist(), read.std.tolist(), read.interval.tolist(), strict=True)
+                columns[name] = [
+                    {
+                        "value": round(value, 4),
+                        "std": round(std, 4),
+                        "interval": tuple(round(bound, 4) for bound in bounds),
+                    }
+                    for value, std, bounds in numbers
+                ]
+            else:
+                columns[name] = [
+                    {
+                        "value": value,
+                        "probabilities": {word: round(p, 5) for word, p in zip(answer.words, row, strict=True)},
+                    }
+                    for value, row in zip(answer.value, answer.probabilities.tolist(), strict=True)
+                ]
+        return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
 class AnswerTrie:
@@ -218,56 +283,59 @@ def lay_out_batch(
     }
 
 
-def read_out(
-    score_log_probabilities: torch.Tensor,
-    level_log_probabilities: torch.Tensor | None = None,
-    levels: Sequence[str] = (),
-    score_map: Sequence[Sequence[float]] | None = None,
+def read_number(
+    log_probabilities: torch.Tensor,
+    answer_map: Sequence[Sequence[float]] | None = None,
     interval_scale: float = 1.0,
-    level_temperature: float = 1.0,
-) -> QualityOutput:
-    """Moments, interval and level from the two answer distributions.
+) -> NumberAnswer:
+    """Moments and interval of the distribution of a number.
 
     Args:
-        score_log_probabilities: (videos, 101), for the scores 0 to 100.
-        level_log_probabilities: (videos, levels), worst level first; None where the level was not asked for.
-        score_map: pairs (expected answer, score), both rising: the expectation of an uncertain answer shrinks towards
+        log_probabilities: (videos, 101), of the answers 0 to 100.
+        answer_map: pairs (expected answer, number), both rising: the expectation of an uncertain answer shrinks towards
             the middle of the scale, and this piecewise linear map undoes it. The identity by default.
-        interval_scale: factor on the standard deviation, and on the distances between the score and the quantiles of
+        interval_scale: factor on the standard deviation, and on the distances between the number and the quantiles of
             the answer.
-        level_temperature: divides the log-probabilities of the levels, so that above 1 none is as sure.
     """
     # Double precision: a second moment in single precision loses the small deviations.
-    probabilities = score_log_probabilities.double().exp()
+    probabilities = log_probabilities.double().exp()
     answers = torch.arange(probabilities.shape[1], dtype=torch.float64, device=probabilities.device)
     interval = _central_interval(probabilities)
-    score, values = probabilities @ answers, answers
-    if score_map is not None:
-        score, values, interval = (_interpolate(x, score_map) for x in (score, values, interval))
-    variance = (probabilities * (values - score[:, None]) ** 2).sum(1)
-    interval = (score[:, None] + interval_scale * (interval - score[:, None])).clamp(0, probabilities.shape[1] - 1)
-    quality = QualityOutput(
-        score=score.float(),
-        score_std=interval_scale * variance.sqrt().float(),
-        score_interval=interval.float(),
-        score_probabilities=probabilities.float(),
+    value, values = probabilities @ answers, answers
+    if answer_map is not None:
+        value, values, interval = (_interpolate(x, answer_map) for x in (value, values, interval))
+    variance = (probabilities * (values - value[:, None]) ** 2).sum(1)
+    interval = (value[:, None] + interval_scale * (interval - value[:, None])).clamp(0, probabilities.shape[1] - 1)
+    return NumberAnswer(
+        value=value.float(),
+        std=interval_scale * variance.sqrt().float(),
+        interval=interval.float(),
+        probabilities=probabilities.float(),
     )
-    if level_log_probabilities is not None:
-        quality.level_probabilities = (level_log_probabilities / level_temperature).softmax(1)
-        quality.level = [levels[index] for index in quality.level_probabilities.argmax(1).tolist()]
-    return quality
 
 
-def calibrated_score(answer: torch.Tensor, score_map: Sequence[Sequence[float]] | None) -> torch.Tensor:
-    """The score that `score_map` makes of an answer."""
-    return answer if score_map is None else _interpolate(answer.double(), score_map)
+def read_words(log_probabilities: torch.Tensor, words: Sequence[str], temperature: float = 1.0) -> WordAnswer:
+    """The most probable word and the probabilities of all.
+
+    Args:
+        log_probabilities: (videos, words).
+        temperature: divides the log-probabilities, so that above 1 no word is as sure.
+    """
+    probabilities = (log_probabilities / temperature).softmax(1)
+    return WordAnswer(words, [words[index] for index in probabilities.argmax(1).tolist()], probabilities)
 
 
-def expected_answer(score: torch.Tensor, score_map: Sequence[Sequence[float]] | None) -> torch.Tensor:
-    """The expected answer that `score_map` turns into this score: what a calibrated model is to learn from a rating."""
-    if score_map is None:
-        return score
-    return _interpolate(score.double(), [(after, before) for before, after in score_map])
+def calibrated_number(answer: torch.Tensor, answer_map: Sequence[Sequence[float]] | None = None) -> torch.Tensor:
+    """The number that `answer_map` makes of an answer."""
+    return answer if answer_map is None else _interpolate(answer.double(), answer_map)
+
+
+def expected_answer(number: torch.Tensor, answer_map: Sequence[Sequence[float]] | None) -> torch.Tensor:
+    """The expected answer that `answer_map` turns into this number: what a calibrated model is to learn from a
+    rating."""
+    if answer_map is None:
+        return number
+    return _interpolate(number.double(), [(after, before) for before, after in answer_map])
 
 
 def _interpolate(x: torch.Tensor, pairs: Sequence[Sequence[float]]) -> torch.Tensor:

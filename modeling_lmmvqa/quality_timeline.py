@@ -35,7 +35,12 @@ def assess_timeline(
     Returns:
         `seconds`: start_s, end_s and score (0 to 100) of each second that was read; `worst`, `best`: the same of the
         lowest and the highest one. Where key frames were kept, each also has its key_frame (bytes of a small JPEG).
+        `worst_moment`: start_s, end_s and mean score of the worst second and of those around it that are nearer to it
+        than to the mean; and its `flaws` (probability by word, the most probable first), assessed by itself, where the
+        checkpoint was taught that question.
     """
+    if template is None:
+        template = model.cache_template(torch.tensor(processor.assessment_prefix_ids(1)))
     alone = _scores(model, processor, video, template, progress)
     moved = [value + score - sum(alone) / len(alone) for value in alone]
     ends = [min(start + 1, video.info.duration_s) for start in video.starts_s]
@@ -52,7 +57,31 @@ def assess_timeline(
     def moment(choose: Any) -> dict[str, Any]:
         return dict(choose(seconds, key=lambda second: second["score"]))
 
-    return {"seconds": seconds, "worst": moment(min), "best": moment(max)}
+    places = _around_worst([second["score"] for second in seconds])
+    worst_moment = {
+        "start_s": seconds[places[0]]["start_s"],
+        "end_s": seconds[places[-1]]["end_s"],
+        "score": round(sum(seconds[place]["score"] for place in places) / len(places), 4),
+    }
+    if any(question.name == "flaw" for question in processor.questions):
+        part = video.part([places[at] for at in processor.video_processor.choose(len(places))])
+        inputs = assessment_inputs(processor, [part], questions=["flaw"]).to(model.device)
+        (answer,) = model.assess(**inputs, template_cache=template).as_dicts()
+        probable = sorted(answer["flaw"]["probabilities"].items(), key=lambda pair: -pair[1])
+        worst_moment["flaws"] = dict(probable)
+    return {"seconds": seconds, "worst": moment(min), "best": moment(max), "worst_moment": worst_moment}
+
+
+def _around_worst(scores: list[float]) -> range:
+    """The places of the lowest score and of its neighbours that are nearer to it than to the mean."""
+    worst = min(range(len(scores)), key=lambda place: scores[place])
+    limit = (scores[worst] + sum(scores) / len(scores)) / 2
+    first = last = worst
+    while first > 0 and scores[first - 1] <= limit:
+        first -= 1
+    while last + 1 < len(scores) and scores[last + 1] <= limit:
+        last += 1
+    return range(first, last + 1)
 
 
 def _is_last(video: VideoFeatures) -> bool:
@@ -64,13 +93,10 @@ def _scores(model: Any, processor: Any, video: VideoFeatures, template: Any, pro
     """Expected score of each second by itself."""
     count = len(video.starts_s)
     scores: list[float] = []
-    if template is None:
-        template = model.cache_template(torch.tensor(processor.assessment_prefix_ids(1)))
     for first in range(0, count, SECONDS_AT_ONCE):
         progress("moments", first, count)
         parts = [video.part([second]) for second in range(first, min(first + SECONDS_AT_ONCE, count))]
-        inputs = assessment_inputs(processor, parts)
-        asked = {name: tensor.to(model.device) for name, tensor in inputs.items() if not name.startswith("level_")}
-        scores += model.assess(**asked, template_cache=template).score.tolist()
+        inputs = assessment_inputs(processor, parts, questions=["score"]).to(model.device)
+        scores += model.assess(**inputs, template_cache=template).score.tolist()
     progress("moments", count, count)
     return scores

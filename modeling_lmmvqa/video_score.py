@@ -1,11 +1,11 @@
 """The result of one video, and the row that every output makes of it: JSON, CSV, Parquet, table and pipeline."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-# Columns of a row in their order: type and meaning. Between "level" and "duration_s" stands one column for each level
-# of the checkpoint, worst first: PROBABILITY and the word.
+# Columns of a row in their order: type and meaning. Between "level" and "duration_s" stand those that depend on the
+# checkpoint (CHECKPOINT_COLUMNS).
 COLUMNS: dict[str, tuple[str, str]] = {
     "path": ("string", "the video, as it was given"),
     "score": ("float64", "0 (worst) to 100 (best)"),
@@ -17,7 +17,15 @@ COLUMNS: dict[str, tuple[str, str]] = {
     "warnings": ("list<string>", "sentences: why the score may mislead; in CSV the list as JSON text"),
     "error": ("string", "what is wrong with the video and the remedy; there is no score then"),
 }
-PROBABILITY = "probability_"
+PROBABILITY, DIMENSION = "probability_", "dimension_"
+# The same of what a checkpoint was taught, a star for its words: one column for each level, worst first; three for
+# each further number, such as dimension_sharpness, dimension_sharpness_low and dimension_sharpness_high; one for each
+# further question that asks for a word, such as flaws.
+CHECKPOINT_COLUMNS: dict[str, tuple[str, str]] = {
+    f"{PROBABILITY}*": ("float64", "of each level word, worst first"),
+    f"{DIMENSION}*": ("float64", "a further rating, 0 (worst) to 100 (best), and the ends of its central 90 %"),
+    "*s": ("map<float64>", "the probability of each word; where they have no order, the most probable first"),
+}
 # Score and level are the answers to two questions. The score is what counts: order and colours follow it. Where it lies
 # more points than this outside the level's part of the scale (equal parts, worst first), the row has a warning.
 LEVEL_TOLERANCE = 10.0
@@ -38,6 +46,8 @@ class VideoScore:
         warnings: sentences for people: why the score may mislead.
         error: what is wrong and the remedy; scores and level are then None.
         timeline: quality over time, as `assess_timeline` gives it, where it was asked for.
+        answers: to the further questions that the checkpoint was taught, by name, as `QualityOutput.as_dicts` has them;
+            with an error, the same with None in place of each value.
     """
 
     path: str
@@ -50,10 +60,22 @@ class VideoScore:
     warnings: tuple[str, ...] = ()
     error: str | None = None
     timeline: dict[str, Any] | None = None
+    answers: Mapping[str, Mapping[str, Any]] | None = None
 
     def as_row(self) -> dict[str, Any]:
-        """The columns of `COLUMNS` and of the levels in their order, and "timeline" where there is one."""
+        """The columns of `COLUMNS` and `CHECKPOINT_COLUMNS` in their order, and "timeline" where there is one."""
         low, high = self.interval or (None, None)
+        numbers: dict[str, Any] = {}
+        words: dict[str, Any] = {}
+        for name, answer in (self.answers or {}).items():
+            if "interval" in answer:
+                ends = answer["interval"] or (None, None)
+                of = (answer["value"], *ends)
+                numbers |= {
+                    f"{DIMENSION}{name}{end}": value for end, value in zip(("", "_low", "_high"), of, strict=True)
+                }
+            else:
+                words[f"{name}s"] = answer["probabilities"]
         row = {
             "path": self.path,
             "score": self.score,
@@ -62,6 +84,8 @@ class VideoScore:
             "interval_high": high,
             "level": self.level,
             **{f"{PROBABILITY}{word}": p for word, p in (self.level_probabilities or {}).items()},
+            **numbers,
+            **words,
             "duration_s": self.duration_s,
             "warnings": list(self.warnings),
             "error": self.error,
@@ -78,5 +102,7 @@ def level_warning(score: float, level: str, levels: Sequence[str]) -> str | None
 
 
 def column_type(column: str) -> str:
-    """The type of a column of a row, by its name: "string", "float64" or "list<string>"."""
-    return "float64" if column.startswith(PROBABILITY) else COLUMNS[column][0]
+    """The type of a column of a row, by its name: "string", "float64", "list<string>" or "map<float64>"."""
+    if column in COLUMNS:
+        return COLUMNS[column][0]
+    return "float64" if column.startswith((PROBABILITY, DIMENSION)) else "map<float64>"

@@ -189,16 +189,13 @@ class VideoScorer:
         choose = self.processor.video_processor.choose
         inputs = assessment_inputs(self.processor, [video.part(choose(len(video.starts_s))) for video in videos])
         try:
-            quality = self.model.assess(
-                **{name: tensor.to(self.model.device) for name, tensor in inputs.items()}, template_cache=template
-            )
+            quality = self.model.assess(**inputs.to(self.model.device), template_cache=template)
         # One video whose numbers overflow must not take the others of its batch with it.
         except UndefinedScore as error:
             if len(videos) > 1:
                 return [score for video in videos for score in self.assess([video], template)]
             return [self._failed(videos[0].path, f"{videos[0].path}: {error}")]
-        rows = quality.as_dicts(self.processor.levels)
-        return [self._result(video, row) for video, row in zip(videos, rows, strict=True)]
+        return [self._result(video, answers) for video, answers in zip(videos, quality.as_dicts(), strict=True)]
 
     def read_template(self) -> Any:
         """The text in front of every video, read once for many calls of `assess`."""
@@ -214,17 +211,36 @@ class VideoScorer:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _result(self, video: VideoFeatures, row: dict[str, Any]) -> VideoScore:
-        contradiction = level_warning(row["score"], row["level"], self.processor.levels)
+    def _result(self, video: VideoFeatures, answers: dict[str, dict[str, Any]]) -> VideoScore:
+        score, level = answers.pop("score"), answers.pop("level")
+        for name, answer in answers.items():
+            if self.processor.question(name).kind == "words":
+                probable = sorted(answer["probabilities"].items(), key=lambda pair: -pair[1])
+                answer["probabilities"] = dict(probable)
+        contradiction = level_warning(score["value"], level["value"], self.processor.levels)
         return VideoScore(
             path=video.path,
+            score=score["value"],
+            score_std=score["std"],
+            interval=score["interval"],
+            level=level["value"],
+            level_probabilities=level["probabilities"],
             duration_s=round(video.info.duration_s, 3),
             warnings=(*getattr(video.info, "warnings", ()), *([contradiction] if contradiction else [])),
-            **row,
+            answers=answers or None,
         )
 
     def _failed(self, path: str, error: str) -> VideoScore:
-        return VideoScore(path, level_probabilities=dict.fromkeys(self.processor.levels), error=error)
+        nothing = {
+            question.name: dict.fromkeys(
+                ("value", "std", "interval") if question.kind == "number" else ("value", "probabilities")
+            )
+            for question in self.processor.questions
+            if question.name not in ("score", "level")
+        }
+        return VideoScore(
+            path, level_probabilities=dict.fromkeys(self.processor.levels), error=error, answers=nothing or None
+        )
 
 
 def is_one_video(video: Any) -> bool:

@@ -1,14 +1,15 @@
 """Processor: videos and questions in, the tensors that the model takes out."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
-import torch
 from transformers import BatchFeature
 from transformers.processing_utils import ProcessingKwargs, ProcessorMixin
 
-from .quality_prompts import LEVELS, Task, conversation, fixed_question, parse_level, parse_score, score_answers
+from .quality_prompts import LEVELS, SCORE, TASKS, conversation, level_question
+from .questions import Question, QuestionError
 from .video_processing_lmmvqa import LmmVqaVideosKwargs, as_video_list
 
 # Chat templates of language models expect plain text; this turns the blocks of a message into text, with the
@@ -56,6 +57,23 @@ class LmmVqaProcessorKwargs(ProcessingKwargs, total=False):
     }
 
 
+@dataclass(frozen=True)
+class AskedQuestion:
+    """A question in tokens, as `assess` takes it.
+
+    Args:
+        name, kind, answers: of the `Question`.
+        token_ids: what follows the prefix, up to the answer.
+        answer_ids: of each answer, with the end of the assistant's turn.
+    """
+
+    name: str
+    kind: str
+    answers: tuple[str, ...]
+    token_ids: tuple[int, ...]
+    answer_ids: tuple[tuple[int, ...], ...]
+
+
 class LmmVqaProcessor(ProcessorMixin):
     """Video processor and tokenizer in one, with the prompts and the answer format.
 
@@ -69,7 +87,12 @@ class LmmVqaProcessor(ProcessorMixin):
         video_token: the placeholder; one in the text becomes as many as the video has visual tokens.
         tokens_per_chunk: visual tokens of one second of video (of the whole video where `frame_fusion` is not
         "concat"). frame_fusion: as in the model's config.
-        levels: the level words, worst first, as in the model's config.
+        questions: what the checkpoint was taught to answer, score and level among them; mappings of the fields of
+            `Question` will do. By default these two.
+        levels: the level words, worst first, as in the model's config, of a checkpoint that states no questions.
+
+    Raises:
+        QuestionError: two questions have one name, score or level is missing, or a field has a value that can't be.
     """
 
     valid_processor_kwargs = LmmVqaProcessorKwargs  # type: ignore[assignment]
@@ -81,6 +104,7 @@ class LmmVqaProcessor(ProcessorMixin):
         video_token: str = "<video>",
         tokens_per_chunk: int = 512,
         frame_fusion: Literal["concat", "mean", "joint"] = "concat",
+        questions: Sequence[Question | Mapping[str, Any]] | None = None,
         levels: Sequence[str] = LEVELS,
         chat_template: str | None = None,
     ):
@@ -93,57 +117,101 @@ class LmmVqaProcessor(ProcessorMixin):
             )
         self.tokens_per_chunk = tokens_per_chunk
         self.frame_fusion = frame_fusion
-        self.levels = list(levels)
+        self.questions = tuple(map(Question.of, questions or (SCORE, level_question(levels))))
+        names = [question.name for question in self.questions]
+        if len(set(names)) < len(names) or not set(TASKS) <= set(names):
+            raise QuestionError(
+                f"A processor can't hold the questions {', '.join(names)}: each has a name of its own, and "
+                f"{' and '.join(TASKS)} are among them."
+            )
         # Not every tokenizer keeps this when it is saved.
         tokenizer.padding_side = "left"
         super().__init__(video_processor, tokenizer, chat_template=chat_template)
 
     def __call__(
-        self, images: Any = None, text: Any = None, videos: Any = None, audio: Any = None, **kwargs: Any
+        self,
+        images: Any = None,
+        text: Any = None,
+        videos: Any = None,
+        audio: Any = None,
+        questions: Sequence[str] | None = None,
+        **kwargs: Any,
     ) -> BatchFeature:
         """
         Args:
             text: one rendered chat (`apply_chat_template`) or a list, with one placeholder a video; no special tokens
                 are added. Without it, the inputs of `assess` are prepared.
             videos: one video or a list; see `LmmVqaVideoProcessor.preprocess` for what a video may be.
+            questions: names of those to ask; without it all that the checkpoint was taught.
             kwargs: settings of the tokenizer and the video processor; `return_tensors="pt"` as usual.
 
         Returns:
             `input_ids` and `attention_mask` (videos, length), the tensors of the video processor, and without `text`
-            the questions and allowed answers of `assess`.
+            the `questions` of `assess`.
 
         Raises:
             VideoError: a video can't be read.
+            QuestionError: the checkpoint was never taught a question.
             ValueError: placeholders and videos don't match in number.
         """
         if text is not None or videos is None:
             return super().__call__(images=images, text=text, videos=videos, audio=audio, **kwargs)
         videos = as_video_list(videos)
         kwargs.setdefault("return_tensors", "pt")
-        prefix, _ = self.split_prompt(self._assessment_chat)
+        prefix, _ = self.split_prompt(conversation(SCORE.fixed))
         # All videos of a batch share the questions that follow, so padding goes in front.
         batch = super().__call__(text=[prefix] * len(videos), videos=videos, padding=True, **kwargs)
-        batch.update(self.assessment_questions)
+        batch["questions"] = self.ask(questions)
         return batch
 
     @property
-    def _assessment_chat(self) -> list[dict[str, Any]]:
-        return conversation(fixed_question("score", self.levels))
+    def levels(self) -> list[str]:
+        """The level words, worst first."""
+        return list(self.question("level").answers)
+
+    def question(self, name: str) -> Question:
+        """The question of this name.
+
+        Raises:
+            QuestionError: the checkpoint was never taught it.
+        """
+        for question in self.questions:
+            if question.name == name:
+                return question
+        raise QuestionError(
+            f"This checkpoint was never taught the question {name}: it answers "
+            f"{', '.join(question.name for question in self.questions)}. Teach it: `lmmvqa train` with {name} among "
+            "its tasks."
+        )
+
+    def ask(self, names: Sequence[str] | None = None) -> list[AskedQuestion]:
+        """The questions of these names in tokens, as `assess` takes them; without names all of the checkpoint.
+
+        Raises:
+            QuestionError: the checkpoint was never taught one of them.
+        """
+        return [
+            self._in_tokens(question) for question in (self.questions if names is None else map(self.question, names))
+        ]
+
+    def _in_tokens(self, question: Question) -> AskedQuestion:
+        if question.name not in self._asked:
+            self._asked[question.name] = AskedQuestion(
+                name=question.name,
+                kind=question.kind,
+                answers=tuple(question.answers),
+                token_ids=tuple(self.question_ids(question.fixed)),
+                answer_ids=tuple(tuple(self.answer_ids(answer)) for answer in question.answers),
+            )
+        return self._asked[question.name]
+
+    @cached_property
+    def _asked(self) -> dict[str, AskedQuestion]:
+        return {}
 
     def assessment_prefix_ids(self, num_chunks: int) -> list[int]:
         """Token ids that `assess` takes as `input_ids`, for a video with `num_chunks` chunks."""
-        return self.prefix_ids(self._assessment_chat, num_chunks)
-
-    @cached_property
-    def assessment_questions(self) -> dict[str, torch.Tensor]:
-        """The fixed questions and all allowed answers, as `assess` takes them."""
-        questions = {}
-        answers_by_task: tuple[tuple[Task, Sequence[str]], ...] = (("score", score_answers()), ("level", self.levels))
-        for task, answers in answers_by_task:
-            rows = [torch.tensor(self.answer_ids(answer)) for answer in answers]
-            questions[f"{task}_question_ids"] = torch.tensor(self.question_ids(fixed_question(task, self.levels)))
-            questions[f"{task}_answer_ids"] = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=-1)
-        return questions
+        return self.prefix_ids(conversation(SCORE.fixed), num_chunks)
 
     def split_prompt(self, messages: list[dict[str, Any]]) -> tuple[str, str]:
         """The rendered chat, ready for the answer, cut behind the placeholder: what comes up to the video, and the
@@ -215,13 +283,8 @@ class LmmVqaProcessor(ProcessorMixin):
         count = len(processed["chunk_counts"])
         return processed, [self.replace_video_token(processed, index) for index in range(count)]
 
-    def parse_score(self, answer: str) -> float:
-        """The score (0 to 100) in a generated answer; `AnswerError` if there is none."""
-        return parse_score(answer)
-
-    def parse_level(self, answer: str) -> str:
-        """The level word in a generated answer; `AnswerError` if there is none."""
-        return parse_level(answer, self.levels)
+    def to_dict(self) -> dict[str, Any]:
+        return super().to_dict() | {"questions": [question.as_data() for question in self.questions]}
 
 
 # Whoever saves a processor puts its code beside it.

@@ -1,25 +1,33 @@
-"""Every word that the model reads or may answer: prompts, answer format, strict parser.
+"""The words that the model reads: the system prompt, and the questions that a checkpoint may be taught.
 
 A question is an instruction and a response restriction, after the paper's prompt (section III: system prompt,
 instruction, response restriction). The system prompt and the place of the video are the same for every question, so
 that one prefix of the language model serves all questions about a video.
-
-An answer is a whole number from 0 to 100, or one of the level words. Whole numbers are as fine as opinion is; the
-expected score of the read-out is continuous all the same.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from .errors import LmmVqaError
+from .questions import NUMBER_INSTRUCTIONS, WORD_RESTRICTIONS, Question
 
-Task = Literal["score", "level"]
-TASKS: tuple[Task, ...] = ("score", "level")
+# The questions that every rated set answers: of its own scale, and of the third of it.
+TASKS: tuple[str, ...] = ("score", "level")
 LEVELS: tuple[str, ...] = ("poor", "fair", "good")
-MAX_SCORE = 100
+# What can be told apart in a video of a second or two. "none" is a video that nothing lowers.
+FLAWS: tuple[str, ...] = (
+    "none",
+    "compression",
+    "blur",
+    "noise",
+    "banding",
+    "exposure",
+    "stutter",
+    "freeze",
+    "flicker",
+    "upscaling",
+)
 
 SYSTEM_PROMPT = "You judge the quality of videos."
 
@@ -76,50 +84,70 @@ LEVEL_INSTRUCTIONS: tuple[str, ...] = (
     "Would you mind naming the quality level of this video with the help of these frames?",
 )
 
-_INSTRUCTIONS: dict[Task, tuple[str, ...]] = {"score": SCORE_INSTRUCTIONS, "level": LEVEL_INSTRUCTIONS}
-_RESTRICTIONS: dict[Task, tuple[str, ...]] = {
-    "score": (
-        "Answer with a number from 0 to 100.",
-        "Reply with one whole number between 0 (worst) and 100 (best).",
-        "Only give a number from 0 to 100.",
-        "Your answer is a single number, 0 to 100.",
-    ),
-    "level": (
-        "Answer with one word: {levels}.",
-        "Reply with {levels} and nothing else.",
-        "Only say {levels}.",
-        "Your answer is one of these words: {levels}.",
-    ),
+FLAW_INSTRUCTIONS: tuple[str, ...] = (
+    "What lowers the quality of this video most?",
+    "Which flaw of this video is the worst?",
+    "Name the fault that a viewer of this video sees first.",
+    "What is wrong with this video?",
+    "What spoils this video most?",
+    "Say what harms the picture of this video most.",
+    "Which distortion does this video suffer from?",
+    "Find the main defect of this video.",
+    "Why does this video not look better?",
+    "What would viewers complain about first in this clip?",
+    "Classify the worst fault of this clip.",
+    "Name the main cause of lost quality in this video.",
+    "Which impairment is the strongest in this video?",
+    "Considering every frame and how it moves, what is wrong with this clip?",
+    "Look at sharpness, artefacts, light and motion: what is at fault?",
+    "What kind of damage does this video show?",
+    "Decide which fault lowers the quality of the clip above.",
+    "What would have to be mended first in this video?",
+    "Tell me the worst flaw of this clip.",
+    "What went wrong when this video was made or sent?",
+)
+
+# Ten words in every question would cost more than the rest of it.
+_FLAW_RESTRICTIONS = (
+    "Answer with one word.",
+    "Reply with one word and nothing else.",
+    "Only say the word.",
+    "Your answer is a single word.",
+)
+# What is good about a dimension whose name alone doesn't say it.
+_DIMENSIONS = {
+    "noise": "freedom from noise",
+    "artefact": "freedom from artefacts",
+    "blur": "freedom from blur",
+    "temporal": "smoothness of motion",
+    "technical": "technical quality",
+    "aesthetic": "aesthetic quality",
 }
 
-
-class AnswerError(LmmVqaError, ValueError):
-    """An answer that is not in the answer format. Never replaced by a default."""
-
-
-def instructions(task: Task) -> tuple[str, ...]:
-    """All instructions of a task."""
-    return _INSTRUCTIONS[_checked(task)]
+SCORE = Question("score", "number", SCORE_INSTRUCTIONS)
+FLAW = Question("flaw", "words", FLAW_INSTRUCTIONS, _FLAW_RESTRICTIONS, FLAWS)
 
 
-def restrictions(task: Task, levels: Sequence[str] = LEVELS) -> tuple[str, ...]:
-    """All response restrictions of a task, with the level words filled in."""
-    words = f"{', '.join(levels[:-1])} or {levels[-1]}"
-    return tuple(restriction.format(levels=words) for restriction in _RESTRICTIONS[_checked(task)])
+def level_question(levels: Sequence[str] = LEVELS) -> Question:
+    """The question for the level, with these words, worst first."""
+    return Question("level", "ranked", LEVEL_INSTRUCTIONS, WORD_RESTRICTIONS, levels)
 
 
-def fixed_question(task: Task, levels: Sequence[str] = LEVELS) -> str:
-    """The question of inference and evaluation: the first instruction with the first restriction."""
-    return f"{instructions(task)[0]} {restrictions(task, levels)[0]}"
+# By name, the questions that come with words of their own. A composed checkpoint has the first two.
+QUESTIONS: Mapping[str, Question] = {question.name: question for question in (SCORE, level_question(), FLAW)}
 
 
-def drawn_question(task: Task, key: str, *, seed: int = 0, levels: Sequence[str] = LEVELS) -> str:
-    """A question of training, drawn by a hash: the same `key` (a video's id) and `seed` draw the same question on
-    every machine, and the score and the level question of a video are drawn independently."""
-    digest = hashlib.sha256(f"{seed}/{task}/{key}".encode()).digest()
-    instruction = instructions(task)[int.from_bytes(digest[:8], "big") % len(instructions(task))]
-    restriction = restrictions(task, levels)[int.from_bytes(digest[8:16], "big") % len(restrictions(task, levels))]
-    return f"{instruction} {restriction}"
+def question_of(entry: str | Mapping[str, Any] | Question) -> Question:
+    """The question that a name or a mapping of the fields of `Question` means. A name that has no words of its own here
+    is a dimension of quality, such as sharpness, and asks for a number.
+
+    Raises:
+        QuestionError: it can't be asked.
+    """
+    if not isinstance(entry, str):
+        return Question.of(entry)
+    said = _DIMENSIONS.get(entry, entry.replace("_", " "))
+    return QUESTIONS.get(entry) or Question(entry, "number", [text.format(name=said) for text in NUMBER_INSTRUCTIONS])
 
 
 def conversation(question: str, *, video: Any = None, answer: str | None = None) -> list[dict[str, Any]]:
@@ -136,51 +164,3 @@ def conversation(question: str, *, video: Any = None, answer: str | None = None)
     if answer is not None:
         messages.append({"role": "assistant", "content": [{"type": "text", "text": answer}]})
     return messages
-
-
-def score_answers() -> list[str]:
-    """Every answer that the score question allows, in the order of their values 0, 1, ..., 100."""
-    return [str(value) for value in range(MAX_SCORE + 1)]
-
-
-def format_score(score: float) -> str:
-    """The answer for a score on the 0-100 scale: the nearest whole number, halves upwards.
-
-    Raises:
-        ValueError: the score is not in [0, 100].
-    """
-    if not 0 <= score <= MAX_SCORE:
-        raise ValueError(f"A score lies between 0 and {MAX_SCORE}, but this one is {score}: rescale the ratings first.")
-    return str(int(score + 0.5))
-
-
-def parse_score(answer: str) -> float:
-    """The score (0 to 100) that an answer states; a fraction is allowed, any other text is not.
-
-    Raises:
-        AnswerError: the answer is not a plain decimal number in [0, 100].
-    """
-    text = answer.strip()
-    # float() alone would also take "1e1", "nan", "5_0" and digits of other scripts.
-    if text.isascii() and text.replace(".", "", 1).isdigit() and float(text) <= MAX_SCORE:
-        return float(text)
-    raise AnswerError(f"{answer!r} is not a score: expected a number from 0 to {MAX_SCORE}.")
-
-
-def parse_level(answer: str, levels: Sequence[str] = LEVELS) -> str:
-    """The level that an answer states.
-
-    Raises:
-        AnswerError: the answer is not exactly one of `levels` (case and a final full stop don't matter).
-    """
-    word = answer.strip().removesuffix(".").lower()
-    for level in levels:
-        if word == level.lower():
-            return level
-    raise AnswerError(f"{answer!r} is not a level: expected one of {', '.join(levels)}.")
-
-
-def _checked(task: Task) -> Task:
-    if task not in TASKS:
-        raise ValueError(f"Unknown task {task!r}: expected one of {', '.join(TASKS)}.")
-    return task

@@ -31,6 +31,14 @@ def tiny():
 
 
 @pytest.fixture(scope="session")
+def taught(tmp_path_factory):
+    """A tiny model that was taught the questions flaw and sharpness."""
+    from taught_models import make_taught
+
+    return make_taught(tmp_path_factory.mktemp("taught"))
+
+
+@pytest.fixture(scope="session")
 def tiny_inputs(tiny, clip):
     """Inputs of `assess` for two videos of different length: 4 chunks and 2."""
     import numpy as np

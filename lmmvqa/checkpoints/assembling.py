@@ -24,7 +24,7 @@ from lmmvqa.checkpoints.training_record import read_record
 logger = logging.getLogger(__name__)
 
 CHECKPOINT_FOLDER = Path(__file__).parent / "default"
-# What the model is: fields of LmmVqaConfig and of the video processor.
+# What the model is: fields of LmmVqaConfig and of the video processor, and what it answers beside score and level.
 RECIPE = CHECKPOINT_FOLDER / "recipe.json"
 # What `lmmvqa train` wrote: the projectors, and low-rank updates of the decoder.
 ADAPTER = CHECKPOINT_FOLDER / "adapter"
@@ -87,7 +87,7 @@ def compose_default(recipe: Mapping[str, Any] | None = None) -> tuple[Any, Any]:
     """Model and processor of the default checkpoint with fresh projectors: where its training starts.
 
     Args:
-        recipe: in place of `recipe.json`: "config" and "video_processor".
+        recipe: in place of `recipe.json`: "config", "video_processor", and perhaps "questions".
     """
     recipe = recipe or json.loads(RECIPE.read_text(encoding="utf-8"))
     decoder, tokenizer = load_decoder(str(fetch(DECODER)))
@@ -100,6 +100,7 @@ def compose_default(recipe: Mapping[str, Any] | None = None) -> tuple[Any, Any]:
         tokenizer=tokenizer,
         config=recipe["config"],
         video_processor=recipe["video_processor"],
+        questions=recipe.get("questions", ()),
     )
 
 

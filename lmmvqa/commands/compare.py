@@ -14,7 +14,7 @@ from lmmvqa.commands.options import Confidence, Device, Model, Summary
 from lmmvqa.console import clear_errors, show_error, show_missed
 
 if TYPE_CHECKING:
-    from lmmvqa.scoring.comparing import Comparison
+    from modeling_lmmvqa.comparing import Comparison
 
 app = typer.Typer()
 
@@ -47,8 +47,9 @@ def compare(
     if summary is not None and tolerance is None:
         raise typer.BadParameter("--summary goes with --tolerance.")
     with clear_errors():
-        from lmmvqa.scoring import comparing, gates
+        from lmmvqa.scoring import gates
         from lmmvqa.scoring.loading import load
+        from modeling_lmmvqa import comparing
 
         if summary is not None:
             gates.check_summary_suffix(summary)

@@ -144,12 +144,9 @@ def templates() -> None:
 
     console = Console()
     console.print(f"System prompt: {quality_prompts.SYSTEM_PROMPT}")
-    for task in quality_prompts.TASKS:
-        for title, texts in (
-            ("instruction", quality_prompts.instructions(task)),
-            ("restriction", quality_prompts.restrictions(task)),
-        ):
-            table = Table("", f"{task}: {title}")
+    for question in quality_prompts.QUESTIONS.values():
+        for title, texts in (("instruction", question.instructions), ("restriction", question.restrictions)):
+            table = Table("", f"{question.name}: {title}")
             for number, text in enumerate(texts):
                 table.add_row(str(number), text)
             console.print(table)

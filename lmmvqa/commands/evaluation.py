@@ -4,6 +4,7 @@ happen inside."""
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -18,7 +19,7 @@ from hub_cards.results import FEW_VIDEOS
 from lmmvqa.commands.checks import check_model
 from lmmvqa.commands.options import Device, Model, Scale, parse_settings
 from lmmvqa.console import clear_errors, show_error
-from lmmvqa.evaluation.table_cells import interval_or_deviation, three_decimals
+from lmmvqa.evaluation.table_cells import between, interval_or_deviation, three_decimals
 from processing.errors import InputError
 from processing.quality_prompts import LEVELS
 
@@ -65,6 +66,19 @@ def evaluate(
         Literal["tertiles", "authors"], typer.Option(help="Where the levels poor, fair and good part.")
     ] = "tertiles",
     scale: Scale = None,
+    question: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="lmm-vqa: also a question that the checkpoint was taught and that is a column of the label file, such "
+            "as flaw or sharpness; may be given again."
+        ),
+    ] = None,
+    question_scale: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="rated_videos: of a further number, its ratings that become 0 and 100, such as sharpness=1-5."
+        ),
+    ] = None,
     recipe: Annotated[
         str,
         typer.Option(
@@ -113,10 +127,19 @@ def evaluate(
             "recipe": recipe,
             "settings": setting or [],
         }
-        make = (lambda: file) if file else _method(method, model, readout, device, feature_cache)
+        if question:
+            settings["questions"] = question
+        if question and method != "lmm-vqa":
+            raise InputError("--question goes with --method lmm-vqa: others give scores, and perhaps levels.")
+        asked = _questions(question or [], model, recipe if protocol == "5fold" else "none", parse_settings(setting))
+        scales = dict(map(_named_scale, question_scale or []))
+        make = (lambda: file) if file else _method(method, model, readout, device, feature_cache, question or [])
         chosen = {
             spec: rated_sets.select(
-                rated_sets.read_set(spec, levels=levels, scale=scale, videos=file is None), protocol
+                rated_sets.read_set(
+                    spec, levels=levels, scale=scale, scales=scales, questions=asked, videos=file is None
+                ),
+                protocol,
             )
             for spec in specs
         }
@@ -132,6 +155,7 @@ def evaluate(
                 features = feature_cache or output / "features"
                 for fold in sorted({row.fold for row in rows}):
                     options = {"fold": fold, "levels": levels} | ({"scale": list(scale)} if scale else {})
+                    options |= {"scales": {name: list(ends) for name, ends in scales.items()}} if scales else {}
                     overrides = {
                         **parse_settings(setting),
                         "data": str(spec),
@@ -140,15 +164,14 @@ def evaluate(
                         "feature_cache": str(features),
                     }
                     tuned = _fine_tuned(
-                        recipe, overrides, model, output / spec.name / f"fold_{fold}", readout, features
+                        recipe, overrides, model, output / spec.name / f"fold_{fold}", readout, features, question or []
                     )
-                    protocols.predict(
-                        tuned, [row for row in rows if row.fold == fold], output, f"Predicting {spec.name}, fold {fold}"
-                    )
+                    tested = [row for row in rows if row.fold == fold]
+                    protocols.predict(tuned, tested, output, f"Predicting {spec.name}, fold {fold}", asked)
             else:
-                protocols.predict(make, rows, output, f"Predicting {spec.name}")
+                protocols.predict(make, rows, output, f"Predicting {spec.name}", asked)
         settings, predictions = protocols.read_run(output)
-        found = protocols.tables(settings, predictions, resamples=resamples)
+        found = protocols.tables(settings, predictions, resamples=resamples, questions=asked)
         protocols.save_metrics(output, found)
         _print(label, found)
     raise typer.Exit(1 if any(row["failed"] for row in found) else 0)
@@ -167,7 +190,41 @@ def _predictions_file(method: str) -> PredictionsFile | None:
     return PredictionsFile(Path(method))
 
 
-def _method(method: str, model: str | None, readout: str | None, device: str | None, feature_cache: Path | None) -> Any:
+def _questions(names: list[str], model: str | None, recipe: str, settings: Mapping[str, Any]) -> list[Any]:
+    """What a checkpoint was taught, or the fine-tuning will teach, by these names; its processor alone is read."""
+    if not names:
+        return []
+    if recipe != "none":
+        from lmmvqa.training.arguments import read_arguments
+
+        will_know = {question.name: question for question in read_arguments(recipe, settings).questions}
+        if set(names) <= set(will_know):
+            return [will_know[name] for name in names]
+    from transformers import AutoProcessor
+
+    import lmmvqa.registration  # noqa: F401 - makes the Auto classes know ours
+    from lmmvqa.checkpoints.assembling import default_checkpoint
+
+    processor = AutoProcessor.from_pretrained(model or str(default_checkpoint()))
+    return [processor.question(name) for name in names]
+
+
+def _named_scale(text: str) -> tuple[str, tuple[float, float]]:
+    """`sharpness=1-5`."""
+    found = re.fullmatch(r"(\w+)=(-?[\d.]+)[-:,](-?[\d.]+)", text.replace(" ", ""))
+    if not found:
+        raise InputError(f"--question-scale {text} is no question with its scale: write it as sharpness=1-5.")
+    return found[1], (float(found[2]), float(found[3]))
+
+
+def _method(
+    method: str,
+    model: str | None,
+    readout: str | None,
+    device: str | None,
+    feature_cache: Path | None,
+    questions: list[str],
+) -> Any:
     """Makes the method when it is needed; what can be known to be wrong is an error now."""
     from lmmvqa.evaluation import methods
 
@@ -188,20 +245,27 @@ def _method(method: str, model: str | None, readout: str | None, device: str | N
         from lmmvqa.checkpoints.training_record import read_record
 
         record = read_record(model or str(default_checkpoint()))
-        return methods.LmmVqa(*load_checkpoint(model, device), readout, features=feature_cache, record=record)
+        settings = dict(features=feature_cache, record=record, questions=questions)
+        return methods.LmmVqa(*load_checkpoint(model, device), readout, **settings)
 
     return ours
 
 
 def _fine_tuned(
-    recipe: str, overrides: dict[str, Any], model: str | None, output: Path, readout: str | None, features: Path
+    recipe: str,
+    overrides: dict[str, Any],
+    model: str | None,
+    output: Path,
+    readout: str | None,
+    features: Path,
+    questions: list[str],
 ) -> Any:
     def tuned() -> Any:
         from lmmvqa.evaluation.methods import LmmVqa
         from lmmvqa.evaluation.protocols import train_fold
 
         network, processor, record = train_fold(recipe, overrides, model, output)
-        return LmmVqa(network, processor, readout, features=features, record=record)
+        return LmmVqa(network, processor, readout, features=features, record=record, questions=questions)
 
     return tuned
 
@@ -222,10 +286,31 @@ def _print(title: str, found: list[dict[str, Any]]) -> None:
     console.print(table)
     if levels.row_count:
         console.print(levels)
+    _print_questions(console, found)
     console.print("PLCC and RMSE are after the four-parameter logistic fit, RMSE in the units of the ratings.")
     for row in found:
         for line in _remarks(row):
             typer.echo(f"{_where(row)}: {line}")
+
+
+def _print_questions(console: Console, found: list[dict[str, Any]]) -> None:
+    """What further questions were answered, where any were asked."""
+    numbers = Table("set", "question", "n", "SRCC", "95 %", "PLCC", title="Dimensions", box=box.SIMPLE, padding=(0, 1))
+    words = Table(
+        "set", "question", "n", "balanced", "95 %", "chance", "majority", title="First answer right", box=box.SIMPLE
+    )
+    for row in found:
+        for name, of in (row.get("questions") or {}).items():
+            where = (escape(_where(row)), name, f"{of['n']:,}")
+            if "confusion" in of:
+                cells = [three_decimals(of[each]) for each in ("balanced_accuracy", "chance", "majority")]
+                words.add_row(*where, cells[0], between(of["interval"]), *cells[1:])
+            else:
+                spread = interval_or_deviation(of, "srcc")
+                numbers.add_row(*where, three_decimals(of.get("srcc")), spread, three_decimals(of.get("plcc_fitted")))
+    for table in (numbers, words):
+        if table.row_count:
+            console.print(table)
 
 
 def _where(row: Mapping[str, Any]) -> str:

@@ -56,6 +56,9 @@ def score(
     timeline: Annotated[
         bool, typer.Option("--timeline", help="Also quality over time: one value for every second.")
     ] = False,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Also a sentence: how good, what is wrong, and where it is worst.")
+    ] = False,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -94,6 +97,8 @@ def score(
         raise typer.BadParameter("Choose one of --json, --csv, --html and --output.")
     if timeline and (csv_file or output):
         raise typer.BadParameter("--timeline goes with the table or with --json: files of rows have no place for it.")
+    if explain and (as_json or csv_file or output):
+        raise typer.BadParameter("--explain goes with the table; the page of --html has the sentence anyway.")
     if retry_errors and output is None:
         raise typer.BadParameter("--retry-errors goes with --output.")
     if sort and (as_json or csv_file or output):
@@ -145,7 +150,9 @@ def score(
             drawn = html_file is not None
             with load(model, device=device, **settings) as scorer:
                 results = tally.count(
-                    scorer.scores(_watched(videos, len(videos)), timeline=timeline or drawn, key_frames=drawn)
+                    scorer.scores(
+                        _watched(videos, len(videos)), timeline=timeline or drawn or explain, key_frames=drawn
+                    )
                 )
                 if min_score is not None:
                     results = gates.watch(results, min_score, confidence, checks)
@@ -158,7 +165,7 @@ def score(
 
                     write_page(in_order(results, sort), html_file)
                 else:
-                    print_table(in_order(results, sort))
+                    print_table(in_order(results, sort), timeline=timeline, explained=explain)
             if written := csv_file or html_file:
                 messages.print(f"Written to {written}.", soft_wrap=True)
             failed = tally.failed

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Literal
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from lmmvqa.console import clock, print_timeline
+from lmmvqa.console import print_timeline
+from modeling_lmmvqa.explaining import clock, explain, main_flaw
 
 if TYPE_CHECKING:
     from modeling_lmmvqa.video_score import VideoScore
@@ -57,19 +58,26 @@ def in_order(scores: Iterable[VideoScore], sort: Literal["score", "path"] | None
     return sorted(scores, key=lambda score: score.path) if sort else list(scores)
 
 
-def print_table(scores: list[VideoScore]) -> None:
-    """A row for each video, its name whole, and under it what people should know of single ones."""
+def print_table(scores: list[VideoScore], *, timeline: bool = False, explained: bool = False) -> None:
+    """A row for each video, its name whole, and under it what people should know of single ones.
+
+    Args:
+        timeline: also the quality over time.
+        explained: also a sentence on each video.
+    """
     folder = _common_folder([score.path for score in scores])
     table = Table(
         box=None, pad_edge=False, header_style="bold", title=folder and escape(f"in {folder}"), title_justify="left"
     )
     table.add_column("video", overflow="fold", ratio=1)
-    for name in ("score", "90 % in", "level", "length"):
-        table.add_column(name, justify="left" if name == "level" else "right", no_wrap=True)
+    # Only a checkpoint that was taught the question says what is wrong.
+    has_flaws = any("flaw" in (score.answers or {}) for score in scores)
+    for name in ("score", "90 % in", "level", *(["mostly"] if has_flaws else []), "length"):
+        table.add_column(name, justify="left" if name in ("level", "mostly") else "right", no_wrap=True)
     for score in scores:
         name = escape(score.path.removeprefix(folder))
         if score.error is not None:
-            table.add_row(name, "-", "-", "[red]error[/]", "-")
+            table.add_row(name, "-", "-", "[red]error[/]", *(["-"] if has_flaws else []), "-")
             continue
         colour = _COLOURS[min(2, int(score.score / 100 * 3))]
         low, high = score.interval
@@ -78,12 +86,17 @@ def print_table(scores: list[VideoScore]) -> None:
             f"[{colour}]{score.score:.1f}[/]",
             f"{low:.0f}-{high:.0f}",
             f"[{colour}]{score.level}[/] {score.level_probabilities[score.level]:.0%}",
+            *([_mostly(score.answers["flaw"]["probabilities"])] if has_flaws else []),
             clock(score.duration_s) if score.duration_s >= 60 else f"{score.duration_s:.1f} s",
         )
     console = Console()
     console.print(table)
     for score in scores:
-        if score.timeline is not None:
+        if explained and score.error is None:
+            console.print(
+                escape(f"{score.path.removeprefix(folder)}: {explain(score.as_row())}"), highlight=False, soft_wrap=True
+            )
+        if timeline and score.timeline is not None:
             print_timeline(score)
         for warning in score.warnings:
             console.print(
@@ -94,6 +107,11 @@ def print_table(scores: list[VideoScore]) -> None:
     console.print(
         "[dim]Scores go from 0 (worst) to 100 (best). --json prints whole rows.[/]", highlight=False, soft_wrap=True
     )
+
+
+def _mostly(flaws: Mapping[str, float]) -> str:
+    word = main_flaw(flaws)
+    return f"{word} {flaws[word]:.0%}"
 
 
 def _common_folder(paths: list[str]) -> str:

@@ -22,6 +22,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from processing.errors import SetupError
+from processing.questions import SEPARATOR
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +43,7 @@ COLUMNS = (
     "kind",
     "family",
     "distortion",
+    "flaw",
     "severity",
     "second_rating",
     "second_rating_kind",
@@ -59,6 +61,7 @@ class Distortion:
     """One way to distort a content, at a severity drawn from a span.
 
     Args:
+        flaws: what lowers the quality, in words of the question `flaw`.
         span: `severity` is drawn per content from here, so that ratings fill the scale.
         filters: ffmpeg's filters for a severity and the content, whose name seeds what is random.
         encoder: ffmpeg's encoder arguments for a severity.
@@ -68,12 +71,18 @@ class Distortion:
 
     name: str
     family: str
+    flaws: tuple[str, ...]
     span: tuple[float, float]
     filters: Callable[[float, Content], str] = lambda severity, content: "null"
     encoder: Callable[[float], tuple[str, ...]] = lambda severity: _TRANSPARENT
     whole_steps: bool = False
     group: str = ""
     second_rating: str = ""
+
+    def flaw(self, severity: float) -> str:
+        """The label of a copy, the stronger of two faults first: that is the coding in the upper half of its span."""
+        strong = severity > sum(self.span) / 2
+        return SEPARATOR.join(reversed(self.flaws) if strong else self.flaws)
 
 
 def _rescale(factor: float, content: Content) -> str:
@@ -148,27 +157,30 @@ def _flicker(amplitude: float, content: Content) -> str:
 
 
 DISTORTIONS = (
-    Distortion("near_lossless", "codec", (12, 12), encoder=_x264),
-    Distortion("x264_light", "codec", (24, 30), encoder=_x264, second_rating="psnr_hvs"),
-    Distortion("x264_medium", "codec", (31, 37), encoder=_x264),
-    Distortion("x264_strong", "codec", (38, 44), encoder=_x264, second_rating="psnr_hvs"),
-    Distortion("x264_extreme", "codec", (45, 51), encoder=_x264, second_rating="psnr_hvs"),
-    Distortion("x265_light", "codec", (28, 39), encoder=_x265, group="codec light"),
-    Distortion("vp9_light", "codec", (36, 52), encoder=_vp9, group="codec light"),
-    Distortion("av1_light", "codec", (38, 53), encoder=_av1, group="codec light"),
-    Distortion("x265_strong", "codec", (40, 51), encoder=_x265, group="codec strong"),
-    Distortion("vp9_strong", "codec", (53, 63), encoder=_vp9, group="codec strong"),
-    Distortion("av1_strong", "codec", (54, 63), encoder=_av1, group="codec strong"),
-    Distortion("rescale_light", "spatial", (1.5, 2.5), _rescale, group="sharpness"),
-    Distortion("rescale_strong", "spatial", (3, 6), _rescale, group="sharpness"),
-    Distortion("blur_light", "spatial", (0.5, 1.6), lambda sigma, _: f"gblur=sigma={sigma:.2f}", group="sharpness"),
-    Distortion("blur", "spatial", (0.8, 4), lambda sigma, _: f"gblur=sigma={sigma:.2f}", group="sharpness"),
-    Distortion("noise", "noise", (8, 45), _noise, group="artefact", second_rating="psnr_hvs"),
-    Distortion("banding", "banding", (16, 64), _banding, group="artefact", second_rating="psnr_hvs"),
-    Distortion("blocking", "spatial", (6, 31), encoder=_mpeg4, group="artefact"),
+    Distortion("near_lossless", "codec", ("none",), (12, 12), encoder=_x264),
+    Distortion("x264_light", "codec", ("compression",), (24, 30), encoder=_x264, second_rating="psnr_hvs"),
+    Distortion("x264_medium", "codec", ("compression",), (31, 37), encoder=_x264),
+    Distortion("x264_strong", "codec", ("compression",), (38, 44), encoder=_x264, second_rating="psnr_hvs"),
+    Distortion("x264_extreme", "codec", ("compression",), (45, 51), encoder=_x264, second_rating="psnr_hvs"),
+    Distortion("x265_light", "codec", ("compression",), (28, 39), encoder=_x265, group="codec light"),
+    Distortion("vp9_light", "codec", ("compression",), (36, 52), encoder=_vp9, group="codec light"),
+    Distortion("av1_light", "codec", ("compression",), (38, 53), encoder=_av1, group="codec light"),
+    Distortion("x265_strong", "codec", ("compression",), (40, 51), encoder=_x265, group="codec strong"),
+    Distortion("vp9_strong", "codec", ("compression",), (53, 63), encoder=_vp9, group="codec strong"),
+    Distortion("av1_strong", "codec", ("compression",), (54, 63), encoder=_av1, group="codec strong"),
+    Distortion("rescale_light", "spatial", ("upscaling",), (1.5, 2.5), _rescale, group="sharpness"),
+    Distortion("rescale_strong", "spatial", ("upscaling",), (3, 6), _rescale, group="sharpness"),
+    Distortion(
+        "blur_light", "spatial", ("blur",), (0.5, 1.6), lambda sigma, _: f"gblur=sigma={sigma:.2f}", group="sharpness"
+    ),
+    Distortion("blur", "spatial", ("blur",), (0.8, 4), lambda sigma, _: f"gblur=sigma={sigma:.2f}", group="sharpness"),
+    Distortion("noise", "noise", ("noise",), (8, 45), _noise, group="artefact", second_rating="psnr_hvs"),
+    Distortion("banding", "banding", ("banding",), (16, 64), _banding, group="artefact", second_rating="psnr_hvs"),
+    Distortion("blocking", "spatial", ("compression",), (6, 31), encoder=_mpeg4, group="artefact"),
     Distortion(
         "dark",
         "exposure",
+        ("exposure",),
         (20, 90),
         lambda d, _: f"lutyuv=y='clip(val-{d:.0f},16,235)'",
         group="exposure",
@@ -177,6 +189,7 @@ DISTORTIONS = (
     Distortion(
         "bright",
         "exposure",
+        ("exposure",),
         (20, 90),
         lambda d, _: f"lutyuv=y='clip(val+{d:.0f},16,235)'",
         group="exposure",
@@ -185,24 +198,64 @@ DISTORTIONS = (
     Distortion(
         "flat",
         "exposure",
+        ("exposure",),
         (0.4, 0.85),
         lambda c, _: f"lutyuv=y='(val-128)*{c:.2f}+128'",
         group="exposure",
         second_rating="psnr_hvs",
     ),
     Distortion(
-        "stutter_light", "temporal", (2, 3), _hold, whole_steps=True, group="stutter", second_rating="fresh_frames"
+        "stutter_light",
+        "temporal",
+        ("stutter",),
+        (2, 3),
+        _hold,
+        whole_steps=True,
+        group="stutter",
+        second_rating="fresh_frames",
     ),
     Distortion(
-        "stutter_strong", "temporal", (4, 8), _hold, whole_steps=True, group="stutter", second_rating="fresh_frames"
+        "stutter_strong",
+        "temporal",
+        ("stutter",),
+        (4, 8),
+        _hold,
+        whole_steps=True,
+        group="stutter",
+        second_rating="fresh_frames",
     ),
-    Distortion("drop", "temporal", (0.1, 0.6), _drop, group="fault", second_rating="fresh_frames"),
-    Distortion("freeze", "temporal", (0.3, 1.4), _freeze, group="fault", second_rating="fresh_frames"),
-    Distortion("flicker", "flicker", (0.03, 0.2), _flicker, group="fault", second_rating="psnr_hvs"),
-    Distortion("rescale_x264", "pair", (30, 40), lambda _, content: _rescale(2, content), _x264, group="pair"),
-    Distortion("noise_x264", "pair", (26, 40), lambda _, content: _noise(20, content), _x264, group="pair"),
-    Distortion("stutter_x264", "pair", (30, 42), lambda _, content: _hold(3, content), _x264, group="pair"),
+    Distortion("drop", "temporal", ("stutter",), (0.1, 0.6), _drop, group="fault", second_rating="fresh_frames"),
+    Distortion("freeze", "temporal", ("freeze",), (0.3, 1.4), _freeze, group="fault", second_rating="fresh_frames"),
+    Distortion("flicker", "flicker", ("flicker",), (0.03, 0.2), _flicker, group="fault", second_rating="psnr_hvs"),
+    Distortion(
+        "rescale_x264",
+        "pair",
+        ("upscaling", "compression"),
+        (30, 40),
+        lambda _, content: _rescale(2, content),
+        _x264,
+        group="pair",
+    ),
+    Distortion(
+        "noise_x264",
+        "pair",
+        ("noise", "compression"),
+        (26, 40),
+        lambda _, content: _noise(20, content),
+        _x264,
+        group="pair",
+    ),
+    Distortion(
+        "stutter_x264",
+        "pair",
+        ("stutter", "compression"),
+        (30, 42),
+        lambda _, content: _hold(3, content),
+        _x264,
+        group="pair",
+    ),
 )
+BY_NAME = {distortion.name: distortion for distortion in DISTORTIONS}
 # How many distortions of a group a content gets, drawn by its name.
 DRAWN = {
     "codec light": 1,
@@ -290,7 +343,9 @@ def make_graded_copies(sources: Iterable[Path], output: Path, *, workers: int = 
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
         for content, (rows, _) in zip(contents, outcomes, strict=True):
-            writer.writerows({**row, "split": _split(content), "fold": content_fold(content)} for row in rows)
+            for row in rows:
+                flaw = BY_NAME[row["distortion"]].flaw(float(row["severity"]))
+                writer.writerow({**row, "flaw": flaw, "split": _split(content), "fold": content_fold(content)})
     if failures := [
         f"{content.path}: {error}" for content, (_, error) in zip(contents, outcomes, strict=True) if error
     ]:

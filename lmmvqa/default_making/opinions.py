@@ -30,7 +30,7 @@ _RIDGE, _LIMIT = 3000.0, 2.0
 # Opinions of sources, of 1: beyond them the regression only extrapolates.
 _LOWEST, _HIGHEST = 0.05, 0.97
 _MISJUDGED = ("noise", "banding", "exposure", "flicker")
-_COLUMNS = ("video", "mos", "split", "content", "family")
+_COLUMNS = ("video", "mos", "split", "content", "family", "flaw")
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,7 @@ class Rated:
 
     Args:
         opinion: of people, 0 to 100; of a copy its VMAF.
+        flaw: the label of a copy; of a picture nobody knows it.
     """
 
     video: str
@@ -48,6 +49,7 @@ class Rated:
     family: str
     features: np.ndarray
     distortion: str = ""
+    flaw: str = ""
     psnr_hvs: float | None = None
 
 
@@ -100,7 +102,7 @@ def write_ratings(path: Path, pictures: Sequence[Rated], copies: Sequence[Rated]
         writer.writerow(_COLUMNS)
         for each in [*pictures, *(copy for copy in copies if copy.video in of_copies)]:
             opinion = of_copies.get(each.video, each.opinion)
-            writer.writerow([each.video, f"{opinion:.3f}", each.split, each.content, each.family])
+            writer.writerow([each.video, f"{opinion:.3f}", each.split, each.content, each.family, each.flaw])
 
 
 def rate_together(copies: Path, rated: Path, output: Path, feature_cache: Path, *, workers: int = 1) -> Path:
@@ -140,6 +142,7 @@ def rate_together(copies: Path, rated: Path, output: Path, feature_cache: Path, 
             family=row["family"],
             features=cache.load(key)["spatial_features"].mean((0, 1)).numpy(),
             distortion=row.get("distortion", ""),
+            flaw=row.get("flaw", ""),
             psnr_hvs=float(row["second_rating"]) if row.get("second_rating_kind") == "psnr_hvs" else None,
         )
         for key, row in zip(keys, rows, strict=True)

@@ -48,6 +48,7 @@ CSS = (
 .vqa .moments img { width: 100%; aspect-ratio: 16 / 9; object-fit: contain; background: #000; display: block;
   margin: 0; }
 .vqa .moments span { display: block; padding: .4rem .6rem; }
+.vqa .sentence { margin: .8rem 0 0; font-size: 1.05rem; }
 .vqa .save { display: inline-block; margin-top: 1rem; padding: .45rem .9rem; border: 1px solid var(--vqa-line);
   border-radius: 8px; color: inherit; text-decoration: none; }
 .vqa .verdict { padding: .6rem 1rem; border-radius: 8px; background: var(--vqa-fill); font-size: 1.05rem;
@@ -165,9 +166,9 @@ def build(pipe: Any, examples: Sequence[Path] = ()) -> gr.Blocks:
         row["path"] = Path(row["path"]).name
         # The person knows the name of the file, not where the page keeps it.
         row["error"] = row["error"] and row["error"].replace(video, row["path"])
-        html = report(row)
+        html = report(row, pipe.explain(row))
         # What is kept to compare needs no pictures.
-        return {name: value for name, value in row.items() if name != "timeline"}, html
+        return _without_pictures(row), html
 
     with gr.Blocks(title="How good does a video look?", analytics_enabled=False, delete_cache=CLEAN_UP) as page:
         gr.Markdown(INTRODUCTION)
@@ -204,7 +205,13 @@ def build(pipe: Any, examples: Sequence[Path] = ()) -> gr.Blocks:
             api_visibility="private",
         )
         for row in rows:
-            row.change(compare, rows, verdict, show_progress="hidden", api_visibility="private")
+            row.change(
+                lambda first, second: compare(pipe, first, second),
+                rows,
+                verdict,
+                show_progress="hidden",
+                api_visibility="private",
+            )
     return page
 
 
@@ -218,8 +225,8 @@ def player(video: str | None) -> str:
     return f'<div class="vqa"><video controls playsinline preload="metadata" src="{address}"></video></div>'
 
 
-def report(row: dict[str, Any]) -> str:
-    """What the pipeline says of a video, as HTML for people. Colours follow the score."""
+def report(row: dict[str, Any], sentence: str) -> str:
+    """What the pipeline says of a video, as HTML for people. Colours follow the score; `sentence` says it in words."""
     if row["error"] is not None:
         return f'<div class="vqa"><p class="fault" role="alert">{escape(row["error"])}</p></div>'
     low, high, colour = row["interval_low"], row["interval_high"], drawing.colour(row["score"])
@@ -232,28 +239,20 @@ def report(row: dict[str, Any]) -> str:
 <div class="range" style="left:{low:.1f}%;width:{high - low:.1f}%;background:{colour}"></div>
 <div class="mark" style="left:{row["score"]:.1f}%"></div></div>
 <div class="ends"><span>0</span><span>most likely between {low:.0f} and {high:.0f}</span><span>100</span></div>
+<p class="sentence">{escape(sentence)}</p>
 {drawing.notes(row)}
+{drawing.flaws(row)}
 {_over_time(row)}
 {_save(row)}</div>"""
 
 
-def compare(first: dict[str, Any] | None, second: dict[str, Any] | None) -> str:
-    """Which of two videos looks better, and whether that is clear."""
+def compare(pipe: Any, first: dict[str, Any] | None, second: dict[str, Any] | None) -> str:
+    """Which of two videos people would prefer, how sure that is, and where they differ."""
     if first is None or second is None or first["error"] or second["error"]:
         text = "Choose two videos to compare them."
-    elif abs(first["score"] - second["score"]) < 1:
-        text = "They look equally good."
     else:
-        better, other = (first, second) if first["score"] > second["score"] else (second, first)
-        clear = better["interval_low"] > other["interval_high"]
-        doubt = (
-            "This is clear: their likely ranges don't overlap."
-            if clear
-            else "Their likely ranges overlap, so it may be otherwise."
-        )
-        names = f"{better['path']} looks better than {other['path']}"
-        text = f"{escape(names)}, {better['score']:.0f} against {other['score']:.0f}. {doubt}"
-    return f'<div class="vqa"><p class="verdict" role="status">{text}</p></div>'
+        text = pipe.compare(first, second)["verdict"]
+    return f'<div class="vqa"><p class="verdict" role="status">{escape(text)}</p></div>'
 
 
 def _over_time(row: dict[str, Any]) -> str:
@@ -283,19 +282,24 @@ def _moment(name: str, second: dict[str, Any]) -> str:
 
 def _save(row: dict[str, Any]) -> str:
     """A link that holds what it saves, so that nothing is kept on the server."""
+    content = base64.b64encode(json.dumps(_without_pictures(row), indent=2).encode()).decode()
+    name = escape(Path(row["path"]).stem, quote=True)
+    return f'<a class="save" download="{name}.json" href="data:application/json;base64,{content}">Save as JSON</a>'
+
+
+def _without_pictures(row: dict[str, Any]) -> dict[str, Any]:
+    """A row with the numbers of its timeline."""
 
     def plain(second: dict[str, Any]) -> dict[str, Any]:
         return {name: value for name, value in second.items() if name != "key_frame"}
 
-    timeline = row["timeline"]
+    if row.get("timeline") is None:
+        return row
     kept = {
-        "seconds": [plain(second) for second in timeline["seconds"]],
-        "worst": plain(timeline["worst"]),
-        "best": plain(timeline["best"]),
+        name: [plain(second) for second in part] if isinstance(part, list) else plain(part)
+        for name, part in row["timeline"].items()
     }
-    content = base64.b64encode(json.dumps(row | {"timeline": kept}, indent=2).encode()).decode()
-    name = escape(Path(row["path"]).stem, quote=True)
-    return f'<a class="save" download="{name}.json" href="data:application/json;base64,{content}">Save as JSON</a>'
+    return row | {"timeline": kept}
 
 
 def _certainty(level: str, probability: float) -> str:

@@ -27,11 +27,19 @@ CSS = """
   outline-offset: 2px; }
 .vqa .playhead { position: absolute; inset-block: 0; left: 0; width: 2px; margin-left: -1px;
   background: var(--vqa-text); pointer-events: none; }
+.vqa .bars { display: grid; grid-template-columns: max-content 1fr max-content; gap: .25rem .7rem;
+  align-items: center; margin-top: .4rem; font-size: .95rem; }
+.vqa .bars .bar { height: .6rem; border-radius: 99px; background: var(--vqa-line); overflow: hidden; }
+.vqa .bars .bar div { height: 100%; background: #6a6f9a; }
 .vqa .note { margin: .6rem 0 0; padding: .4rem .8rem; border-left: 4px solid #b26a00; background: var(--vqa-fill);
   overflow-wrap: anywhere; }
 .vqa .fault { padding: .8rem 1rem; border-left: 4px solid #b3261e; background: var(--vqa-fill);
   overflow-wrap: anywhere; }
 """
+
+
+# Probability of a flaw that is worth a bar, and how many bars there are at most.
+_NEGLIGIBLE, _MOST_FLAWS = 0.02, 5
 
 
 def colour(score: float) -> str:
@@ -75,6 +83,21 @@ def timeline(row: dict[str, Any], *, interactive: bool = True) -> str:
         f' aria-valuemin="0" aria-valuemax="{duration:.1f}" aria-valuenow="0">{drawing}'
         '<div class="playhead"></div></div>'
     )
+
+
+def flaws(row: dict[str, Any]) -> str:
+    """What lowers the quality most: a bar for each flaw that is not out of the question. Nothing where the checkpoint
+    was not taught to tell."""
+    known = row.get("flaws") or {}
+    shown = [(word, p) for word, p in known.items() if p >= _NEGLIGIBLE][:_MOST_FLAWS]
+    if not shown:
+        return ""
+    bars = "".join(
+        f"<span>{escape('no flaw' if word == 'none' else word)}</span>"
+        f'<div class="bar"><div style="width:{100 * p:.1f}%"></div></div><span class="quiet">{p:.0%}</span>'
+        for word, p in shown
+    )
+    return f'<h3>What lowers it most</h3><div class="bars">{bars}</div>'
 
 
 def notes(row: dict[str, Any]) -> str:

@@ -7,6 +7,7 @@ from html import escape
 from pathlib import Path
 
 from lmmvqa.demo import drawing
+from modeling_lmmvqa.explaining import explain
 from modeling_lmmvqa.video_score import VideoScore
 
 _CSS = """
@@ -82,7 +83,7 @@ def _row(score: VideoScore) -> str:
     low, high = score.interval or (0.0, 100.0)
     return (
         f'<tr data-path="{name}" data-score="{score.score}" data-length="{score.duration_s}"><td>{picture}</td>'
-        f"<td>{name}{drawing.notes(row)}</td>"
+        f'<td>{name}<br><span class="quiet">{escape(explain(row))}</span>{drawing.notes(row)}</td>'
         f'<td class="number"><span class="pill" style="background:{drawing.colour(score.score or 0.0)}">'
         f"{score.score:.1f}</span>"
         f' {escape(score.level or "")}<br><span class="quiet">{low:.0f} to {high:.0f}</span></td>'

@@ -107,10 +107,12 @@ def residuals(rows: Sequence[Row], metrics: Row, unit: str) -> Figure | None:
     return figure
 
 
-def confusion(matrix: Sequence[Sequence[int]], accuracy: Row) -> Figure:
-    """Rated against predicted level, shaded by the share of the row."""
+def confusion(
+    matrix: Sequence[Sequence[int]], title: str, words: Sequence[str] = LEVELS, what: str = "level"
+) -> Figure:
+    """Rated against predicted word, shaded by the share of the row."""
     counts = np.array(matrix)
-    figure, axis = _figure(3.9, 3.6)
+    figure, axis = _figure(1.5 + 0.8 * len(words), 1.2 + 0.8 * len(words))
     share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     axis.imshow(share, cmap="Blues", vmin=0, vmax=1)
     for (row, column), count in np.ndenumerate(counts):
@@ -122,10 +124,10 @@ def confusion(matrix: Sequence[Sequence[int]], accuracy: Row) -> Figure:
             va="center",
             color="white" if share[row, column] > 0.55 else "black",
         )
-    axis.set_xticks(range(len(LEVELS)), LEVELS)
-    axis.set_yticks(range(len(LEVELS)), LEVELS)
+    axis.set_xticks(range(len(words)), words, rotation=45 if len(words) > 5 else 0)
+    axis.set_yticks(range(len(words)), words)
     axis.grid(False)
-    axis.set(xlabel="predicted level", ylabel="rated level", title=f"total accuracy {accuracy['total']:.3f}")
+    axis.set(xlabel=f"predicted {what}", ylabel=f"rated {what}", title=title)
     return figure
 
 
@@ -135,7 +137,7 @@ def calibration(
     """How many ratings the central intervals of the read-out hold, against what they state.
 
     Args:
-        pairs, interval_scale: the model's `score_map` and `interval_scale`, which stand between the
+        pairs, interval_scale: the model's `answer_map` and `interval_scale`, which stand between the
             distribution of the answer and the stated interval.
     """
     known = [row for row in rows if row.get("score_probabilities")]

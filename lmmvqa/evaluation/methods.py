@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from lmmvqa.checkpoints.training_record import TrainingRecord
+from lmmvqa.evaluation.further_questions import answer_columns
 from lmmvqa.evaluation.rated_sets import RatedRow
 from processing.errors import InputError, LmmVqaError
-from processing.quality_prompts import LEVELS, MAX_SCORE, AnswerError, fixed_question
+from processing.quality_prompts import LEVELS, QUESTIONS, TASKS
+from processing.questions import MAX_SCORE, AnswerError
 from processing.video_reader import VideoError, open_video
 
 logger = logging.getLogger(__name__)
@@ -44,7 +46,11 @@ class Method(Protocol):
 class LmmVqa:
     """Our model: `distribution` (score and level from the probabilities of all answers) or `generate` (the paper: text,
     parsed strictly). The questions are the fixed ones. With a folder of `features`, videos are encoded into that
-    `FeatureCache` once. `record` is what the checkpoint learned from."""
+    `FeatureCache` once. `record` is what the checkpoint learned from; `questions` are asked beside score and level.
+
+    Raises:
+        QuestionError: the checkpoint was never taught one of the questions.
+    """
 
     def __init__(
         self,
@@ -54,6 +60,7 @@ class LmmVqa:
         batch_size: int = 8,
         features: Path | None = None,
         record: TrainingRecord | None = None,
+        questions: Sequence[str] = (),
     ):
         if read_out not in ("distribution", "generate"):
             raise InputError(f"--readout {read_out} is not one of our model: choose distribution or generate.")
@@ -63,11 +70,13 @@ class LmmVqa:
             from lmmvqa.training.feature_cache import FeatureCache
 
             self.cache = FeatureCache(features, model, processor)
+        calibration = model.config.calibration_of("score")
         self.calibration = {
-            "pairs": model.config.score_map,
-            "interval_scale": (model.config.calibration or {}).get("interval_scale", 1.0),
+            "pairs": calibration.get("answer_map"),
+            "interval_scale": calibration.get("interval_scale", 1.0),
         }
         self.batch_size = batch_size
+        self.questions = [processor.question(name) for name in questions]
 
     def predict(self, rows: Sequence[RatedRow]) -> Iterator[Prediction]:
         for start in range(0, len(rows), self.batch_size):
@@ -102,9 +111,8 @@ class LmmVqa:
         from modeling_lmmvqa.feature_batches import assessment_inputs
         from modeling_lmmvqa.quality_readout import UndefinedScore
 
-        inputs = {
-            name: tensor.to(self.model.device) for name, tensor in assessment_inputs(self.processor, features).items()
-        }
+        asked = [*TASKS, *(question.name for question in self.questions)]
+        inputs = assessment_inputs(self.processor, features, asked).to(self.model.device)
         try:
             quality = self.model.assess(**inputs, mode=self.read_out, processor=self.processor)
         # One video whose numbers overflow must not take the others of its batch with it.
@@ -125,7 +133,7 @@ class LmmVqa:
                     "level_probabilities": quality.level_probabilities[i].tolist(),
                     "score_probabilities": quality.score_probabilities[i].tolist(),
                 }
-            predictions.append(prediction)
+            predictions.append(prediction | answer_columns(self.questions, quality.answers, i))
         return predictions
 
 
@@ -177,7 +185,7 @@ class ZeroShot:
                 yield {"error": str(error)}
 
     def _ask_text(self, frames: Any) -> Prediction:
-        answers = [self._generate(frames, fixed_question(task)) for task in ("score", "level")]
+        answers = [self._generate(frames, QUESTIONS[task].fixed) for task in TASKS]
         try:
             return {
                 "predicted": stated_score(answers[0]),

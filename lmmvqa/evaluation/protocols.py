@@ -19,12 +19,15 @@ import numpy as np
 
 from dataset_builders.rated_set_builder import level_of
 from lmmvqa.checkpoints.training_record import TrainingRecord, read_record, video_digests
+from lmmvqa.evaluation.further_questions import COLUMNS as QUESTION_COLUMNS
+from lmmvqa.evaluation.further_questions import label_columns, question_figures
 from lmmvqa.evaluation.methods import Method, watched
 from lmmvqa.evaluation.rated_sets import PARTS, RatedRow
 from lmmvqa.evaluation.vqa_metric.vqa_metric import FEW_PAIRS, says_nothing, vqa_metrics
 from lmmvqa.scoring.result_files import Columns, ResultFile, as_written, stored_rows
 from processing.errors import InputError
-from processing.quality_prompts import LEVELS, MAX_SCORE
+from processing.quality_prompts import LEVELS
+from processing.questions import MAX_SCORE, Question
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +57,7 @@ COLUMNS: Columns = {
     "score_probabilities": "list<float64>",
     "answers": "list<string>",
     "duration_s": "float64",
+    **QUESTION_COLUMNS,
 }
 # Methods whose predictions are on the scale of the scores, 0 to 100; others may have any.
 ON_SCORE_SCALE = ("lmm-vqa", "zero-shot")
@@ -79,13 +83,20 @@ def open_run(folder: Path, settings: dict[str, Any]) -> None:
     file.write_text(json.dumps(settings, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def predict(method: Callable[[], Method], rows: Sequence[RatedRow], folder: Path, title: str = "Predicting") -> None:
+def predict(
+    method: Callable[[], Method],
+    rows: Sequence[RatedRow],
+    folder: Path,
+    title: str = "Predicting",
+    questions: Sequence[Question] = (),
+) -> None:
     """Append the prediction of every row that has none yet to the run, with the seconds that it took (where the method
     is timed), and whether the checkpoint has learned from the video (where its training record says). Videos that
     failed in an earlier run are tried again; an answer that says no score stays.
 
     Args:
         method: makes the method; not called where nothing is left to predict.
+        questions: beside score and level, whose labels and answers are kept.
     """
     with ResultFile(folder / PREDICTIONS, COLUMNS) as results:
         asked = {as_written(row.key) for row in rows}
@@ -103,7 +114,8 @@ def predict(method: Callable[[], Method], rows: Sequence[RatedRow], folder: Path
         for row, (prediction, seconds) in zip(missing, watched(predictions, len(missing), title), strict=True):
             if not math.isfinite(prediction.get("predicted") or 0.0):
                 prediction = {"error": f"{row.id}: its prediction is not a finite number."}
-            results.append(_as_record(row) | {"seen": _is_seen(row, record), "seconds": seconds} | prediction)
+            labels = label_columns(questions, row.labels)
+            results.append(_as_record(row) | labels | {"seen": _is_seen(row, record), "seconds": seconds} | prediction)
 
 
 def _timed(method: Method, rows: Sequence[RatedRow]) -> Iterator[tuple[dict[str, Any], float | None]]:
@@ -167,7 +179,12 @@ def read_run(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
 
 
 def tables(
-    settings: dict[str, Any], rows: Sequence[dict[str, Any]], *, resamples: int = 1000, parts: bool = True
+    settings: dict[str, Any],
+    rows: Sequence[dict[str, Any]],
+    *,
+    resamples: int = 1000,
+    parts: bool = True,
+    questions: Sequence[Question] = (),
 ) -> list[dict[str, Any]]:
     """Figures from predictions: a row for each set and split (and fold, and the mean over folds), and for each part of
     it.
@@ -177,7 +194,8 @@ def tables(
         from, None where nobody knows), `scale` (the ratings that are the scores 0 and 100, the unit of RMSE; None
         where rows have scales of their own, and RMSE is in points of the score), `interval_holds` (the share of ratings
         inside the stated 90 % interval), `seconds` a video, `levels_by` ("answer", or "rank" of a method that gives
-        scores only) and what the metric gives.
+        scores only), what the metric gives, and of whole sets `questions`: see `question_figures` (under 5fold it is of
+        the mean, over the videos of all folds).
     """
     protocol, on_scale = settings["protocol"], settings.get("method", "lmm-vqa") in ON_SCORE_SCALE
     found = []
@@ -194,9 +212,11 @@ def tables(
                 _figures(set_name, f"fold {fold}", members, resamples, on_scale)
                 for (fold,), members in _grouped(group, lambda row: (row["fold"],))
             ]
-            found += [*folds, _mean_of_folds(set_name, folds)]
+            mean = _mean_of_folds(set_name, folds)
+            found += [*folds, mean | {"questions": question_figures(questions, group, resamples)}]
             continue
-        found.append(_figures(set_name, split, group, resamples, on_scale))
+        whole = _figures(set_name, split, group, resamples, on_scale)
+        found.append(whole | {"questions": question_figures(questions, group, resamples)})
         for name in PARTS if parts else ():
             values = sorted({row[name] for row in group if row.get(name)})
             if len(values) > 1:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from dataset_builders.label_files import LabelError
 from dataset_builders.set_specs import SetSpec
 from processing.errors import InputError
+from processing.questions import Question
 
 Protocol = Literal["in-sample", "ood", "5fold", "levels"]
 PROTOCOLS: tuple[Protocol, ...] = ("in-sample", "ood", "5fold", "levels")
@@ -30,6 +31,7 @@ class RatedRow:
         fold: 0 to 4, the fold in which the video is tested, where the set has folds.
         content: what the video is a copy of; copies of one content are no independent samples.
         parts: such as {"family": "codec"}: tables have rows for these too.
+        labels: answers to further questions, by name: numbers from 0 to 100, or words.
         id_of: the id that a path in the set's release stands for, by the names that its owners gave.
     """
 
@@ -43,6 +45,7 @@ class RatedRow:
     fold: int | None = None
     content: str | None = None
     parts: dict[str, str] = field(default_factory=dict)
+    labels: dict[str, float | str] = field(default_factory=dict)
     id_of: Callable[[str], str | None] | None = field(default=None, compare=False, repr=False)
 
     @property
@@ -57,26 +60,54 @@ class RatedRow:
 
 
 def read_set(
-    spec: SetSpec, *, levels: str = "tertiles", scale: tuple[float, float] | None = None, videos: bool = True
+    spec: SetSpec,
+    *,
+    levels: str = "tertiles",
+    scale: tuple[float, float] | None = None,
+    scales: Mapping[str, Sequence[float]] | None = None,
+    questions: Sequence[Question] = (),
+    videos: bool = True,
 ) -> list[RatedRow]:
     """All rated videos of a set.
 
     Args:
         levels: where the levels part; of a builder only, an exported set has its own.
         scale: ratings that become 0 and 100, of the builder `rated_videos` only.
+        scales: the same of further numbers, by the question's name.
+        questions: beside score and level, whose labels are to be read.
         videos: leave out those whose file is not there; without, the labels alone are enough.
 
     Raises:
-        LabelError, ValueError: the folder is not the set.
+        LabelError, ValueError: the folder is not the set, or no row of it answers one of the questions.
     """
-    if spec.builder is None:
-        return _exported_rows(spec)
+    rows = (
+        _exported_rows(spec, questions)
+        if spec.builder is None
+        else _built_rows(spec, levels, scale, scales, questions, videos)
+    )
+    for question in questions:
+        if not any(question.name in row.labels for row in rows):
+            raise LabelError(f"{spec} has no answer to the question {question.name}: give it a column {question.name}.")
+    return rows
+
+
+def _built_rows(
+    spec: SetSpec,
+    levels: str,
+    scale: tuple[float, float] | None,
+    scales: Mapping[str, Sequence[float]] | None,
+    questions: Sequence[Question],
+    videos: bool,
+) -> list[RatedRow]:
     import datasets
 
     import dataset_builders
 
     dataset_builders.register()
-    options = {"levels": levels} | ({"scale": scale} if scale is not None and spec.builder == "rated_videos" else {})
+    options: dict[str, Any] = {"levels": levels, "questions": [question.as_data() for question in questions]}
+    if spec.builder == "rated_videos":
+        options |= {"scale": scale} if scale is not None else {}
+        options |= {"scales": {name: tuple(ends) for name, ends in scales.items()}} if scales else {}
     builder = datasets.load_dataset_builder(name="score", **spec.source, **options)
     survey = builder.survey()
     if videos:
@@ -93,6 +124,7 @@ def read_set(
             fold=video.fold,
             content=video.content,
             parts={name: value for name in PARTS if (value := getattr(video, name))},
+            labels={q.name: video.labels[q.name] for q in questions if q.name in (video.labels or {})},
             id_of=None if spec.builder == "rated_videos" else builder.video_id,
         )
         for video in survey.videos
@@ -100,7 +132,7 @@ def read_set(
     ]
 
 
-def _exported_rows(spec: SetSpec) -> list[RatedRow]:
+def _exported_rows(spec: SetSpec, questions: Sequence[Question]) -> list[RatedRow]:
     import datasets
 
     try:
@@ -125,6 +157,7 @@ def _exported_rows(spec: SetSpec) -> list[RatedRow]:
             fold=row.get("fold"),
             content=row.get("content"),
             parts={name: row[name] for name in PARTS if row.get(name)},
+            labels={q.name: row[q.name] for q in questions if row.get(q.name) is not None},
         )
         for split, part in data.items()
         for row in part

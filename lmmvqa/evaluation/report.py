@@ -77,7 +77,12 @@ def write_report(
     tables = report_tables.paper_tables(runs, ablations, benchmarks, published)
     tables += filter(
         None,
-        [report_tables.difference_table(found, published), report_tables.reserved_table(runs, published)],
+        [
+            report_tables.dimension_table(runs, published),
+            report_tables.word_table(runs, published),
+            report_tables.difference_table(found, published),
+            report_tables.reserved_table(runs, published),
+        ],
     )
     tables += [report_tables.detail_table(run) for run in runs]
     drawn = [picture for run in runs for picture in _run_pictures(run, unit)]
@@ -126,9 +131,13 @@ def _run_pictures(run: Run, unit: str) -> list[Picture]:
             ("calibration", figures.calibration(rows, **run.read_out), f"Calibration of the stated interval: {where}."),
         ]
         if figures_.get("confusion"):
-            found.append(
-                ("levels", figures.confusion(figures_["confusion"], figures_["level_accuracy"]), f"Levels: {where}.")
-            )
+            title = f"total accuracy {figures_['level_accuracy']['total']:.3f}"
+            found.append(("levels", figures.confusion(figures_["confusion"], title), f"Levels: {where}."))
+        for name, of in (figures_.get("questions") or {}).items():
+            if "confusion" in of:
+                title = f"balanced accuracy {of['balanced_accuracy']:.3f}"
+                figure = figures.confusion(of["confusion"], title, of["words"], name)
+                found.append((name, figure, f"{name.capitalize()}, first answer: {where}."))
         drawn += [Picture(f"{kind}_{key}", figure, caption) for kind, figure, caption in found if figure is not None]
     return drawn
 

@@ -12,7 +12,7 @@ from typing import Any
 from hub_cards.results import FEW_VIDEOS
 from lmmvqa.evaluation.finished_runs import Ablations, Benchmark, Run
 from lmmvqa.evaluation.published import Published
-from lmmvqa.evaluation.table_cells import interval_or_deviation, three_decimals
+from lmmvqa.evaluation.table_cells import between, interval_or_deviation, three_decimals
 from lmmvqa.evaluation.vcgbench import ASPECTS
 from lmmvqa.evaluation.vqa_metric.vqa_metric import paired_difference
 from processing.quality_prompts import LEVELS
@@ -214,6 +214,62 @@ def _understanding(items: Sequence[Benchmark], published: Published) -> GridTabl
     return GridTable(words["title"], ["method", *ASPECTS, "mean", "judge", "source"], body, words["note"], len(items))
 
 
+def _further(runs: Sequence[Run], *, words: bool) -> Iterator[tuple[Run, dict[str, Any], str, dict[str, Any]]]:
+    """The figures of further questions: run, row of figures, name, and what was found."""
+    for run in runs:
+        for row in run.whole:
+            for name, of in (row.get("questions") or {}).items():
+                if ("confusion" in of) == words:
+                    yield run, row, name, of
+
+
+def dimension_table(runs: Sequence[Run], published: Published) -> GridTable | None:
+    """Numbers that were asked for beside the score; None where none were."""
+    body = [
+        [
+            run.name,
+            published.name(set_key(row)),
+            name,
+            f"{of['n']:,}",
+            three_decimals(of.get("srcc")),
+            interval_or_deviation(of, "srcc"),
+            three_decimals(of.get("plcc_fitted")),
+            reservation(row | {"n": of["n"]}) or "",
+        ]
+        for run, row, name, of in _further(runs, words=False)
+    ]
+    head = ["method", "set", "dimension", "n", "SRCC", "95 %", "PLCC", "but"]
+    note = "PLCC after the four-parameter logistic fit. Folds are taken together."
+    return GridTable("Dimensions", head, body, note) if body else None
+
+
+def word_table(runs: Sequence[Run], published: Published) -> GridTable | None:
+    """Words that were asked for beside the level; None where none were."""
+    body = [
+        [
+            run.name,
+            published.name(set_key(row)),
+            name,
+            f"{of['n']:,}",
+            three_decimals(of["balanced_accuracy"]),
+            between(of["interval"]),
+            *(
+                three_decimals(of.get(each))
+                for each in ("chance", "accuracy", "majority", "either_first", "both_in_three")
+            ),
+            reservation(row | {"n": of["n"]}) or "",
+        ]
+        for run, row, name, of in _further(runs, words=True)
+    ]
+    head = ["method", "set", "question", "n", "balanced accuracy", "95 %", "chance", "accuracy", "majority",
+            "of two: one is first", "of two: both in three", "but"]  # fmt: skip
+    note = (
+        "The first answer is right where it is one of the label's words. Balanced: the mean over the words of how many "
+        "of their videos are rightly called so. Majority: the accuracy of always saying the commonest word."
+    )
+    return GridTable("What was asked for in words", head, body, note) if body else None
+
+
 def reserved_table(runs: Sequence[Run], published: Published) -> GridTable | None:
     """Figures that stand beside no others, with the reason; None where there are none."""
     body = [
@@ -265,7 +321,7 @@ def difference_table(found: Sequence[Difference], published: Published) -> GridT
             f"{item.found['n']:,}",
             " and ".join(three_decimals(value) for value in item.found["srcc"]),
             three_decimals(item.found["difference"]),
-            _between(item.found["interval"]),
+            between(item.found["interval"]),
             _probability(item.found["p"]),
         ]
         for item in found
@@ -277,10 +333,6 @@ def difference_table(found: Sequence[Difference], published: Published) -> GridT
         "below 0.05."
     )
     return GridTable("Differences between methods on the same videos", head, body, note) if body else None
-
-
-def _between(bounds: Sequence[float] | None) -> str:
-    return "-" if bounds is None else f"{bounds[0]:.3f} to {bounds[1]:.3f}"
 
 
 def _probability(p: float | None) -> str:

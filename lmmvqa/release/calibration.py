@@ -17,8 +17,9 @@ from typing import Any
 import torch
 from scipy.optimize import minimize_scalar
 
-from modeling_lmmvqa.quality_readout import INTERVAL_TAIL, read_out
+from modeling_lmmvqa.quality_readout import INTERVAL_TAIL, read_number
 from processing.errors import InputError
+from processing.quality_prompts import TASKS
 
 # Quantiles of the answers and of the ratings that are matched. The extremes of a few hundred videos are chance.
 QUANTILES = (0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
@@ -34,8 +35,8 @@ def fit_calibration(probabilities: torch.Tensor, ratings: torch.Tensor) -> dict[
         ratings: (videos,), 0 to 100.
 
     Returns:
-        Entries of `LmmVqaConfig.calibration`: "score_map" and "interval_scale", with which as many of the ratings lie
-        inside their interval as it says.
+        Keywords of `read_number`: "answer_map" and "interval_scale", with which as many of the ratings lie inside their
+        interval as it says.
 
     Raises:
         ValueError: fewer videos than quantiles, or ratings that are all the same.
@@ -57,20 +58,20 @@ def fit_calibration(probabilities: torch.Tensor, ratings: torch.Tensor) -> dict[
             pairs.append([round(answer, 3), round(min(max(rating, pairs[-1][1] + _RISE), 100 - _RISE), 3)])
     pairs.append([100.0, 100.0])
     pairs = [pair for pair, after in pairwise(pairs) if pair[1] < after[1]] + pairs[-1:]
-    quality = read_out(probabilities.log(), score_map=pairs)
-    below, above = (quality.score_interval.double() - quality.score.double()[:, None]).abs().clamp(min=1e-3).T
-    error = ratings - quality.score.double()
+    read: Any = read_number(probabilities.log(), answer_map=pairs)
+    below, above = (read.interval.double() - read.value.double()[:, None]).abs().clamp(min=1e-3).T
+    error = ratings - read.value.double()
     ratio = error.abs() / torch.where(error < 0, below, above)
-    return {"score_map": pairs, "interval_scale": round(torch.quantile(ratio, 1 - INTERVAL_TAIL).item(), 4)}
+    return {"answer_map": pairs, "interval_scale": round(torch.quantile(ratio, 1 - INTERVAL_TAIL).item(), 4)}
 
 
-def fit_level_temperature(probabilities: torch.Tensor, places: torch.Tensor) -> float:
-    """The temperature (Guo et al., "On calibration of modern neural networks") under which the right levels are most
+def fit_temperature(probabilities: torch.Tensor, places: torch.Tensor) -> float:
+    """The temperature (Guo et al., "On calibration of modern neural networks") under which the right words are most
     probable.
 
     Args:
-        probabilities: (videos, levels), of each level, at the temperature 1.
-        places: (videos,), of the right level.
+        probabilities: (videos, words), of each word, at the temperature 1.
+        places: (videos,), of the right word.
     """
     log_probabilities = probabilities.double().clamp(min=1e-12).log()
 
@@ -91,7 +92,7 @@ def calibrate_checkpoint(
         cache: folder of features that `lmmvqa train` or `features` encoded with the same towers.
 
     Returns:
-        What `fit_calibration` returns, and "level_temperature".
+        What it wrote: `calibration` of `LmmVqaConfig`.
 
     Raises:
         ValueError: the videos are too few, or the answers to one of them are no numbers.
@@ -117,16 +118,17 @@ def calibrate_checkpoint(
                 if error:
                     raise InputError(error)
             encoded = features.load(key)
-        inputs = {name: tensor.to(model.device) for name, tensor in assessment_inputs(processor, [encoded]).items()}
         try:
-            quality = model.assess(**inputs)
+            quality = model.assess(**assessment_inputs(processor, [encoded], TASKS).to(model.device))
         except UndefinedScore as error:
             raise InputError(f"{video}: {error}") from error
         scores.append(quality.score_probabilities.cpu())
         level_probabilities.append(quality.level_probabilities.cpu())
     places = torch.tensor([model.config.levels.index(level) for level in levels])
-    fitted = fit_calibration(torch.cat(scores), torch.tensor(ratings))
-    fitted["level_temperature"] = fit_level_temperature(torch.cat(level_probabilities), places)
+    fitted = {
+        "score": fit_calibration(torch.cat(scores), torch.tensor(ratings)),
+        "level": {"temperature": fit_temperature(torch.cat(level_probabilities), places)},
+    }
     config = folder / "config.json"
     config.write_text(
         json.dumps(json.loads(config.read_text(encoding="utf-8")) | {"calibration": fitted}, indent=2) + "\n",

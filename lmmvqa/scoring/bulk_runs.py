@@ -14,7 +14,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from lmmvqa.scoring.result_files import Columns, ResultFile, ResultFileError, as_written
-from modeling_lmmvqa.video_score import COLUMNS, PROBABILITY, VideoScore, column_type
+from modeling_lmmvqa.video_score import CHECKPOINT_COLUMNS, COLUMNS, VideoScore
 
 if TYPE_CHECKING:
     from lmmvqa.scoring.bulk import StageTimes
@@ -30,12 +30,12 @@ Watch = Callable[[Iterator[VideoScore], int], Iterator[VideoScore]]
 
 
 def result_columns() -> Columns:
-    """The columns of a file of scores; those of the levels get their names from the checkpoint."""
+    """The columns of a file of scores; some get their names from the checkpoint."""
     columns = {}
     for name, (kind, _) in COLUMNS.items():
         columns[name] = kind
         if name == "level":
-            columns[f"{PROBABILITY}*"] = column_type(PROBABILITY)
+            columns |= {starred: kind for starred, (kind, _) in CHECKPOINT_COLUMNS.items()}
     return columns
 
 

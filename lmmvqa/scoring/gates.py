@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 from processing.errors import LmmVqaError
 
 if TYPE_CHECKING:
-    from lmmvqa.scoring.comparing import Comparison
+    from modeling_lmmvqa.comparing import Comparison
     from modeling_lmmvqa.video_score import VideoScore
 
 # The code with which a command ends whose threshold is missed; 1 is for videos with errors, 2 for the command itself.

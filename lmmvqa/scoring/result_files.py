@@ -21,6 +21,7 @@ import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from glob import escape, glob
 from itertools import islice, takewhile
 from pathlib import Path
@@ -31,9 +32,9 @@ from processing.errors import InputError, LmmVqaError
 
 logger = logging.getLogger(__name__)
 
-# Name and type of each column: "string", "float64", "int64", "bool", or a list of such, as "list<string>"; None stands
-# for "not known" in all of them. A name with a star, such as "probability_*", stands for any number of columns, which
-# the first row names.
+# Name and type of each column: "string", "float64", "int64", "bool", a list of such, as "list<string>", or a mapping
+# from text to such, as "map<float64>"; None stands for "not known" in all of them. A name with a star, such as
+# "probability_*" or "*s", stands for any number of columns that have no entry of their own, which the first row names.
 Columns = Mapping[str, str]
 _PLAIN: dict[str, type] = {"string": str, "float64": float, "int64": int, "bool": bool}
 SUFFIXES = (".csv", ".jsonl", ".parquet")
@@ -55,9 +56,9 @@ class ResultFile:
     ...         if path not in results:
     ...             results.append({"path": path, "score": 71.3})
 
-    One program at a time may have a file open. In CSV, lists are JSON, and text that a spreadsheet would run as a
-    formula has an apostrophe in front. Bytes of a file name that are not UTF-8 are written as `\\xff`: they would make
-    the whole file unreadable to others.
+    One program at a time may have a file open. In CSV, lists and mappings are JSON, and text that a spreadsheet would
+    run as a formula has an apostrophe in front. Bytes of a file name that are not UTF-8 are written as `\\xff`: they
+    would make the whole file unreadable to others.
 
     Args:
         path: ends with .csv, .jsonl or .parquet; folders are made.
@@ -305,7 +306,7 @@ def stored_rows(path: str | os.PathLike, columns: Columns) -> Iterator[dict[str,
 def csv_line(values: Iterable[Any]) -> bytes:
     """A line of a CSV file. Text that a spreadsheet would run has an apostrophe in front."""
     cells = [
-        json.dumps(value) if isinstance(value, list) else f"'{value}" if _is_formula(value) else value
+        json.dumps(value) if isinstance(value, list | dict) else f"'{value}" if _is_formula(value) else value
         for value in values
     ]
     line = io.StringIO()
@@ -440,7 +441,7 @@ def _look_at_csv(path: Path, columns: Columns, whole: int, unfinished: bytes) ->
             raise _not_ours(path, columns, f"its columns are {', '.join(names)}")
         columns = found
     elif unfinished:
-        known = ",".join(takewhile(lambda name: not name.endswith("*"), columns)).encode()
+        known = ",".join(takewhile(lambda name: "*" not in name, columns)).encode()
         if not (known.startswith(unfinished) or unfinished.startswith(known + b",")) or b"\n" in unfinished:
             raise _not_ours(path, columns, f"it begins with {_shown(unfinished)}")
     if any(_looks_like_a_row(line, columns) for line in unfinished.split(b"\n")[1:]):
@@ -462,8 +463,8 @@ def _matched(columns: Columns, names: Iterable[str]) -> Columns | None:
     """The columns with the names of a file in place of stars; None where they are others."""
     rest, found = list(names), {}
     for name, kind in columns.items():
-        if name.endswith("*"):
-            while rest and rest[0].startswith(name[:-1]):
+        if "*" in name:
+            while rest and _stands_for(name, rest[0], columns):
                 found[rest.pop(0)] = kind
         elif rest[:1] == [name]:
             found[rest.pop(0)] = kind
@@ -477,11 +478,15 @@ def _with_names(columns: Columns, row: Mapping[str, Any]) -> Columns:
     found: dict[str, str] = {}
     for name, kind in columns.items():
         found |= (
-            {own: kind for own in row if own.startswith(name[:-1]) and own not in columns}
-            if name.endswith("*")
+            {own: kind for own in row if own not in found and _stands_for(name, own, columns)}
+            if "*" in name
             else {name: kind}
         )
     return found
+
+
+def _stands_for(pattern: str, name: str, columns: Columns) -> bool:
+    return name not in columns and fnmatchcase(name, pattern)
 
 
 def _names_of(row: Any, columns: Columns, path: Path, where: str) -> Columns:
@@ -582,17 +587,22 @@ def _arrow_schema(columns: Columns) -> Any:
     import pyarrow as arrow
 
     plain = {"string": arrow.string(), "float64": arrow.float64(), "int64": arrow.int64(), "bool": arrow.bool_()}
+    holders = {"list": arrow.list_, "map": lambda item: arrow.map_(arrow.string(), item)}
     return arrow.schema(
         [
-            (name, plain[kind] if kind in plain else arrow.list_(plain[_item_kind(kind)]))
+            (name, plain[kind] if kind in plain else holders[_holder(kind)](plain[_item_kind(kind)]))
             for name, kind in columns.items()
-            if not name.endswith("*")
+            if "*" not in name
         ]
     )
 
 
+def _holder(kind: str) -> str:
+    return kind.partition("<")[0]
+
+
 def _item_kind(kind: str) -> str:
-    return kind.removeprefix("list<").removesuffix(">")
+    return kind.partition("<")[2].removesuffix(">")
 
 
 def _parquet_rows(path: Path) -> Iterator[dict[str, Any]]:
@@ -600,7 +610,7 @@ def _parquet_rows(path: Path) -> Iterator[dict[str, Any]]:
 
     with parquet.ParquetFile(path) as file:
         for batch in file.iter_batches(ROWS_AT_ONCE):
-            yield from batch.to_pylist()
+            yield from batch.to_pylist(maps_as_pydicts="strict")
 
 
 def _as_declared(row: Mapping[str, Any], columns: Columns, path: Path) -> dict[str, Any]:
@@ -619,6 +629,10 @@ def _as_declared(row: Mapping[str, Any], columns: Columns, path: Path) -> dict[s
 def _typed(value: Any, kind: str) -> Any:
     if value is None:
         return None
+    if kind not in _PLAIN and _holder(kind) == "map":
+        if not isinstance(value, Mapping):
+            raise TypeError("which is no mapping")
+        return {_typed(name, "string"): _typed(item, _item_kind(kind)) for name, item in value.items()}
     if kind not in _PLAIN:
         if not isinstance(value, list | tuple):
             raise TypeError("which is no list")

@@ -14,6 +14,8 @@ from transformers.trainer_utils import HubStrategy
 from lmmvqa.checkpoints import FRESH_DEFAULT
 from lmmvqa.training.settings import DataSource, check_data_and_model, data_sources, meant_word, read_settings
 from processing.errors import InputError
+from processing.quality_prompts import QUESTIONS, question_of
+from processing.questions import Question, QuestionError
 
 TRAINS = ("projectors", "projectors+lora", "lora", "projectors+decoder")
 TASKS = ("score", "level", "score_and_level")
@@ -33,7 +35,10 @@ class LmmVqaTrainingArguments(TrainingArguments):
         data: `NAME=FOLDER` with one of our builders, an exported folder, or a Hub id; or a list of several to mix, each
             such a text or a mapping of `data` and options of its own.
         data_options: keywords for the builder, such as {fold: 0, levels: authors, scale: [1, 5]}.
-        tasks: "score", "level" or "score_and_level" (the paper's wo/ and w/ multi-task) of the rated sets.
+        tasks: what the rated sets teach: "score", "level" or "score_and_level" (the paper's wo/ and w/ multi-task), or
+            a list of questions, such as [score, level, flaw]. One that has no words of its own here asks for a number
+            (a dimension, such as sharpness); a mapping of the fields of `Question` describes any other. A label file's
+            column of the question's name holds the answers; rows without one are not asked.
         loss: "answer" is the cross-entropy on the one right answer (the paper), which any conversation has. "read_out"
             is that on the probabilities of all allowed answers, where those near the rating are nearly right: rated
             videos only, both tasks in one pass, and far fewer steps. "read_out_and_format" takes their likelihoods
@@ -61,7 +66,7 @@ class LmmVqaTrainingArguments(TrainingArguments):
     trains: str = field(default="projectors")
     data: str | list[Any] | None = field(default=None)
     data_options: dict[str, Any] = field(default_factory=dict)
-    tasks: str = field(default="score_and_level")
+    tasks: str | list[Any] = field(default="score_and_level")
     loss: str = field(default="answer")
     data_fraction: float = field(default=1.0)
     validation_fraction: float = field(default=0.0)
@@ -96,14 +101,16 @@ class LmmVqaTrainingArguments(TrainingArguments):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.label_names = self.label_names or (["labels"] if self.loss == "answer" else ["score_targets"])
+        self.label_names = self.label_names or (["labels"] if self.loss == "answer" else ["targets"])
         _one_of("trains", self.trains, TRAINS)
-        _one_of("tasks", self.tasks, TASKS)
-        _one_of("loss", self.loss, LOSSES)
-        if self.loss != "answer" and self.tasks == "level":
+        if isinstance(self.tasks, str) and self.tasks not in TASKS:
             raise InputError(
-                f"loss={self.loss} learns the score, with or without the level: set tasks to score or score_and_level."
+                f"tasks={self.tasks!r} is unknown: choose one of {', '.join(TASKS)}, or list questions, such as "
+                "[score, level, flaw]."
             )
+        _one_of("loss", self.loss, LOSSES)
+        if self.loss != "answer" and "score" not in [question.name for question in self.questions]:
+            raise InputError(f"loss={self.loss} learns the score, with or without other questions: add score to tasks.")
         if self.loss == "words" and self.trains != "lora":
             raise InputError(
                 "loss=words teaches the decoder what the projectors say, which must not change meanwhile: set trains "
@@ -134,6 +141,21 @@ class LmmVqaTrainingArguments(TrainingArguments):
             raise InputError(f"folds={self.folds} must be a list of folds, such as [0, 1, 2, 3, 4].")
         if self.folds and "fold" in self.data_options:
             raise InputError("Give folds or data_options.fold, not both: folds trains on each in turn.")
+
+    @property
+    def questions(self) -> tuple[Question, ...]:
+        """What `tasks` names.
+
+        Raises:
+            QuestionError: a question can't be asked, or is named twice.
+        """
+        if isinstance(self.tasks, str):
+            return tuple(QUESTIONS[name] for name in self.tasks.split("_and_"))
+        questions = tuple(map(question_of, self.tasks))
+        names = [question.name for question in questions]
+        if not names or len(set(names)) < len(names):
+            raise QuestionError(f"tasks={self.tasks} must name at least one question, and none of them twice.")
+        return questions
 
     @property
     def sources(self) -> list[DataSource]:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
 from lmmvqa.training.feature_cache import FeatureCache, decode
-from lmmvqa.training.watching import LOSS_NAMES
+from lmmvqa.training.watching import loss_names
 from modeling_lmmvqa.feature_batches import pad_left, stack_features
 from modeling_lmmvqa.quality_readout import AnswerTrie, expected_answer, lay_out_answers, lay_out_batch
 from processing.errors import InputError
-from processing.quality_prompts import MAX_SCORE, TASKS, drawn_question, format_score, score_answers
+from processing.questions import MAX_SCORE, Question
 
 # Standard deviation, in points, of the answers that are right about a rating: no one rates to the point, and a
 # neighbour of the rating is nearly as right.
@@ -30,12 +31,13 @@ class AnswerCollator:
         cache: where the features of a row's video are, named in its column `features`; without it the batch holds the
             videos of the column `video`, for the towers to encode.
         processor: a `LmmVqaProcessor`.
-        score_map: of the model's config. Scores are learned as the answers that it turns into the ratings.
+        answer_maps: of the model's calibration, by the question's name. Numbers are learned as the answers that these
+            turn into the ratings.
     """
 
     cache: FeatureCache | None
     processor: Any
-    score_map: list[list[float]] | None = None
+    answer_maps: Mapping[str, Sequence[Sequence[float]]] = field(default_factory=dict)
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor | int]:
         videos = self.video_inputs(rows)
@@ -54,7 +56,7 @@ class AnswerCollator:
             "attention_mask": pad_left([torch.ones_like(sequence) for sequence in input_ids], 0),
             "labels": pad_left([torch.tensor(row[-kept:]) for row in labels], -100),
             "logits_to_keep": kept,
-            "tasks": torch.tensor([LOSS_NAMES.index(row["task"]) for row in rows]),
+            "tasks": torch.tensor([loss_names(self.processor).index(row["task"]) for row in rows]),
             **videos,
         }
 
@@ -72,9 +74,11 @@ class AnswerCollator:
 
     def _conversation(self, row: dict[str, Any]) -> list[dict[str, Any]]:
         """The messages of a row; the answer of a rating as the model is to give it."""
-        if self.score_map is None or row["task"] != TASKS[0]:
+        if (answer_map := self.answer_maps.get(row["task"])) is None:
             return row["messages"]
-        answer = format_score(expected_answer(torch.tensor(row["score"]), self.score_map).item())
+        answer = self.processor.question(row["task"]).answer(
+            expected_answer(torch.tensor(row[row["task"]]), answer_map).item()
+        )
         return [*row["messages"][:-1], {"role": "assistant", "content": [{"type": "text", "text": answer}]}]
 
     def _tokens(self, messages: list[dict[str, Any]], num_chunks: int) -> tuple[list[int], list[int]]:
@@ -130,32 +134,33 @@ class ReadOutCollator(AnswerCollator):
     """Rows of rated videos, each once, to a batch for `forward` in which all allowed answers are asked for, as in
     `assess`.
 
-    One pass teaches the score and the level, and not the one right number but every allowed answer: those near the
-    rating are nearly right. The questions of a batch are drawn by its first video.
+    One pass teaches all questions, and of a number not the one right answer but every allowed one: those near the
+    rating are nearly right. The words of a batch's questions are drawn by its first video. A question is not asked
+    about a video that has no answer to it.
 
     Args:
-        levels: the level words, worst first; none where the level is not asked for.
-        ends: levels, and the scores that are right, are said to their end, for likelihoods. Other answers are cut where
-            they can be told from the rest, and a decoder that learned from these alone would not know where to stop.
+        questions: names of those to ask.
+        ends: answers that are right are said to their end, for likelihoods. Other answers are cut where they can be
+            told from the rest, and a decoder that learned from these alone would not know where to stop.
     """
 
-    levels: tuple[str, ...] = ()
+    questions: tuple[str, ...] = ("score",)
     ends: bool = False
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
         videos = self.video_inputs(rows)
         processor = self.processor
-        allowed = {"score": score_answers()} | ({"level": self.levels} if self.levels else {})
-        answers = expected_answer(torch.tensor([row["score"] for row in rows]), self.score_map)
+        asked = [
+            question
+            for question in map(processor.question, self.questions)
+            if any(row[question.name] is not None for row in rows)
+        ]
+        targets = {question.name: self.targets(question, [row[question.name] for row in rows]) for question in asked}
         key = f"{rows[0]['source']}/{rows[0]['id']}/{rows[-1]['id']}"
         tries, branches = lay_out_answers(
-            tuple(
-                tuple(processor.question_ids(drawn_question(task, key, levels=processor.levels))) for task in allowed
-            ),
-            tuple(tuple(tuple(processor.answer_ids(answer)) for answer in words) for words in allowed.values()),
-            (frozenset(answers.round().int().tolist()), frozenset(range(len(self.levels))))[: len(allowed)]
-            if self.ends
-            else None,
+            tuple(tuple(processor.question_ids(question.drawn(key))) for question in asked),
+            tuple(tuple(tuple(processor.answer_ids(answer)) for answer in question.answers) for question in asked),
+            tuple(map(_likeliest, targets.values())) if self.ends else None,
         )
         prefixes = [torch.tensor(processor.assessment_prefix_ids(count)) for count in videos["chunk_counts"].tolist()]
         input_ids = pad_left(prefixes, processor.tokenizer.pad_token_id)
@@ -167,9 +172,29 @@ class ReadOutCollator(AnswerCollator):
             "logits_to_keep": input_ids.shape[1]
             + torch.tensor([position for nodes in branches.nodes for position in nodes]),
             "answers": AllowedAnswers(tries, [slice(start, end) for start, end in zip([0, *ends], ends, strict=False)]),
-            "score_targets": spread_over_answers(answers),
-            "level_targets": torch.tensor([self.levels.index(row["level"]) if self.levels else -1 for row in rows]),
+            "targets": targets,
         }
+
+    def targets(self, question: Question, labels: Sequence[Any]) -> torch.Tensor:
+        """(videos, answers) probabilities that the answers ought to have: those near a rating, or an equal share for
+        each word that a label names; all 0 for a video without a label."""
+        targets = torch.zeros(len(labels), len(question.answers))
+        for target, label in zip(targets, labels, strict=True):
+            if label is None:
+                continue
+            if question.kind == "number":
+                answer = expected_answer(torch.tensor([label]), self.answer_maps.get(question.name))
+                target[:] = spread_over_answers(answer)[0]
+            else:
+                words = question.words(label)
+                target[[question.answers.index(word) for word in words]] = 1 / len(words)
+        return targets
+
+
+def _likeliest(targets: torch.Tensor) -> frozenset[int]:
+    """The places of the answers that are most right about any of the videos (videos, answers)."""
+    right = (targets > 0) & (targets == targets.amax(1, keepdim=True))
+    return frozenset(right.any(0).nonzero().flatten().tolist())
 
 
 def spread_over_answers(answers: torch.Tensor) -> torch.Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -35,6 +35,8 @@ from lmmvqa.training.training_data import TrainingData, check_fit, load_training
 from lmmvqa.training.warm_up import warm_up
 from modeling_lmmvqa import LmmVqaConfig
 from processing.errors import InputError
+from processing.quality_prompts import TASKS
+from processing.questions import Question
 
 logger = logging.getLogger(__name__)
 
@@ -140,7 +142,13 @@ def build_trainer(arguments: LmmVqaTrainingArguments) -> LmmVqaTrainer:
     else:
         data = add_digests(data, arguments.encoding_workers)
     record = _base_record(arguments.model).followed_by(_record(data))
-    shared = {"cache": cache, "processor": processor, "score_map": model.config.score_map}
+    teach(processor, arguments.questions)
+    maps = {name: entries.get("answer_map") for name, entries in (model.config.calibration or {}).items()}
+    shared = {
+        "cache": cache,
+        "processor": processor,
+        "answer_maps": {name: pairs for name, pairs in maps.items() if pairs is not None},
+    }
     collator = AnswerCollator(**shared)
     fresh = arguments.model == FRESH_DEFAULT
     if fresh if arguments.standardize_features is None else arguments.standardize_features:
@@ -176,7 +184,7 @@ def build_trainer(arguments: LmmVqaTrainingArguments) -> LmmVqaTrainer:
         data = rated
         collator = ReadOutCollator(
             **shared,
-            levels=tuple(processor.levels) if "level" in arguments.tasks else (),
+            questions=tuple(question.name for question in arguments.questions),
             ends=arguments.loss != "read_out",
         )
     return LmmVqaTrainer(
@@ -190,6 +198,25 @@ def build_trainer(arguments: LmmVqaTrainingArguments) -> LmmVqaTrainer:
         warm_up_errors=warm_up_errors,
         record=record,
     )
+
+
+def teach(processor: Any, questions: Sequence[Question]) -> None:
+    """Put questions that the checkpoint does not know among those that its processor holds.
+
+    Raises:
+        ValueError: it knows one of them with other answers.
+    """
+    known = {question.name: question for question in processor.questions}
+    for question in questions:
+        before = known.get(question.name)
+        # Words for the level that a base does not know are refused by `check_fit`.
+        if before is not None and question.name not in TASKS and before.answers != question.answers:
+            raise InputError(
+                f"The base was taught the question {question.name} with the answers {', '.join(before.answers)}: "
+                "ask it with these, or by another name."
+            )
+        if before is None:
+            processor.questions = (*processor.questions, question)
 
 
 def _choose_by_what_says_something(arguments: LmmVqaTrainingArguments, rated: int) -> None:

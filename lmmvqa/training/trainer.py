@@ -8,6 +8,7 @@ import logging
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from datasets import Dataset
 from huggingface_hub import HfApi
 from scipy.stats import pearsonr, spearmanr
 from torch.distributed.fsdp import register_fsdp_forward_method
-from transformers import PrinterCallback, ProgressCallback, Trainer
+from transformers import BatchFeature, PrinterCallback, ProgressCallback, Trainer
 from transformers.trainer_utils import HubStrategy
 from transformers.utils.hub import PushInProgress
 
@@ -26,9 +27,19 @@ from lmmvqa.checkpoints.training_record import TrainingRecord
 from lmmvqa.training.collators import spread_over_answers
 from lmmvqa.training.telling import learned_from, what_trains
 from lmmvqa.training.warm_up import token_scores, word_direction
-from lmmvqa.training.watching import DivergedError, LossWatch, ProgressDisplay, Throughput, WarmUpLog, token_losses
+from lmmvqa.training.watching import (
+    DivergedError,
+    LossWatch,
+    ProgressDisplay,
+    Throughput,
+    WarmUpLog,
+    loss_names,
+    token_losses,
+)
+from lmmvqa.training.word_metrics import balanced_accuracy
 from modeling_lmmvqa.feature_batches import assessment_prompts
 from modeling_lmmvqa.quality_readout import expected_answer
+from processing.questions import Question
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +68,7 @@ class LmmVqaTrainer(Trainer):
         super().__init__(*args, **kwargs)
         self.tests = dict(tests or {})
         self.record = record
-        self.throughput, self.loss_watch = Throughput(), LossWatch()
+        self.throughput, self.loss_watch = Throughput(loss_names(self.processing_class)), LossWatch()
         # The library's own displays write to standard output, or count what means nothing to a user.
         for display in (PrinterCallback, ProgressCallback):
             self.remove_callback(display)
@@ -74,7 +85,7 @@ class LmmVqaTrainer(Trainer):
     ) -> Any:
         """Cross-entropy: over all tokens of the answers in the global batch, or with what the read-out should be, over
         all videos."""
-        if "score_targets" in inputs:
+        if "targets" in inputs:
             return self._read_out_loss(model, inputs, return_outputs)
         inputs = dict(inputs)
         tasks = inputs.pop("tasks")
@@ -87,31 +98,33 @@ class LmmVqaTrainer(Trainer):
         return (loss, outputs) if return_outputs else loss
 
     def _read_out_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool) -> Any:
-        """Cross-entropy of the probabilities of all allowed answers with their targets, the tasks added."""
+        """Cross-entropy of the probabilities of all allowed answers with their targets, the questions added. Each
+        answer weighs the same, so a question that few videos of a batch answer weighs little in it."""
         inputs = dict(inputs)
-        answers, score_targets, level_targets = (
-            inputs.pop(name) for name in ("answers", "score_targets", "level_targets")
-        )
+        answers, targets = inputs.pop("answers"), inputs.pop("targets")
         outputs = model(**inputs)
         if self.args.loss == "words":
-            score_targets = self._word_targets(outputs.video_outputs.pooler_output)
-        read = answers.log_probabilities if self.args.loss == "read_out" else answers.log_likelihoods
-        scores, *levels = read(outputs.logits)
-        losses = [-(score_targets * scores).sum(1)]
-        losses += [-part.gather(1, level_targets[:, None])[:, 0] for part in levels]
+            targets = targets | {"score": self._word_targets(outputs.video_outputs.pooler_output)}
+        read = (answers.log_probabilities if self.args.loss == "read_out" else answers.log_likelihoods)(outputs.logits)
+        losses = [-(target * found).sum(1) for target, found in zip(targets.values(), read, strict=True)]
         loss = torch.stack([part.mean() for part in losses]).sum()
         if model.training:
-            tasks = torch.arange(len(losses), device=loss.device).repeat_interleave(len(scores))
-            self.throughput.count(len(scores), inputs["position_ids"].numel(), torch.cat(losses).detach(), tasks)
+            asked = [target.sum(1) > 0 for target in targets.values()]
+            places = [
+                torch.full_like(of, self.throughput.names.index(name), dtype=torch.long)[of]
+                for name, of in zip(targets, asked, strict=True)
+            ]
+            told = [part.detach()[of] for part, of in zip(losses, asked, strict=True)]
+            self.throughput.count(len(losses[0]), inputs["position_ids"].numel(), torch.cat(told), torch.cat(places))
             loss = loss / self.current_gradient_accumulation_steps
-        return (loss, {"loss": loss, "logits": scores}) if return_outputs else loss
+        return (loss, {"loss": loss, "logits": read[0]}) if return_outputs else loss
 
     @torch.no_grad()
     def _word_targets(self, videos: Sequence[torch.Tensor]) -> torch.Tensor:
         """What the read-out should be by the visual tokens of each video themselves."""
         model = self.accelerator.unwrap_model(self.model)
         scores = token_scores(videos, model.config, word_direction(model, self.processing_class))
-        return spread_over_answers(expected_answer(scores, model.config.score_map))
+        return spread_over_answers(expected_answer(scores, self.data_collator.answer_maps.get("score")))
 
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         """
@@ -135,12 +148,13 @@ class LmmVqaTrainer(Trainer):
         rows = rated_videos(dataloader.dataset)
         if rows:
             predictions = self.assess(rows)
-            metrics = quality_metrics(predictions, rows) | {"n": len(rows)}
+            metrics = quality_metrics(predictions, rows, self.processing_class.questions) | {"n": len(rows)}
             output.metrics.update({f"{metric_key_prefix}_{name}": value for name, value in metrics.items()})
         return output
 
     def assess(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Score and level of every row's video, by the read-out; the rows are shared out among the processes."""
+        """The answers to all questions about every row's video, by the question's name; the rows are shared out among
+        the processes."""
         model, size = self.accelerator.unwrap_model(self.model), self.args.per_device_eval_batch_size
         register_fsdp_forward_method(model, "assess")
         model.eval()
@@ -149,12 +163,13 @@ class LmmVqaTrainer(Trainer):
         with self.accelerator.split_between_processes(rows, apply_padding=True) as share:
             for start in range(0, len(share), size):
                 videos = self.data_collator.video_inputs(share[start : start + size])
-                inputs = assessment_prompts(self.processing_class, videos["chunk_counts"]) | videos
-                quality = model.assess(**{name: tensor.to(self.args.device) for name, tensor in inputs.items()})
-                predictions += [
-                    {"score": score, "level": level}
-                    for score, level in zip(quality.score.tolist(), quality.level, strict=True)
+                inputs = BatchFeature(assessment_prompts(self.processing_class, videos["chunk_counts"]) | videos)
+                read = model.assess(**inputs.to(self.args.device)).answers
+                values = [
+                    answer.value if isinstance(answer.value, list) else answer.value.tolist()
+                    for answer in read.values()
                 ]
+                predictions += [dict(zip(read, row, strict=True)) for row in zip(*values, strict=True)]
         return gather_object(predictions)[: len(rows)] if self.accelerator.num_processes > 1 else predictions
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
@@ -265,11 +280,13 @@ class LmmVqaTrainer(Trainer):
     def _last_results(self) -> dict[str, dict[str, float]]:
         """Read-out metrics of each split, as last measured."""
         results: dict[str, dict[str, float]] = {}
+        # The longest names first: one may begin with another.
+        splits = sorted(["eval", *self.tests], key=len, reverse=True)
         for entry in self.state.log_history:
             for name, value in entry.items():
-                for metric in ("srcc", "plcc", "level_accuracy", "n"):
-                    if name.endswith(f"_{metric}"):
-                        results.setdefault(name.removesuffix(f"_{metric}"), {})[metric] = value
+                split = next((split for split in splits if name.startswith(f"{split}_")), None)
+                if split and name.endswith(("_srcc", "_plcc", "_accuracy", "_n")):
+                    results.setdefault(split, {})[name.removeprefix(f"{split}_")] = value
         return {"validation" if split == "eval" else split: result for split, result in results.items()}
 
     def _last_checkpoint(self) -> str | None:
@@ -303,16 +320,40 @@ def rated_indices(rows: Dataset) -> list[int]:
     return list(first.values())
 
 
-def quality_metrics(predictions: list[dict[str, Any]], rows: list[dict[str, Any]]) -> dict[str, float]:
-    """SRCC and PLCC (raw) of the scores with the ratings, and the share of right levels."""
-    scores, ratings = [p["score"] for p in predictions], [row["score"] for row in rows]
-    right = [p["level"] == row["level"] for p, row in zip(predictions, rows, strict=True)]
-    metrics = {"level_accuracy": sum(right) / len(right)}
-    if len(set(ratings)) > 1:
-        # Scores that are all the same rank nothing.
-        ranked = len(set(scores)) > 1
-        metrics["srcc"] = float(spearmanr(scores, ratings).statistic) if ranked else 0.0
-        metrics["plcc"] = float(pearsonr(scores, ratings).statistic) if ranked else 0.0
+def quality_metrics(
+    predictions: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Any]], questions: Sequence[Question]
+) -> dict[str, float]:
+    """How right the answers are, over the rows that have a label.
+
+    Returns:
+        Of the score `srcc` and `plcc` (raw); of other numbers `NAME_srcc` and `NAME_plcc`; of ranked words
+        `NAME_accuracy`; of unordered words `NAME_balanced_accuracy`, the mean over the words of how many videos are
+        rightly called so. A label that names several words is met by each of them, and counts for its first.
+    """
+    metrics: dict[str, float] = {}
+    for question in questions:
+        name = question.name
+        known = [
+            (found[name], row[name])
+            for found, row in zip(predictions, rows, strict=True)
+            if row.get(name) is not None and name in found
+        ]
+        if not known:
+            continue
+        found, labels = zip(*known, strict=True)
+        if question.kind == "number":
+            prefix = "" if name == "score" else f"{name}_"
+            if len(set(labels)) > 1:
+                # Answers that are all the same rank nothing.
+                ranked = len(set(found)) > 1
+                metrics[f"{prefix}srcc"] = float(spearmanr(found, labels).statistic) if ranked else 0.0
+                metrics[f"{prefix}plcc"] = float(pearsonr(found, labels).statistic) if ranked else 0.0
+            continue
+        words = [question.words(label) for label in labels]
+        if question.kind == "ranked":
+            metrics[f"{name}_accuracy"] = fmean(word in label for word, label in zip(found, words, strict=True))
+        else:
+            metrics[f"{name}_balanced_accuracy"] = balanced_accuracy(found, words)
     return metrics
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,13 +16,13 @@ from dataset_builders.release_builder import MESSAGES
 from lmmvqa.checkpoints.composing import check_window
 from lmmvqa.training.arguments import LmmVqaTrainingArguments
 from lmmvqa.training.settings import DataSource
+from lmmvqa.training.watching import GENERAL
 from processing.errors import InputError
 from processing.quality_prompts import TASKS
+from processing.questions import Question
 
 logger = logging.getLogger(__name__)
 
-# Rows of general data (captions, instructions) belong to no task of quality.
-GENERAL = "general"
 FEATURES = datasets.Features(
     {
         "source": datasets.Value("string"),
@@ -38,8 +38,9 @@ FEATURES = datasets.Features(
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Rows of `FEATURES`; `validation` is None and `tests` (by name, such as "test" or "konvid_1k_test") empty where
-    the sources have none. `validation` is None too where nothing is validated: nothing is encoded in vain."""
+    """Rows of `FEATURES` and a column for the labels of each further question; `validation` is None and `tests` (by
+    name, such as "test" or "konvid_1k_test") empty where the sources have none. `validation` is None too where nothing
+    is validated: nothing is encoded in vain."""
 
     train: datasets.Dataset
     validation: datasets.Dataset | None
@@ -64,13 +65,14 @@ def load_training_data(arguments: LmmVqaTrainingArguments) -> TrainingData:
     dataset_builders.register()
     validates = arguments.eval_strategy != "no"
     sources = arguments.sources
-    loaded = [_load(source, arguments.tasks) for source in sources]
+    questions = arguments.questions
+    loaded = [_load(source, questions) for source in sources]
     names = _names(sources)
     train, validation, tests = [], [], {}
     for name, splits in zip(names, loaded, strict=True):
         if "train" not in splits:
             raise InputError(f"{name} has no split train, only {', '.join(splits)}: there is nothing to train on.")
-        rows = {split: _common(part, name) for split, part in splits.items()}
+        rows = {split: _common(part, name, questions) for split, part in splits.items()}
         kept = rows.pop("train")
         if "validation" in rows:
             validation.append(rows.pop("validation"))
@@ -89,6 +91,12 @@ def load_training_data(arguments: LmmVqaTrainingArguments) -> TrainingData:
     )
     if not len(data.train):
         raise InputError("No video is left to train on: raise data_fraction or lower validation_fraction.")
+    for question in questions:
+        if question.name not in TASKS and not any(label is not None for label in data.train[question.name]):
+            raise InputError(
+                f"tasks asks for {question.name}, and no video to train on has an answer to it: give a label file a "
+                f"column {question.name}, or leave it out of tasks."
+            )
     if validates and data.validation is None:
         raise InputError(
             f"eval_strategy={arguments.eval_strategy.value} needs a validation split, and the data has none: set "
@@ -97,9 +105,13 @@ def load_training_data(arguments: LmmVqaTrainingArguments) -> TrainingData:
     return data
 
 
-def _load(source: DataSource, tasks: str) -> datasets.DatasetDict:
-    configuration = None if source.spec.builder in dataset_builders.GENERAL_SETS else tasks
+def _load(source: DataSource, questions: Sequence[Question]) -> datasets.DatasetDict:
+    of_all = [question.name for question in questions if question.name in TASKS]
+    configuration = None if source.spec.builder in dataset_builders.GENERAL_SETS else "_and_".join(of_all or TASKS)
     options = {key: tuple(value) if isinstance(value, list) else value for key, value in source.options.items()}
+    further = [question.as_data() for question in questions if question.name not in TASKS]
+    if further and source.spec.builder in dataset_builders.RATED_SETS:
+        options["questions"] = further
     try:
         return datasets.load_dataset(name=configuration, **source.spec.source, **options)
     # A missing configuration, an option that a builder doesn't have and a broken file are errors of unrelated kinds.
@@ -114,8 +126,13 @@ def _names(sources: list[DataSource]) -> list[str]:
     return [name if short.count(name) == 1 else f"{name}_{number}" for number, name in enumerate(short)]
 
 
-def _common(rows: datasets.Dataset, source: str) -> datasets.Dataset:
-    """Rows of any source with the columns of all."""
+def _common(rows: datasets.Dataset, source: str, questions: Sequence[Question]) -> datasets.Dataset:
+    """Rows of any source with the columns of all, of the tasks that are asked for."""
+    asked = {GENERAL, *(question.name for question in questions)}
+    further = [question for question in questions if question.name not in TASKS]
+    features = {
+        question.name: datasets.Value("float64" if question.kind == "number" else "string") for question in further
+    }
     media = "image" if "image" in rows.column_names else "video"
     if missing := {media, "messages"} - set(rows.column_names):
         raise InputError(f"{source} has no column {', '.join(sorted(missing))}: export it with `lmmvqa data build`.")
@@ -130,9 +147,12 @@ def _common(rows: datasets.Dataset, source: str) -> datasets.Dataset:
             "messages": _as_video(row["messages"]),
             "score": row.get("score"),
             "level": row.get("level"),
+            **{name: row.get(name) for name in features},
         }
 
-    return rows.map(common, remove_columns=rows.column_names, features=FEATURES)
+    if "task" in rows.column_names and set(rows.unique("task")) - asked:
+        rows = rows.filter(lambda task: task in asked, input_columns="task")
+    return rows.map(common, remove_columns=rows.column_names, features=datasets.Features(FEATURES | features))
 
 
 def _as_video(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -18,7 +18,7 @@ from torch import nn
 from lmmvqa.training.adapters import PROJECTORS
 from lmmvqa.training.collators import AnswerCollator
 from modeling_lmmvqa.quality_readout import expected_answer
-from processing.quality_prompts import MAX_SCORE
+from processing.questions import MAX_SCORE
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +58,9 @@ def warm_up(
         part.dropout.p = dropout
     parameters = [parameter for part in parts for parameter in part.parameters()]
     direction = word_direction(model, collator.processor)
-    ratings = expected_answer(torch.tensor(rows["score"][:]), collator.score_map).float().to(direction.device)
+    ratings = (
+        expected_answer(torch.tensor(rows["score"][:]), collator.answer_maps.get("score")).float().to(direction.device)
+    )
     optimizer = torch.optim.AdamW(parameters, lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
     steps = epochs * -(-len(rows) // BATCH_SIZE)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=steps, pct_start=0.1)

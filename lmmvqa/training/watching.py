@@ -15,14 +15,19 @@ from transformers import TrainerCallback
 from lmmvqa.console import messages
 from lmmvqa.training.telling import figures
 from processing.errors import LmmVqaError
-from processing.quality_prompts import TASKS
 
 logger = logging.getLogger(__name__)
 
 # A run has diverged when its mean loss over this many steps is this many times that of its first steps.
 _WINDOW = 20
 _DIVERGED = 3.0
-LOSS_NAMES = (*TASKS, "general")
+# Rows of general data (captions, instructions) belong to no question of quality.
+GENERAL = "general"
+
+
+def loss_names(processor: Any) -> tuple[str, ...]:
+    """What losses are reported of: each question, and general data."""
+    return (*(question.name for question in processor.questions), GENERAL)
 
 
 class DivergedError(LmmVqaError, RuntimeError):
@@ -61,14 +66,15 @@ class LossWatch:
 
 
 class Throughput:
-    """Videos, tokens and losses by task since the last report, on this process."""
+    """Videos, tokens and losses by name since the last report, on this process."""
 
-    def __init__(self) -> None:
+    def __init__(self, names: Sequence[str]) -> None:
+        self.names = names
         self.reset()
 
     def reset(self) -> None:
         self.start = time.perf_counter()
-        self.counts = torch.zeros(2 + 2 * len(LOSS_NAMES), dtype=torch.float64)
+        self.counts = torch.zeros(2 + 2 * len(self.names), dtype=torch.float64)
 
     def count(self, videos: int, tokens: torch.Tensor | int, losses: torch.Tensor, tasks: torch.Tensor) -> None:
         """Count a batch.
@@ -76,13 +82,13 @@ class Throughput:
         Args:
             videos: rows of the batch, `tokens` of all of them.
             losses: (n,), of each answer's token or each answer, without a gradient.
-            tasks: (n,), indices into `LOSS_NAMES`.
+            tasks: (n,), places among the names.
         """
         counts = self.counts.to(losses.device)
         counts[0] += videos
         counts[1] += tokens
-        counts[2::2] += torch.zeros(len(LOSS_NAMES), device=losses.device).index_add(0, tasks, losses.float())
-        counts[3::2] += torch.bincount(tasks, minlength=len(LOSS_NAMES))
+        counts[2::2] += torch.zeros(len(self.names), device=losses.device).index_add(0, tasks, losses.float())
+        counts[3::2] += torch.bincount(tasks, minlength=len(self.names))
         self.counts = counts
 
     def report(self, accelerator: Any) -> dict[str, float]:
@@ -91,7 +97,7 @@ class Throughput:
         seconds = time.perf_counter() - self.start
         self.reset()
         logs = {"videos_per_second": round(counts[0] / seconds, 3), "tokens_per_second": round(counts[1] / seconds, 1)}
-        for index, name in enumerate(LOSS_NAMES):
+        for index, name in enumerate(self.names):
             if tokens := counts[3 + 2 * index]:
                 logs[f"loss_{name}"] = counts[2 + 2 * index] / tokens
         return logs

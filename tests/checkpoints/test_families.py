@@ -11,7 +11,7 @@ import transformers as library
 from tiny_models import make_temporal_tower, make_tokenizer, make_vision_tower
 
 from lmmvqa.checkpoints.composing import ComposeError, compose
-from processing.quality_prompts import conversation, fixed_question
+from processing.quality_prompts import SCORE, conversation
 
 SMALL = dict(hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4)
 VIT = SMALL | dict(image_size=56, patch_size=14)
@@ -79,9 +79,7 @@ def make_family(tower: str = "CLIP", decoder: str = "Llama", temporal_size: int 
 def test_a_family_is_composed_trained_and_read_out(tower, decoder):
     model, processor = make_family(tower, decoder)
     frames = np.random.default_rng(0).integers(0, 256, (50, 64, 64, 3), dtype=np.uint8)
-    chat = processor.apply_chat_template(
-        conversation(fixed_question("score", processor.levels)), tokenize=False, add_generation_prompt=True
-    )
+    chat = processor.apply_chat_template(conversation(SCORE.fixed), tokenize=False, add_generation_prompt=True)
     inputs = processor(text=chat, videos=frames, fps=25, return_tensors="pt")
     answer = torch.tensor([processor.answer_ids("73")])
     inputs["input_ids"] = torch.cat([inputs["input_ids"], answer], dim=1)
@@ -260,11 +258,11 @@ def test_text_becomes_the_same_ids_everywhere_and_begins_once():
         video_processor=dict(max_chunks=4),
     )
     frames = np.zeros((50, 64, 64, 3), dtype=np.uint8)
-    chat = conversation(fixed_question("score"))
+    chat = conversation(SCORE.fixed)
     text = processor.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
     found = processor(text=text, videos=frames, fps=25)["input_ids"][0]
     assert list(found[:2]).count(tokenizer.bos_token_id) == 1
-    assert list(found) == processor.prefix_ids(chat, 2) + processor.question_ids(fixed_question("score"))
+    assert list(found) == processor.prefix_ids(chat, 2) + processor.question_ids(SCORE.fixed)
     chat[1]["content"][0] = {"type": "video", "video": frames}
     whole = processor.apply_chat_template(
         chat, tokenize=True, return_dict=True, add_generation_prompt=True, processor_kwargs={"fps": 25}

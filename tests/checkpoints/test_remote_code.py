@@ -48,17 +48,22 @@ def test_a_folder_works_without_our_package(default_model, clip, packages, tmp_p
     assert found["rows"] == json.loads(json.dumps([pipe(str(clip), timeline=True)]))
 
 
-def test_a_repository_works_without_our_package(tiny, tiny_checkpoint, clip, packages, tmp_path):
-    model, processor = tiny
+def test_a_repository_works_without_our_package(taught, clip, packages, tmp_path):
+    """Also what it was taught beside score and level."""
+    model, processor, checkpoint, _ = taught
     with LoopbackHub() as hub:
-        hub.upload("user/tiny", tiny_checkpoint)
+        hub.upload("user/tiny", checkpoint)
         found = ask_a_stranger(
             SCORE, ["user/tiny", clip, clip], packages, tmp_path, **hub.environment(tmp_path / "home")
         )
     ours = model.assess(**processor(videos=[str(clip)] * 2))
     assert found["scores"] == pytest.approx(ours.score.tolist(), abs=1e-5)
     assert [row["score"] for row in found["rows"]] == pytest.approx(ours.score.tolist(), abs=1e-3)
-    assert "missing.mp4 does not exist" in found["broken"]["error"]
+    assert "missing.mp4 does not exist" in found["broken"]["error"] and found["broken"]["flaws"] is None
+    for row, flaw in zip(found["rows"], ours.answers["flaw"].value, strict=True):
+        assert next(iter(row["flaws"])) == flaw and row["dimension_sharpness"] > 50
+    assert found["sentence"].startswith(f"{ours.level[0].capitalize()} ({ours.score[0]:.0f}, ")
+    assert "can't be told which" in found["verdict"]
 
 
 def test_an_adapter_works_as_its_card_says(tiny_checkpoint, clip, packages, tmp_path):

@@ -15,7 +15,8 @@ import dataset_builders
 from dataset_builders.label_files import LabelError
 from dataset_builders.lsvq import Lsvq
 from dataset_builders.rated_set_builder import tertiles
-from processing.quality_prompts import LEVELS, fixed_question, format_score, instructions, parse_level, parse_score
+from processing.quality_prompts import LEVELS, QUESTIONS
+from processing.questions import format_score, parse_score
 
 CLIP = Path(__file__).parents[1] / "data" / "flower.mp4"
 
@@ -71,7 +72,7 @@ def test_messages_hold_the_chat_that_the_processor_takes(release):
     system, user, assistant = row["messages"]
     assert [message["role"] for message in row["messages"]] == ["system", "user", "assistant"]
     assert user["content"][0] == {"type": "video", "text": None}
-    assert user["content"][1]["text"].startswith(instructions("score"))
+    assert user["content"][1]["text"].startswith(QUESTIONS["score"].instructions)
     assert assistant["content"] == [{"type": "text", "text": row["answer"]}]
     assert system["content"][0]["type"] == "text"
 
@@ -84,7 +85,7 @@ def test_answers_parse_back_and_levels_rise_with_the_rating(release):
     scores = rows[rows.task == "score"]
     assert (scores.answer.map(parse_score) - scores.score).abs().max() <= 0.5
     levels = rows[rows.task == "level"]
-    assert (levels.answer.map(parse_level) == levels.level).all()
+    assert (levels.answer.map(QUESTIONS["level"].parse) == levels.level).all()
     ranks = rows.sort_values("score").level.map(LEVELS.index)
     assert ranks.is_monotonic_increasing and ranks.nunique() == 3
 
@@ -140,7 +141,7 @@ def test_a_fixed_question_is_that_of_evaluation(tmp_path):
     root = layouts.live_vqc(tmp_path, LAYOUTS["live_vqc"][1])
     rows = load_dataset("live_vqc", data_dir=str(root), question="fixed")["train"]
     asked = {(row["task"], row["messages"][1]["content"][1]["text"]) for row in rows}
-    assert asked == {(task, fixed_question(task)) for task in ("score", "level")}
+    assert asked == {(task, QUESTIONS[task].fixed) for task in ("score", "level")}
 
 
 def test_workers_and_streams_give_the_same_rows(tmp_path):

@@ -9,7 +9,8 @@ import pytest
 from datasets import load_dataset
 
 import dataset_builders
-from processing.quality_prompts import LEVELS, parse_score
+from processing.quality_prompts import LEVELS
+from processing.questions import parse_score
 
 pytestmark = pytest.mark.skipif(not layouts.LABELS.is_dir(), reason=f"real ratings are not in {layouts.LABELS}")
 

@@ -22,7 +22,9 @@ from modeling_lmmvqa import LmmVqaConfig, LmmVqaForConditionalGeneration, LmmVqa
         ("calibration", {"score_map": [[0.0, 0.0]]}, "two pairs"),
         ("calibration", {"interval_scale": 0.0}, "above 0"),
         ("calibration", {"level_temperature": 0.0}, "above 0"),
-        ("calibration", {"score_calibration": 1.0}, "score_map"),
+        ("calibration", {"score_calibration": 1.0}, "no entry 'score_calibration'"),
+        ("calibration", {"flaw": {"temperature": 0.0}}, "flaw: temperature=0.0 must be above 0"),
+        ("calibration", {"flaw": {"heat": 1.0}}, "flaw has no entry 'heat'"),
     ],
 )
 def test_a_bad_value_is_shown_with_what_is_allowed(field, value, allowed):

@@ -30,11 +30,9 @@ from processing.video_reader import open_video
 
 
 def question_inputs(processor, videos, **kwargs):
-    from processing.quality_prompts import conversation, fixed_question
+    from processing.quality_prompts import SCORE, conversation
 
-    text = processor.apply_chat_template(
-        conversation(fixed_question("score")), tokenize=False, add_generation_prompt=True
-    )
+    text = processor.apply_chat_template(conversation(SCORE.fixed), tokenize=False, add_generation_prompt=True)
     return processor(
         text=[text] * len(videos), videos=videos, padding=True, add_special_tokens=False, return_tensors="pt", **kwargs
     )

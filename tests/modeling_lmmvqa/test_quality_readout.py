@@ -1,11 +1,16 @@
 """The read-out against an enumeration that knows nothing of tries, branches or caches."""
 
+import copy
+import json
+
 import pytest
 import torch
 from tiny_models import make_tiny
 
-from modeling_lmmvqa.quality_readout import AnswerTrie, lay_out_branches, read_out
-from processing.quality_prompts import conversation, fixed_question
+from modeling_lmmvqa.quality_readout import AnswerTrie, lay_out_branches, read_number, read_words
+from processing.processing_lmmvqa import LmmVqaProcessor
+from processing.quality_prompts import FLAW, QUESTIONS, conversation
+from processing.questions import Question, QuestionError
 
 
 def test_an_answer_is_cut_where_no_other_shares_it():
@@ -53,20 +58,20 @@ def test_moments_and_interval_of_known_distributions():
     certain = torch.full((101,), -float("inf"))
     certain[70] = 0.0
     uniform = torch.full((101,), -torch.tensor(101.0).log().item())
-    levels = torch.tensor([[0.2, 0.5, 0.3], [0.1, 0.1, 0.8]]).log()
-    quality = read_out(torch.stack([certain, uniform]), levels, ["poor", "fair", "good"])
-    torch.testing.assert_close(quality.score, torch.tensor([70.0, 50.0]))
+    score = read_number(torch.stack([certain, uniform]))
+    torch.testing.assert_close(score.value, torch.tensor([70.0, 50.0]))
     # The deviation of a uniform distribution over n whole numbers is sqrt((n * n - 1) / 12).
-    torch.testing.assert_close(quality.score_std, torch.tensor([0.0, ((101**2 - 1) / 12) ** 0.5]))
+    torch.testing.assert_close(score.std, torch.tensor([0.0, ((101**2 - 1) / 12) ** 0.5]))
     # The distribution of 101 equal points spread over [-0.5, 100.5].
-    torch.testing.assert_close(quality.score_interval, torch.tensor([[69.55, 70.45], [4.55, 95.45]]))
-    assert quality.level == ["fair", "good"]
+    torch.testing.assert_close(score.interval, torch.tensor([[69.55, 70.45], [4.55, 95.45]]))
+    level = read_words(torch.tensor([[0.2, 0.5, 0.3], [0.1, 0.1, 0.8]]).log(), ["poor", "fair", "good"])
+    assert level.value == ["fair", "good"]
 
 
 def enumerate_answers(model, processor, inputs, task, answers):
     """Probability of every answer by a plain pass of its own, given that one of `answers` is meant."""
     texts = [processor.answer_ids(answer) for answer in answers]
-    question = inputs[f"{task}_question_ids"].tolist()
+    question = list(processor.ask([task])[0].token_ids)
     rows = []
     for video in range(len(inputs["input_ids"])):
         present = inputs["attention_mask"][video].bool()
@@ -96,7 +101,7 @@ def test_the_distribution_equals_an_enumeration(digits_per_token, tiny_inputs):
     rows = [processor.assessment_prefix_ids(int(count)) for count in tiny_inputs["chunk_counts"]]
     width = max(map(len, rows))
     pad = processor.tokenizer.pad_token_id
-    inputs = dict(tiny_inputs) | processor.assessment_questions
+    inputs = dict(tiny_inputs) | {"questions": processor.ask()}
     inputs["input_ids"] = torch.tensor([[pad] * (width - len(row)) + row for row in rows])
     inputs["attention_mask"] = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows])
     quality = model.assess(**inputs)
@@ -157,31 +162,72 @@ def test_five_levels(clip):
 def test_a_processor_with_other_levels_is_refused(tiny, clip):
     model, _ = tiny
     _, other = make_tiny(levels=["bad", "good"])
-    with pytest.raises(ValueError, match="2 levels"):
+    with pytest.raises(ValueError, match=r"the levels \['bad', 'good'\]"):
         model.assess(**other(videos=str(clip)))
 
 
-def test_the_prefix_is_the_same_for_both_questions(tiny):
+def test_the_prefix_is_the_same_for_all_questions(tiny):
     _, processor = tiny
-    prefixes = {processor.split_prompt(conversation(fixed_question(task)))[0] for task in ("score", "level")}
+    prefixes = {processor.split_prompt(conversation(question.fixed))[0] for question in QUESTIONS.values()}
     assert len(prefixes) == 1
 
 
-def test_calibration_maps_score_and_interval():
-    scores, levels = torch.randn(4, 101).log_softmax(-1), torch.randn(4, 3).log_softmax(-1)
-    plain = read_out(scores, levels, ["a", "b", "c"])
-    doubled = read_out(scores, levels, ["a", "b", "c"], [[25.0, 0.0], [75.0, 100.0]])
-    torch.testing.assert_close(doubled.score, (2 * plain.score - 50).clamp(0, 100), atol=1e-4, rtol=0)
-    torch.testing.assert_close(doubled.score_interval, (2 * plain.score_interval - 50).clamp(0, 100), atol=1e-4, rtol=0)
-    assert torch.equal(doubled.score_probabilities, plain.score_probabilities) and doubled.level == plain.level
-    wide = read_out(scores, levels, ["a", "b", "c"], interval_scale=1.1)
-    distance = plain.score_interval - plain.score[:, None]
-    torch.testing.assert_close(
-        wide.score_interval, (plain.score[:, None] + 1.1 * distance).clamp(0, 100), atol=1e-4, rtol=0
+@torch.no_grad()
+def test_a_third_question_costs_its_tokens_and_changes_no_other_answer(tiny, tiny_inputs, monkeypatch):
+    model, processor = tiny
+    taught = copy.copy(processor)
+    taught.questions = (*processor.questions, FLAW)
+    two, three = (model.assess(**dict(tiny_inputs) | {"questions": asked.ask()}) for asked in (processor, taught))
+    for name in ("score_probabilities", "level_probabilities"):
+        torch.testing.assert_close(getattr(three, name), getattr(two, name), atol=1e-6, rtol=1e-3)
+    flaws = enumerate_answers(model, taught, tiny_inputs, "flaw", FLAW.answers)
+    torch.testing.assert_close(three.answers["flaw"].probabilities.double(), flaws, atol=1e-6, rtol=1e-3)
+    # One pass over both videos, longer by the tokens of the third branch.
+    lengths = []
+    passes = type(model.model).forward
+    monkeypatch.setattr(
+        type(model.model), "forward", lambda *a, **k: lengths.append(k["input_ids"].shape[1]) or passes(*a, **k)
     )
-    torch.testing.assert_close(wide.score_std, 1.1 * plain.score_std)
-    same = read_out(scores, levels, ["a", "b", "c"], [[0.0, 0.0], [40.0, 40.0], [100.0, 100.0]])
-    torch.testing.assert_close(same.score_std, plain.score_std, atol=1e-4, rtol=0)
+    for asked in (processor, taught):
+        model.assess(**dict(tiny_inputs) | {"questions": asked.ask()})
+    (flaw,) = taught.ask(["flaw"])
+    assert lengths[1] - lengths[0] == len(lay_out_branches([flaw.token_ids], [AnswerTrie(flaw.answer_ids)]).token_ids)
+    assert set(model.assess(**dict(tiny_inputs) | {"questions": taught.ask(["flaw"])}).answers) == {"flaw"}
+
+
+def test_a_question_that_was_never_taught_is_refused(tiny, clip):
+    _, processor = tiny
+    with pytest.raises(QuestionError, match="never taught the question flaw: it answers score, level"):
+        processor(videos=str(clip), questions=["score", "flaw"])
+
+
+def test_a_processor_keeps_its_questions_and_takes_the_levels_of_older_ones(tmp_path):
+    _, processor = make_tiny(levels=["bad", "good"])
+    processor.questions = (*processor.questions, FLAW, Question("sharpness", "number"))
+    processor.save_pretrained(tmp_path)
+    assert LmmVqaProcessor.from_pretrained(tmp_path).questions == processor.questions
+    saved = json.loads((tmp_path / "processor_config.json").read_text())
+    del saved["questions"]
+    (tmp_path / "processor_config.json").write_text(json.dumps(saved | {"levels": ["bad", "good"]}))
+    assert LmmVqaProcessor.from_pretrained(tmp_path).questions == processor.questions[:2]
+    for questions in ([FLAW], [*processor.questions, FLAW]):
+        with pytest.raises(QuestionError, match="can't hold the questions"):
+            LmmVqaProcessor(processor.video_processor, processor.tokenizer, questions=questions)
+
+
+def test_calibration_maps_score_and_interval():
+    scores = torch.randn(4, 101).log_softmax(-1)
+    plain = read_number(scores)
+    doubled = read_number(scores, [[25.0, 0.0], [75.0, 100.0]])
+    torch.testing.assert_close(doubled.value, (2 * plain.value - 50).clamp(0, 100), atol=1e-4, rtol=0)
+    torch.testing.assert_close(doubled.interval, (2 * plain.interval - 50).clamp(0, 100), atol=1e-4, rtol=0)
+    assert torch.equal(doubled.probabilities, plain.probabilities)
+    wide = read_number(scores, interval_scale=1.1)
+    distance = plain.interval - plain.value[:, None]
+    torch.testing.assert_close(wide.interval, (plain.value[:, None] + 1.1 * distance).clamp(0, 100), atol=1e-4, rtol=0)
+    torch.testing.assert_close(wide.std, 1.1 * plain.std)
+    same = read_number(scores, [[0.0, 0.0], [40.0, 40.0], [100.0, 100.0]])
+    torch.testing.assert_close(same.std, plain.std, atol=1e-4, rtol=0)
 
 
 def test_a_cached_template_changes_nothing(tiny, tiny_inputs):

@@ -127,9 +127,9 @@ def test_a_picture_that_stands_still_is_seen_once(tiny, monkeypatch):
 
 
 def test_the_timeline_asks_for_the_score_only(tiny, tiny_inputs):
-    model, _ = tiny
+    model, processor = tiny
     both = model.assess(**tiny_inputs)
-    score = model.assess(**{name: value for name, value in tiny_inputs.items() if not name.startswith("level_")})
+    score = model.assess(**dict(tiny_inputs) | {"questions": processor.ask(["score"])})
     torch.testing.assert_close(both.score, score.score, atol=1e-3, rtol=0)
     assert score.level is None and score.level_probabilities is None
 

@@ -7,7 +7,7 @@ from PIL import Image
 from tiny_models import make_tiny
 
 from processing.errors import SettingError
-from processing.quality_prompts import conversation, fixed_question
+from processing.quality_prompts import QUESTIONS, conversation
 from processing.video_processing_lmmvqa import LmmVqaVideoProcessor
 from processing.video_reader import VideoError, open_video
 
@@ -147,13 +147,13 @@ def test_both_decoders_agree(paper, clip):
 def test_parts_of_a_prompt_are_the_whole_prompt(tiny, clip):
     """Prefix, question and answer apart must give the tokens that the chat gives in one piece."""
     _, processor = tiny
-    messages = conversation(fixed_question("level"), answer="good")
+    messages = conversation(QUESTIONS["level"].fixed, answer="good")
     text = processor.apply_chat_template(messages, tokenize=False)
     whole = processor(text=text, videos=str(clip), add_special_tokens=False)["input_ids"][0]
     count = int(processor.video_processor(str(clip), return_tensors="pt")["chunk_counts"])
     parts = (
         processor.prefix_ids(messages[:-1], count)
-        + processor.question_ids(fixed_question("level"))
+        + processor.question_ids(QUESTIONS["level"].fixed)
         + processor.answer_ids("good")
     )
     assert whole[: len(parts)] == parts

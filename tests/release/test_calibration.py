@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 
 from lmmvqa.checkpoints.loading import load_checkpoint
 from lmmvqa.commands.main import app
-from lmmvqa.release.calibration import calibrate_checkpoint, fit_calibration, fit_level_temperature
-from modeling_lmmvqa.quality_readout import read_out
+from lmmvqa.release.calibration import calibrate_checkpoint, fit_calibration, fit_temperature
+from modeling_lmmvqa.quality_readout import read_number, read_words
 
 
 def shrunken_answers(ratings, spread=12.0):
@@ -27,17 +27,17 @@ def test_shrinkage_is_undone_and_the_interval_holds():
     ratings = torch.rand(600, generator=torch.Generator().manual_seed(0)) * 95 + 4
     probabilities = shrunken_answers(ratings)
     fitted = fit_calibration(probabilities[:300], ratings[:300])
-    before = read_out(probabilities[300:].log())
-    after = read_out(probabilities[300:].log(), score_map=fitted["score_map"], interval_scale=fitted["interval_scale"])
+    before = read_number(probabilities[300:].log())
+    after = read_number(probabilities[300:].log(), **fitted)
     held_out = ratings[300:]
-    assert before.score.std() < 0.7 * held_out.std() and after.score.std() == pytest.approx(
+    assert before.value.std() < 0.7 * held_out.std() and after.value.std() == pytest.approx(
         held_out.std().item(), rel=0.1
     )
-    low, high = after.score_interval.T
+    low, high = after.interval.T
     assert 0.85 <= ((low <= held_out) & (held_out <= high)).float().mean() <= 0.95
     # A map that rises leaves the ranking alone.
-    order = before.score.argsort()
-    assert (after.score[order].diff() >= 0).all()
+    order = before.value.argsort()
+    assert (after.value[order].diff() >= 0).all()
 
 
 def test_levels_become_as_sure_as_they_are_right():
@@ -46,14 +46,11 @@ def test_levels_become_as_sure_as_they_are_right():
     places = torch.multinomial(honest, 1, generator=random)[:, 0]
     for temperature in (0.5, 3.0):
         stated = (temperature * honest.log()).softmax(1)
-        assert fit_level_temperature(stated, places) == pytest.approx(temperature, rel=0.1)
+        assert fit_temperature(stated, places) == pytest.approx(temperature, rel=0.1)
     # The level stays what it was.
-    read = [
-        read_out(torch.zeros(4000, 101).log_softmax(1), stated.log(), ["a", "b", "c"], level_temperature=t)
-        for t in (1.0, 3.0)
-    ]
-    assert read[0].level == read[1].level
-    torch.testing.assert_close(read[1].level_probabilities, honest)
+    read = [read_words(stated.log(), ["a", "b", "c"], t) for t in (1.0, 3.0)]
+    assert read[0].value == read[1].value
+    torch.testing.assert_close(read[1].probabilities, honest)
 
 
 def test_too_few_videos_calibrate_nothing():
@@ -73,12 +70,13 @@ def test_a_checkpoint_is_calibrated_in_place(tmp_path):
         levels.append(("poor", "fair", "good")[number // 5])
     fitted = calibrate_checkpoint(tmp_path, ratings, levels, videos)
     model, _ = load_checkpoint(str(tmp_path))
-    assert model.config.calibration == fitted and fitted["level_temperature"] != 1
+    assert model.config.calibration == fitted and fitted["level"]["temperature"] != 1
     assert json.loads((tmp_path / "config.json").read_text())["model_type"] == "lmmvqa"
     cached = calibrate_checkpoint(tmp_path, ratings, levels, videos, cache=tmp_path / "features")
-    torch.testing.assert_close(torch.tensor(cached["score_map"]), torch.tensor(fitted["score_map"]), atol=0.5, rtol=0)
+    maps = [torch.tensor(found["score"]["answer_map"]) for found in (cached, fitted)]
+    torch.testing.assert_close(*maps, atol=0.5, rtol=0)
     # Fitted anew, not on top of the former one.
-    assert cached["level_temperature"] == pytest.approx(fitted["level_temperature"], rel=0.05)
+    assert cached["level"]["temperature"] == pytest.approx(fitted["level"]["temperature"], rel=0.05)
 
 
 def test_a_family_is_left_out_and_an_unknown_one_refused(tmp_path):
@@ -101,8 +99,9 @@ def test_a_family_is_left_out_and_an_unknown_one_refused(tmp_path):
     assert (checkpoint / "config.json").read_text() == before
     fitted = json.loads(CliRunner().invoke(app, [*command, "exposure"], catch_exceptions=False).stdout)
     # Equal videos get one answer, which stands for the lowest of the ratings.
-    assert 50 < fitted["score_map"][1][1] < 65
+    assert 50 < fitted["score"]["answer_map"][1][1] < 65
     scaled = json.loads(
         CliRunner().invoke(app, [*command, "exposure", "--scale", "0", "200"], catch_exceptions=False).stdout
     )
-    assert scaled["score_map"][1][1] == pytest.approx(fitted["score_map"][1][1] / 2, abs=0.01)
+    lowest = [found["score"]["answer_map"][1][1] for found in (scaled, fitted)]
+    assert lowest[0] == pytest.approx(lowest[1] / 2, abs=0.01)

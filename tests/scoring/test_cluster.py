@@ -13,7 +13,6 @@ import psutil
 import pytest
 from inputs import ffmpeg, score_command
 
-from lmmvqa.checkpoints.loading import load_checkpoint
 from lmmvqa.scoring import remote_videos
 from lmmvqa.scoring.bulk import score_in_bulk
 from lmmvqa.scoring.finding import find_videos
@@ -30,7 +29,7 @@ def small_clip(tmp_path_factory) -> Path:
     return path
 
 
-def test_a_killed_ray_worker_costs_no_result(small_clip, tiny_checkpoint, tmp_path, monkeypatch):
+def test_a_killed_ray_worker_costs_no_result(small_clip, taught, tmp_path, monkeypatch):
     pytest.importorskip("ray", reason="the extra 'ray' is not installed")
     # Workers don't stand back behind everything else on the machine.
     monkeypatch.setenv("RAY_worker_niceness", "0")
@@ -43,7 +42,17 @@ def test_a_killed_ray_worker_costs_no_result(small_clip, tiny_checkpoint, tmp_pa
     # of what comes after.
     for _ in range(3):
         with score_command(
-            videos, "--model", tiny_checkpoint, "--output", output, "--engine", "ray", "--batch-size", 2, "--workers", 2
+            videos,
+            "--model",
+            taught.checkpoint,
+            "--output",
+            output,
+            "--engine",
+            "ray",
+            "--batch-size",
+            2,
+            "--workers",
+            2,
         ) as run:
             killed = kill_a_worker(run, tmp_path / "results.parquet.journal.jsonl")
             _, messages = run.communicate()
@@ -53,8 +62,11 @@ def test_a_killed_ray_worker_costs_no_result(small_clip, tiny_checkpoint, tmp_pa
     table = pd.read_parquet(output)
     assert sorted(table["path"]) == sorted(str(videos / name) for name in os.listdir(videos))
     assert table["error"].notna().sum() == 1
-    (expected,) = Scorer(*load_checkpoint(tiny_checkpoint, "cpu")).scores([str(small_clip)])
+    (expected,) = Scorer(taught.model, taught.processor).scores([str(small_clip)])
     assert ((table["score"].dropna() - expected.score).abs() < 1e-3).all()
+    flaw = expected.answers["flaw"]["value"]
+    assert all(dict(flaws)[flaw] == max(dict(flaws).values()) for flaws in table["flaws"].dropna())
+    assert table["flaws"].notna().sum() == 40
 
 
 def kill_a_worker(run: subprocess.Popen, journal: Path) -> bool:

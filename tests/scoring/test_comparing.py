@@ -8,8 +8,8 @@ from inputs import ffmpeg
 from typer.testing import CliRunner
 
 from lmmvqa.commands.main import app
-from lmmvqa.scoring.comparing import compare, rank
 from lmmvqa.scoring.gates import MISSED, SummaryError, check_comparison, check_score, write_summary
+from modeling_lmmvqa.comparing import compare, rank
 from modeling_lmmvqa.video_score import VideoScore
 
 

@@ -49,11 +49,11 @@ def test_one_line_from_a_name_to_a_score(tiny_checkpoint, clip):
         assert scorer(io.BytesIO(clip.read_bytes())).score == one.score
 
 
-def test_every_way_in_gives_the_same_row(tiny, tiny_checkpoint, short, tmp_path, monkeypatch):
-    model, processor = tiny
+def test_every_way_in_gives_the_same_row(taught, short, tmp_path, monkeypatch):
+    model, processor, checkpoint, _ = taught
     videos = [short, str(tmp_path / "missing.mp4")]
     expected = [score.as_row() for score in Scorer(model, processor)(videos)]
-    monkeypatch.setattr(loading, "load_checkpoint", lambda *_: tiny)
+    monkeypatch.setattr(loading, "load_checkpoint", lambda *_: (model, processor))
     printed = [json.loads(line) for line in CliRunner().invoke(app, ["score", *videos, "--json"]).stdout.splitlines()]
     assert printed == expected
     assert pipeline("video-quality-assessment", model=model, processor=processor)(videos) == expected
@@ -68,7 +68,8 @@ def test_every_way_in_gives_the_same_row(tiny, tiny_checkpoint, short, tmp_path,
         rows = list(csv.DictReader(file))
     assert [list(row) for row in rows] == [list(row) for row in expected]
     assert [json.loads(row["warnings"]) for row in rows] == [row["warnings"] for row in expected]
-    score_to_file(videos, tmp_path / "rows.jsonl", local_engine(str(tiny_checkpoint), "cpu"))
+    assert json.loads(rows[0]["flaws"]) == expected[0]["flaws"] and rows[1]["flaws"] == ""
+    score_to_file(videos, tmp_path / "rows.jsonl", local_engine(str(checkpoint), "cpu"))
     lines = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
     assert sorted(lines, key=lambda row: row["error"] or "") == expected
 

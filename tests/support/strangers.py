@@ -31,7 +31,8 @@ assert pipe.task == "video-quality-assessment"
 rows = pipe(videos, batch_size=len(videos), timeline=True)
 for auto in (AutoModel, AutoModelForMultimodalLM):
     assert auto.from_pretrained(repo, trust_remote_code=True).config.model_type == "lmmvqa"
-print(json.dumps(found | {{"rows": rows, "broken": pipe("missing.mp4")}}))
+words = {{"sentence": pipe.explain(rows[0]), "verdict": pipe.compare(rows[0], rows[-1])["verdict"]}}
+print(json.dumps(found | {{"rows": rows, "broken": pipe("missing.mp4")}} | words))
 """
 
 

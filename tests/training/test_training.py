@@ -11,6 +11,7 @@ import pytest
 import torch
 import yaml
 from inputs import DATA
+from taught_models import settings as settings_of_taught
 from tiny_models import make_tiny
 from transformers import AutoModelForImageTextToText, AutoProcessor
 from typer.testing import CliRunner
@@ -29,7 +30,8 @@ from lmmvqa.training.training_data import load_training_data
 from lmmvqa.training.warm_up import SHARPNESS, word_direction, word_scores
 from lmmvqa.training.watching import DivergedError, LossWatch
 from modeling_lmmvqa.feature_batches import assessment_inputs
-from processing.quality_prompts import fixed_question
+from processing.quality_prompts import FLAW
+from processing.questions import Question
 
 TINY_SETTINGS = dict(
     per_device_train_batch_size=4,
@@ -227,6 +229,61 @@ def test_the_read_out_is_learned_in_one_pass_per_video(settings, tmp_path):
     assert "loss_level" not in alone.state.log_history[0]
 
 
+@pytest.mark.parametrize("loss", ["read_out", "answer"])
+def test_further_questions_are_taught_by_columns_of_the_label_file(loss, taught, tmp_path):
+    """A flaw in words and a dimension on a scale of its own; a row without a label is not asked."""
+    base = taught.checkpoint.with_name("base")
+    trainer = build_trainer(settings_of_taught(base, taught.labels, tmp_path / "run", loss=loss, max_steps=1))
+    rows = trainer.train_dataset
+    assert set(zip(rows["id"], rows["flaw"], rows["sharpness"], strict=True)) == {
+        ("0", None, 0.0),
+        ("1", "noise;blur", 100.0),
+        ("2", "flicker", 0.0),
+        ("3", "noise", 100.0),
+    }
+    trainer.train()
+    entry = trainer.state.log_history[0]
+    if loss == "answer":
+        asked = [(row["id"], row["messages"][-1]["content"][0]["text"]) for row in rows if row["task"] == "flaw"]
+        assert asked == [("1", "noise"), ("2", "flicker"), ("3", "noise")]
+        assert {name for name in entry if "loss_" in name} <= {
+            f"loss_{name}" for name in ("score", "level", "flaw", "sharpness")
+        }
+        return
+    assert entry["loss"] == pytest.approx(
+        entry["loss_score"] + entry["loss_level"] + 0.75 * entry["loss_flaw"] + entry["loss_sharpness"], rel=1e-3
+    )
+    collator, first = trainer.data_collator, rated_videos(rows)
+    targets = collator(first)["targets"]["flaw"]
+    assert targets.sum(1).tolist() == [0, 1, 1, 1] and targets[1, FLAW.answers.index("blur")] == 0.5
+    assert "flaw" not in collator(first[:1])["targets"]
+    metrics = trainer.evaluate(trainer.tests["test"])
+    assert {"eval_srcc", "eval_level_accuracy", "eval_flaw_balanced_accuracy", "eval_sharpness_plcc"} <= set(metrics)
+
+
+def test_what_was_taught_is_kept_and_answered(taught):
+    videos = [str(taught.labels / name) for name in ("4.mp4", "5.mp4")]
+    answers = taught.model.assess(**taught.processor(videos=videos)).answers
+    assert answers["flaw"].value == ["flicker", "noise"]
+    assert answers["sharpness"].value[0] < 30 < 70 < answers["sharpness"].value[1]
+
+
+def test_a_question_that_no_label_file_answers_is_refused(taught, tmp_path):
+    base = taught.checkpoint.with_name("base")
+    with pytest.raises(ValueError, match="tasks asks for colour, and no video to train on has an answer to it"):
+        build_trainer(settings_of_taught(base, taught.labels, tmp_path, tasks=["score", "colour"]))
+    wrong = tmp_path / "wrong"
+    wrong.mkdir()
+    lines = (taught.labels / "ratings.csv").read_text().replace("Noise", "grain")
+    (wrong / "ratings.csv").write_text(lines)
+    with pytest.raises(ValueError, match="line 5: 'grain' is no answer to the question flaw: expected one of none"):
+        build_trainer(settings_of_taught(base, wrong, tmp_path))
+    shake = {"name": "flaw", "kind": "words", "answers": ["still", "shaken"]}
+    (wrong / "ratings.csv").write_text((taught.labels / "ratings.csv").read_text().replace("flicker", "shaken"))
+    with pytest.raises(ValueError, match="'noise' is no answer to the question flaw: expected one of still, shaken"):
+        build_trainer(settings_of_taught(base, wrong, tmp_path, tasks=["score", shake]))
+
+
 def test_the_answer_format_is_learned_where_it_is_asked_for(settings, tmp_path):
     """How likely the decoder is to say an allowed answer at all is a part of one loss, and not of the other."""
     found = {}
@@ -243,7 +300,7 @@ def right_share(trainer) -> float:
     """How likely the right levels and scores are, of all that the model may say, in geometric mean."""
     rows = rated_videos(trainer.train_dataset)
     batch = replace(trainer.data_collator, ends=True)(rows)
-    answers, _, levels = (batch.pop(name) for name in ("answers", "score_targets", "level_targets"))
+    answers, levels = batch.pop("answers"), batch.pop("targets")["level"].argmax(1)
     with torch.no_grad():
         scores, words = answers.log_likelihoods(trainer.model.eval()(**batch).logits)
     right = [scores[place, round(row["score"])] + words[place, levels[place]] for place, row in enumerate(rows)]
@@ -253,14 +310,12 @@ def right_share(trainer) -> float:
 def test_the_read_out_loss_is_that_of_assess(settings, tmp_path, monkeypatch):
     """What the loss sees are the very probabilities that `assess` reads, when it is asked the same questions."""
     trainer = make_trainer(settings, tmp_path, loss="read_out")
-    monkeypatch.setattr(
-        "lmmvqa.training.collators.drawn_question", lambda task, key, levels: fixed_question(task, levels)
-    )
+    monkeypatch.setattr(Question, "drawn", lambda question, key: question.fixed)
     rows = rated_videos(trainer.train_dataset)
-    collator = ReadOutCollator(trainer.data_collator.cache, trainer.processing_class, levels=("poor", "fair", "good"))
+    collator = ReadOutCollator(trainer.data_collator.cache, trainer.processing_class, questions=("score", "level"))
     batch = collator(rows)
     model = trainer.model.eval()
-    answers, _, levels = (batch.pop(name) for name in ("answers", "score_targets", "level_targets"))
+    answers, levels = batch.pop("answers"), batch.pop("targets")["level"].argmax(1)
     with torch.no_grad():
         scores, words = answers.log_probabilities(model(**batch).logits)
     quality = model.assess(
@@ -272,14 +327,12 @@ def test_the_read_out_loss_is_that_of_assess(settings, tmp_path, monkeypatch):
 
 
 def test_right_answers_are_learned_to_their_end(settings, tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        "lmmvqa.training.collators.drawn_question", lambda task, key, levels: fixed_question(task, levels)
-    )
+    monkeypatch.setattr(Question, "drawn", lambda question, key: question.fixed)
     trainer = make_trainer(settings, tmp_path, loss="read_out_and_format", max_steps=1)
     model, collator, processor = trainer.model.eval(), trainer.data_collator, trainer.processing_class
     rows = rated_videos(trainer.train_dataset)
     batch = collator(rows)
-    answers, _, levels = (batch.pop(name) for name in ("answers", "score_targets", "level_targets"))
+    answers, levels = batch.pop("answers"), batch.pop("targets")["level"].argmax(1)
     with torch.no_grad():
         scores, words = answers.log_likelihoods(model(**batch).logits)
         for place, row in enumerate(rows):
@@ -289,7 +342,7 @@ def test_right_answers_are_learned_to_their_end(settings, tmp_path, monkeypatch)
             ):
                 prompt = [
                     *processor.assessment_prefix_ids(batch["chunk_counts"][place].item()),
-                    *processor.question_ids(fixed_question(task, processor.levels)),
+                    *processor.question_ids(processor.question(task).fixed),
                 ]
                 said = processor.answer_ids(answer)
                 logits = model(input_ids=torch.tensor([[*prompt, *said]]), **collator.video_inputs([row])).logits[0]

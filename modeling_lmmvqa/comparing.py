@@ -9,10 +9,11 @@ from itertools import pairwise
 from statistics import NormalDist
 from typing import Any
 
-from modeling_lmmvqa.quality_readout import INTERVAL_TAIL
-from modeling_lmmvqa.video_score import VideoScore
-from processing.errors import InputError
+from .explaining import clock
+from .video_score import VideoScore
 
+# Probability that lies outside the interval of a difference, half of it on each side.
+_TAIL = 0.10
 # Below a twentieth of a point two scores are equal for all purposes, and a deviation of 0 would divide by zero.
 _SMALLEST_DEVIATION = 0.05
 # From here on one of the two is called better; below, the verdict is that it can't be told.
@@ -53,7 +54,7 @@ class Comparison:
     @property
     def interval(self) -> tuple[float, float]:
         """The central 90 % of the difference."""
-        return self._distribution.inv_cdf(INTERVAL_TAIL / 2), self._distribution.inv_cdf(1 - INTERVAL_TAIL / 2)
+        return self._distribution.inv_cdf(_TAIL / 2), self._distribution.inv_cdf(1 - _TAIL / 2)
 
     def is_worse_by(self, points: float) -> float:
         """The probability that the second is more than so many points below the first, 0 to 1."""
@@ -77,7 +78,7 @@ class Comparison:
         else:
             text = f"{better.path} looks better than {other.path} ({probability:.0%} sure): {points}."
         if self.moment is not None and abs(self.moment["difference"]) >= _NOTABLE:
-            start, end = (f"{int(s) // 60}:{int(s) % 60:02d}" for s in (self.moment["start_s"], self.moment["end_s"]))
+            start, end = clock(self.moment["start_s"]), clock(self.moment["end_s"])
             text += f" They differ most from {start} to {end}, by {abs(self.moment['difference']):.1f} points."
         return text
 
@@ -99,7 +100,7 @@ def compare(first: VideoScore, second: VideoScore) -> Comparison:
     """Compare two scores.
 
     Raises:
-        InputError: one of them is an error.
+        ValueError: one of them is an error.
     """
     _require_scores((first, second))
     return Comparison(first, second, _moment(first, second))
@@ -109,7 +110,7 @@ def rank(scores: Sequence[VideoScore]) -> list[Comparison]:
     """Videos from the best to the worst: each compared with the next one.
 
     Raises:
-        InputError: one of them is an error.
+        ValueError: one of them is an error.
     """
     _require_scores(scores)
     ordered = sorted(scores, key=lambda score: -(score.score or 0.0))
@@ -119,7 +120,7 @@ def rank(scores: Sequence[VideoScore]) -> list[Comparison]:
 def _require_scores(scores: Sequence[VideoScore]) -> None:
     for score in scores:
         if score.error is not None:
-            raise InputError(f"{score.path} has no score to compare: {score.error}")
+            raise ValueError(f"{score.path} has no score to compare: {score.error}")
 
 
 def _moment(first: VideoScore, second: VideoScore) -> dict[str, float] | None:
