@@ -19,6 +19,13 @@ EXTRAS = {
     ],
     "demo": ["gradio>=6.0"],
     "bulk": ["ray[data]>=2.50", "s3fs>=2025.9"],
+    "serve": [
+        "fastapi>=0.115",
+        "prometheus-client>=0.21",
+        "python-multipart>=0.0.20",
+        "swagger-ui-bundle>=1.1",
+        "uvicorn>=0.34",
+    ],
     # Making the default checkpoint: copies, the tower's parts, opinions.
     "copies": ["imageio-ffmpeg>=0.6", "onnx>=1.17", "scikit-learn>=1.5", "scipy>=1.13"],
     # A second decoder. Its wheels are for x86-64 only; PyAV reads everything that it reads.
@@ -33,6 +40,7 @@ TESTS = [
     "pre-commit>=4.0",
     "pytest>=8.0",
     "ruff>=0.9",
+    "schemathesis>=4.0",
     "tensorboard>=2.16",
 ]
 

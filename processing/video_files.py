@@ -139,13 +139,13 @@ def is_container(head: bytes) -> bool:
     return any(len(head) > at + length and head[at] == head[at + length] == 0x47 for at, length in ((0, 188), (4, 192)))
 
 
-def _as_file(video: VideoSource) -> tuple[str | BinaryIO, str]:
-    """Return a path or seekable file object, and the name of the video for messages."""
-    name = name_of(video)
+def _as_file(video: VideoSource, name: str | None = None) -> tuple[str | BinaryIO, str]:
+    """Return a path or seekable file object, and the name of the video for messages: its own, unless one is given."""
+    name = name or name_of(video)
     if isinstance(video, Mapping):
         path, data = video.get("path"), video.get("bytes")
         if data is not None:
-            return _as_file(data)[0], name
+            return _as_file(data, name)
         if path is None:
             raise VideoError(f"{name} has neither 'path' nor 'bytes'. Give the path or the bytes of a video file.")
         return _as_file(path)

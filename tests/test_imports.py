@@ -24,6 +24,7 @@ ROOMS = (
     "lmmvqa.default_making",
     "lmmvqa.evaluation",
     "lmmvqa.demo",
+    "lmmvqa.serving",
     "lmmvqa.release",
     "lmmvqa.commands",
     # What `import lmmvqa` and `python -m lmmvqa` do; what else lies flat in the folder is a room of its own, above.

@@ -67,7 +67,7 @@ def check_port(host: str, port: int) -> None:
             probe.bind((host, port))
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
-            reason = "is taken: another demo may be running. Choose another one, or 0 for any that is free."
+            reason = "is taken: another server may be running. Choose another one, or 0 for any that is free."
         elif error.errno == errno.EACCES:
             reason = "is the system's: choose one from 1024 on, or 0 for any that is free."
         else:

@@ -12,7 +12,18 @@ from typing import Annotated
 import typer
 from rich.logging import RichHandler
 
-from lmmvqa.commands import bulk, checkpoints, compare, data, default_making, evaluation, release, score, training
+from lmmvqa.commands import (
+    bulk,
+    checkpoints,
+    compare,
+    data,
+    default_making,
+    evaluation,
+    release,
+    score,
+    serving,
+    training,
+)
 from lmmvqa.console import INTERRUPTED, messages
 
 app = typer.Typer(
@@ -22,7 +33,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 PANELS = {
-    "Score and share": (score, compare, bulk, release),
+    "Score and share": (score, compare, bulk, serving, release),
     "Compose and train": (checkpoints, training),
     "Evaluate": (evaluation, data),
     "Make the default checkpoint from nothing": (default_making,),
