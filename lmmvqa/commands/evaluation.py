@@ -276,9 +276,8 @@ def _print(title: str, found: list[dict[str, Any]]) -> None:
     levels = Table("set", *LEVELS, "total", "levels", title="Accuracy of each level", box=box.SIMPLE, padding=(0, 1))
     for row in found:
         where = _where(row)
-        spread = interval_or_deviation(row, "srcc") if row["n"] >= FEW_VIDEOS else "[red]says nothing[/]"
         cells = [three_decimals(row.get(name)) for name in ("krcc", "plcc_fitted", "rmse_fitted")]
-        table.add_row(escape(where), f"{row['n']:,}", three_decimals(row.get("srcc")), spread, *cells)
+        table.add_row(escape(where), f"{row['n']:,}", three_decimals(row.get("srcc")), _spread(row), *cells)
         if accuracy := row.get("level_accuracy"):
             shares = [three_decimals(accuracy.get(level)) for level in (*LEVELS, "total")]
             levels.add_row(escape(where), *shares, "as answered" if row["levels_by"] == "answer" else "by rank")
@@ -311,6 +310,11 @@ def _print_questions(console: Console, found: list[dict[str, Any]]) -> None:
     for table in (numbers, words):
         if table.row_count:
             console.print(table)
+
+
+def _spread(row: Mapping[str, Any]) -> str:
+    """How sure the SRCC of a row is."""
+    return interval_or_deviation(row, "srcc") if row["n"] >= FEW_VIDEOS else "[red]says nothing[/]"
 
 
 def _where(row: Mapping[str, Any]) -> str:
@@ -367,7 +371,7 @@ def ablate(
                         where,
                         str(row["n"]),
                         three_decimals(row.get("srcc")),
-                        interval_or_deviation(row, "srcc"),
+                        _spread(row),
                         three_decimals(row.get("plcc_fitted")),
                         three_decimals(level),
                     )
