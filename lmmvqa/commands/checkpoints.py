@@ -5,13 +5,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from lmmvqa.commands.options import Scale, parse_settings
+from lmmvqa.commands.options import Question, QuestionScale, Scale, parse_scales, parse_settings
 from lmmvqa.console import clear_errors, messages
 from processing.errors import InputError
 
@@ -152,6 +152,8 @@ def calibrate(
         ),
     ] = None,
     scale: Scale = None,
+    question: Question = None,
+    question_scale: QuestionScale = None,
     feature_cache: Annotated[Path | None, typer.Option(help="Features of a run on the same videos.")] = None,
 ) -> None:
     """Undo the shrinkage of a checkpoint's scores, and make its 90 % interval hold and its levels as sure as they are
@@ -161,7 +163,16 @@ def calibrate(
         from lmmvqa.evaluation.rated_sets import read_set
         from lmmvqa.release.calibration import calibrate_checkpoint
 
-        rows = [row for row in read_set(SetSpec.parse(data), scale=scale) if row.split == split]
+        further: list[Any] = []
+        if question:
+            from transformers import AutoProcessor
+
+            import lmmvqa.registration  # noqa: F401 - makes the Auto classes know ours
+
+            processor = AutoProcessor.from_pretrained(checkpoint)
+            further = [processor.question(name) for name in question]
+        options = {"scale": scale, "scales": parse_scales(question_scale), "questions": further}
+        rows = [row for row in read_set(SetSpec.parse(data), **options) if row.split == split]
         families = {row.parts.get("family") for row in rows} - {None}
         if rows and (unknown := set(leave_out or ()) - families):
             has = f"the families {', '.join(sorted(families))}" if families else "no column family"
@@ -177,5 +188,6 @@ def calibrate(
             [row.level for row in rows],
             [row.source for row in rows],
             feature_cache,
+            [row.labels for row in rows],
         )
         typer.echo(json.dumps(fitted))

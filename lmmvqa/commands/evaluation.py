@@ -4,7 +4,6 @@ happen inside."""
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -17,7 +16,7 @@ from rich.table import Table
 
 from hub_cards.results import FEW_VIDEOS
 from lmmvqa.commands.checks import check_model
-from lmmvqa.commands.options import Device, Model, Scale, parse_settings
+from lmmvqa.commands.options import Device, Model, Question, QuestionScale, Scale, parse_scales, parse_settings
 from lmmvqa.console import clear_errors, show_error
 from lmmvqa.evaluation.table_cells import between, interval_or_deviation, three_decimals
 from processing.errors import InputError
@@ -66,19 +65,8 @@ def evaluate(
         Literal["tertiles", "authors"], typer.Option(help="Where the levels poor, fair and good part.")
     ] = "tertiles",
     scale: Scale = None,
-    question: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="lmm-vqa: also a question that the checkpoint was taught and that is a column of the label file, such "
-            "as flaw or sharpness; may be given again."
-        ),
-    ] = None,
-    question_scale: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="rated_videos: of a further number, its ratings that become 0 and 100, such as sharpness=1-5."
-        ),
-    ] = None,
+    question: Question = None,
+    question_scale: QuestionScale = None,
     recipe: Annotated[
         str,
         typer.Option(
@@ -132,7 +120,7 @@ def evaluate(
         if question and method != "lmm-vqa":
             raise InputError("--question goes with --method lmm-vqa: others give scores, and perhaps levels.")
         asked = _questions(question or [], model, recipe if protocol == "5fold" else "none", parse_settings(setting))
-        scales = dict(map(_named_scale, question_scale or []))
+        scales = parse_scales(question_scale)
         make = (lambda: file) if file else _method(method, model, readout, device, feature_cache, question or [])
         chosen = {
             spec: rated_sets.select(
@@ -207,14 +195,6 @@ def _questions(names: list[str], model: str | None, recipe: str, settings: Mappi
 
     processor = AutoProcessor.from_pretrained(model or str(default_checkpoint()))
     return [processor.question(name) for name in names]
-
-
-def _named_scale(text: str) -> tuple[str, tuple[float, float]]:
-    """`sharpness=1-5`."""
-    found = re.fullmatch(r"(\w+)=(-?[\d.]+)[-:,](-?[\d.]+)", text.replace(" ", ""))
-    if not found:
-        raise InputError(f"--question-scale {text} is no question with its scale: write it as sharpness=1-5.")
-    return found[1], (float(found[2]), float(found[3]))
 
 
 def _method(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -29,6 +30,33 @@ Summary = Annotated[
 Scale = Annotated[
     tuple[float, float] | None, typer.Option(help="rated_videos only: the ratings that become the scores 0 and 100.")
 ]
+
+Question = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Also a question that the checkpoint was taught and that is a column of the label file, such as flaw or "
+        "sharpness; may be given again."
+    ),
+]
+QuestionScale = Annotated[
+    list[str] | None,
+    typer.Option(help="rated_videos: of a further number, its ratings that become 0 and 100, such as sharpness=1-5."),
+]
+
+
+def parse_scales(texts: list[str] | None) -> dict[str, tuple[float, float]]:
+    """`sharpness=1-5` pairs.
+
+    Raises:
+        ValueError: a text is none.
+    """
+    scales = {}
+    for text in texts or []:
+        found = re.fullmatch(r"(\w+)=(-?[\d.]+)[-:,](-?[\d.]+)", text.replace(" ", ""))
+        if not found:
+            raise InputError(f"--question-scale {text} is no question with its scale: write it as sharpness=1-5.")
+        scales[found[1]] = (float(found[2]), float(found[3]))
+    return scales
 
 
 def parse_settings(texts: list[str] | None) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,6 @@ from scipy.optimize import minimize_scalar
 
 from modeling_lmmvqa.quality_readout import INTERVAL_TAIL, read_number
 from processing.errors import InputError
-from processing.quality_prompts import TASKS
 
 # Quantiles of the answers and of the ratings that are matched. The extremes of a few hundred videos are chance.
 QUANTILES = (0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
@@ -82,13 +81,19 @@ def fit_temperature(probabilities: torch.Tensor, places: torch.Tensor) -> float:
 
 
 def calibrate_checkpoint(
-    folder: Path, ratings: Sequence[float], levels: Sequence[str], videos: Sequence[Any], cache: Path | None = None
+    folder: Path,
+    ratings: Sequence[float],
+    levels: Sequence[str],
+    videos: Sequence[Any],
+    cache: Path | None = None,
+    labels: Sequence[Mapping[str, float | str]] | None = None,
 ) -> dict[str, Any]:
     """Calibrate a full checkpoint by rated videos, and write that into its config.json.
 
     Args:
         folder: as `lmmvqa merge` or `compose` wrote it.
         ratings, levels: of `videos`, the ratings from 0 to 100.
+        labels: of `videos`, answers to further questions by name; of each question, the videos that have one count.
         cache: folder of features that `lmmvqa train` or `features` encoded with the same towers.
 
     Returns:
@@ -106,7 +111,12 @@ def calibrate_checkpoint(
 
     model, processor = load_checkpoint(str(folder))
     features = FeatureCache(cache, model, processor) if cache else None
-    scores, level_probabilities = [], []
+    known = [
+        {"score": rating, "level": level, **further}
+        for rating, level, further in zip(ratings, levels, labels or [{}] * len(videos), strict=True)
+    ]
+    asked = list(dict.fromkeys(name for of_video in known for name in of_video))
+    said: dict[str, list[torch.Tensor]] = {name: [] for name in asked}
     # Fitted to what the decoder says, not on top of a former temperature.
     model.config.calibration = None
     for video in videos:
@@ -119,16 +129,22 @@ def calibrate_checkpoint(
                     raise InputError(error)
             encoded = features.load(key)
         try:
-            quality = model.assess(**assessment_inputs(processor, [encoded], TASKS).to(model.device))
+            answers = model.assess(**assessment_inputs(processor, [encoded], asked).to(model.device)).answers
         except UndefinedScore as error:
             raise InputError(f"{video}: {error}") from error
-        scores.append(quality.score_probabilities.cpu())
-        level_probabilities.append(quality.level_probabilities.cpu())
-    places = torch.tensor([model.config.levels.index(level) for level in levels])
-    fitted = {
-        "score": fit_calibration(torch.cat(scores), torch.tensor(ratings)),
-        "level": {"temperature": fit_temperature(torch.cat(level_probabilities), places)},
-    }
+        for name in asked:
+            said[name].append(answers[name].probabilities.cpu())
+    fitted: dict[str, dict[str, Any]] = {}
+    for name in asked:
+        question = processor.question(name)
+        labelled = [place for place, of_video in enumerate(known) if name in of_video]
+        probabilities = torch.cat([said[name][place] for place in labelled])
+        right: list[Any] = [known[place][name] for place in labelled]
+        if question.kind == "number":
+            fitted[name] = fit_calibration(probabilities, torch.tensor(right))
+        else:
+            places = torch.tensor([question.answers.index(question.words(label)[0]) for label in right])
+            fitted[name] = {"temperature": fit_temperature(probabilities, places)}
     config = folder / "config.json"
     config.write_text(
         json.dumps(json.loads(config.read_text(encoding="utf-8")) | {"calibration": fitted}, indent=2) + "\n",

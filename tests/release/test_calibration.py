@@ -14,6 +14,7 @@ from lmmvqa.checkpoints.loading import load_checkpoint
 from lmmvqa.commands.main import app
 from lmmvqa.release.calibration import calibrate_checkpoint, fit_calibration, fit_temperature
 from modeling_lmmvqa.quality_readout import read_number, read_words
+from processing.quality_prompts import FLAW
 
 
 def shrunken_answers(ratings, spread=12.0):
@@ -59,18 +60,23 @@ def test_too_few_videos_calibrate_nothing():
 
 
 def test_a_checkpoint_is_calibrated_in_place(tmp_path):
-    for part in make_tiny():
+    network, processor = make_tiny()
+    processor.questions = (*processor.questions, FLAW)
+    for part in (network, processor):
         part.save_pretrained(tmp_path)
-    videos, ratings, levels = [], [], []
+    videos, ratings, levels, labels = [], [], [], []
     for number in range(14):
         videos.append(
             str(shutil.copy(DATA / ("flower.mp4" if number % 2 else "toy_monster.mp4"), tmp_path / f"{number}.mp4"))
         )
         ratings.append(10.0 + 5 * number)
         levels.append(("poor", "fair", "good")[number // 5])
-    fitted = calibrate_checkpoint(tmp_path, ratings, levels, videos)
+        # One of them has no label, and another names two flaws.
+        labels.append({"flaw": ("noise", "blur;noise")[number % 2]} if number else {})
+    fitted = calibrate_checkpoint(tmp_path, ratings, levels, videos, labels=labels)
     model, _ = load_checkpoint(str(tmp_path))
     assert model.config.calibration == fitted and fitted["level"]["temperature"] != 1
+    assert set(fitted) == {"score", "level", "flaw"} and fitted["flaw"]["temperature"] != 1
     assert json.loads((tmp_path / "config.json").read_text())["model_type"] == "lmmvqa"
     cached = calibrate_checkpoint(tmp_path, ratings, levels, videos, cache=tmp_path / "features")
     maps = [torch.tensor(found["score"]["answer_map"]) for found in (cached, fitted)]
