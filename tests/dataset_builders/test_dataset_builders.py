@@ -9,14 +9,14 @@ import dataset_layouts as layouts
 import numpy as np
 import pandas as pd
 import pytest
-from datasets import load_dataset
+from datasets import load_dataset, load_dataset_builder
 
 import dataset_builders
 from dataset_builders.label_files import LabelError
 from dataset_builders.lsvq import Lsvq
 from dataset_builders.rated_set_builder import tertiles
 from processing.quality_prompts import LEVELS, QUESTIONS
-from processing.questions import format_score, parse_score
+from processing.questions import QuestionError, format_score, parse_score
 
 CLIP = Path(__file__).parents[1] / "data" / "flower.mp4"
 
@@ -31,6 +31,12 @@ LAYOUTS = {
     "youtube_ugc": (layouts.youtube_ugc, layouts.numbered(61, "Sports_720P-{:04x}", 1.5, 4.8)),
     "live_vqc": (layouts.live_vqc, layouts.numbered(61, "A{:03}")),
     "live_yt_gaming": (layouts.live_yt_gaming, layouts.numbered(61, "ARKSuvivalEvolved-{:03}")),
+    "finevd": (layouts.finevd, layouts.numbered(60, "0_00_00_{:05}"), layouts.numbered(12, "0_00_05_{:05}-yase")),
+    "divide_maxwell": (
+        layouts.divide_maxwell,
+        layouts.numbered(60, "{:04}", 1.1, 4.7),
+        layouts.numbered(12, "1{:03}", 1.1, 4.7),
+    ),
     "biq2021": (
         layouts.biq2021,
         layouts.numbered(60, "ss03 ({})", 0.05, 0.95),
@@ -80,8 +86,9 @@ def test_messages_hold_the_chat_that_the_processor_takes(release):
 def test_answers_parse_back_and_levels_rise_with_the_rating(release):
     name, root, _ = release
     rows = rows_of(load_dataset(name, data_dir=str(root)))
-    factors = {"konvid_1k": 20, "youtube_ugc": 20, "biq2021": 100}
-    assert np.allclose(rows.score, rows.mos * factors.get(name, 1))
+    scales = {"konvid_1k": (0, 5), "youtube_ugc": (0, 5), "biq2021": (0, 1), "divide_maxwell": (1, 5)}
+    low, high = scales.get(name, (0, 100))
+    assert np.allclose(rows.score, 100 * (rows.mos - low) / (high - low))
     scores = rows[rows.task == "score"]
     assert (scores.answer.map(parse_score) - scores.score).abs().max() <= 0.5
     levels = rows[rows.task == "level"]
@@ -216,6 +223,57 @@ def test_biq2021_has_its_official_splits(tmp_path):
     data = load_dataset("biq2021", "score", data_dir=str(root), strict=True)
     assert {name: split["id"][0] for name, split in data.items()} == {"train": "ss03 (0)", "test": "ss01 (0)"}
     assert {name: len(split) for name, split in data.items()} == {"train": 60, "test": 12}
+
+
+def test_finevd_is_rated_in_five_dimensions_where_their_tables_are_there(tmp_path):
+    root = layouts.finevd(tmp_path, *LAYOUTS["finevd"][1:])
+    dimensions = ["colour", "noise", "artefact", "blur", "temporal"]
+    data = load_dataset("finevd", "score", data_dir=str(root), questions=dimensions, question="fixed")
+    assert {name: len(split) for name, split in data.items()} == {"train": 5 * 60, "test": 5 * 12}
+    rows = rows_of(data)
+    assert set(rows.task) == {"score", *dimensions[:-1]} and rows.temporal.isna().all()
+    assert np.allclose(rows.colour, rows.mos + 1) and np.allclose(rows.blur, rows.mos + 3)
+    # What lies beyond the scale is taken as its end.
+    assert np.allclose(rows.noise, (rows.mos - 50).clip(lower=0)) and rows.noise.min() == 0
+    asked = {row["task"]: row["messages"][1]["content"][1]["text"] for row in data["train"]}
+    assert asked["noise"].startswith("How good is the freedom from noise of this video?")
+    assert "the colour of" in asked["colour"]
+    (root / "data" / "abcd_train.jsonl").unlink()
+    (root / "FINEVD_metadata.csv").unlink()
+    with pytest.raises(LabelError, match=r"finevd_metadata\.csv"):
+        load_dataset_builder("finevd", data_dir=str(root)).survey()
+
+
+def test_divide_maxwell_has_two_dimensions(tmp_path):
+    root = layouts.divide_maxwell(tmp_path, *LAYOUTS["divide_maxwell"][1:])
+    options = dict(data_dir=str(root), questions=["technical", "aesthetic"])
+    rows = rows_of(load_dataset("divide_maxwell", "score_and_level", **options))
+    assert rows.groupby("split").id.nunique().to_dict() == {"train": 60, "test": 12}
+    assert set(rows.task) == {"score", "level", "technical", "aesthetic"}
+    assert np.allclose(rows.technical, 25 * (rows.mos - 1.5).clip(lower=0))
+    assert np.allclose(rows.aesthetic, 25 * (rows.mos - 0.5).clip(upper=4))
+    (root / "val_labels.txt").write_text("1000.mp4, 7, 2, 3\n")
+    with pytest.raises(LabelError, match="line 1: '7' is no aesthetic rating from 1 to 5"):
+        load_dataset_builder("divide_maxwell", data_dir=str(root)).survey()
+
+
+def test_own_ratings_answer_further_questions(tmp_path):
+    """Each column is a question; a number has the scale of the ratings, or one of its own."""
+    layouts.touch(tmp_path, ["a.mp4", "b.mp4"])
+    (tmp_path / "ratings.csv").write_text("video,mos,flaw,sharpness,colour\na.mp4,5,noise;Blur,2,2\nb.mp4,1,,,4\n")
+    options = dict(data_dir=str(tmp_path), scale=(1, 5), questions=["flaw", "sharpness", "colour"])
+    rows = rows_of(load_dataset("rated_videos", **options, scales={"sharpness": (0, 10)}))
+    labels = rows.drop_duplicates("id").set_index("id")
+    assert labels.flaw["a"] == "noise;blur" and pd.isna(labels.flaw["b"])
+    assert labels.sharpness["a"] == 20 and np.isnan(labels.sharpness["b"])
+    assert labels.colour.to_dict() == {"a": 25, "b": 75}
+    answers = rows.groupby("id").apply(lambda of: dict(zip(of.task, of.answer, strict=True)), include_groups=False)
+    assert answers["a"] == {"score": "100", "level": "fair", "flaw": "noise", "sharpness": "20", "colour": "25"}
+    assert set(answers["b"]) == {"score", "level", "colour"}
+    with pytest.raises(LabelError, match="line 2: 2 in column colour is off the scale 3 to 5: state its own"):
+        load_dataset_builder("rated_videos", **options, scales={"colour": (3, 5)}).survey()
+    with pytest.raises(QuestionError, match="kind, because that column means something else"):
+        load_dataset("rated_videos", data_dir=str(tmp_path), questions=["kind"])
 
 
 def test_a_folder_of_photographs_is_rated_as_one_of_videos_is(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from pathlib import Path
 
 import numpy as np
@@ -143,6 +144,31 @@ def biq2021(root: Path, train: Ratings, test: Ratings) -> Path:
     for split, ratings, end in (("Train", train, ",,"), ("Test", test, "")):
         lines = [f"Image Name,MOS{end}", *(f"{name}.jpg,{mos}{end}" for name, mos in ratings)]
         (root / f"{split} (Images and MOS).csv").write_bytes("".join(f"{line}\r\n" for line in lines).encode())
+    return root
+
+
+def finevd(root: Path, train: Ratings, test: Ratings) -> Path:
+    """Overall ratings, and those of each dimension: a little above them, and of noise far below the scale."""
+    touch(root, [f"videos_all/{name}.mp4" for name, _ in train + test])
+    for dimension, shift in {"": 0, "_MOS_color": 1, "_MOS_artifact": 2, "_MOS_blur": 3, "_MOS_noise": -50}.items():
+        rows = [f"{name},{mos + shift:.4f},1080,1920,yuv420p,30.0" for name, mos in train + test]
+        lines = ["vid,mos,width,height,pixfmt,framerate", *rows]
+        (root / f"FINEVD{dimension}_metadata.csv").write_text("\n".join(lines))
+    (root / "data").mkdir(exist_ok=True)
+    for split, ratings in (("train", train), ("test", test)):
+        # The first name of the owners' lists begins with a byte order mark.
+        names = [("\ufeff" if number == 0 else "") + f"{name}.mp4" for number, (name, _) in enumerate(ratings)]
+        lines = [json.dumps({"video": name, "conversations": []}, ensure_ascii=False) for name in names]
+        (root / "data" / f"abcd_{split}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return root
+
+
+def divide_maxwell(root: Path, train: Ratings, test: Ratings) -> Path:
+    """Aesthetic and technical ratings stand between the name and the overall one."""
+    touch(root, [f"videos/{name}.mp4" for name, _ in train + test])
+    for split, ratings in (("train", train), ("val", test)):
+        lines = [f"{name}.mp4, {min(5, mos + 0.5)}, {max(1, mos - 0.5)}, {mos}" for name, mos in ratings]
+        (root / f"{split}_labels.txt").write_text("\n".join(lines) + "\n")
     return root
 
 
