@@ -17,7 +17,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from modeling_lmmvqa.explaining import clock
+from modeling_lmmvqa.explaining import clock, flaw_in_words
 from processing.errors import LmmVqaError
 
 if TYPE_CHECKING:
@@ -133,3 +133,9 @@ def print_timeline(result: VideoScore) -> None:
         f"({best['score']:.1f})",
         highlight=False,
     )
+    if flaws := result.timeline["worst_moment"].get("flaws"):
+        moment = result.timeline["worst_moment"]
+        console.print(
+            f"  worst from {clock(moment['start_s'])} to {clock(moment['end_s'])}: {flaw_in_words(flaws)}",
+            highlight=False,
+        )

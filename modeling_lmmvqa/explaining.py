@@ -25,13 +25,13 @@ def explain(row: Mapping[str, Any]) -> str:
     head = f"{row['level'].capitalize()} ({row['score']:.0f}, {row['interval_low']:.0f} to {row['interval_high']:.0f})"
     parts = []
     if flaws := row.get("flaws"):
-        parts.append(_flaw(flaws))
+        parts.append(flaw_in_words(flaws))
     moment = (row.get("timeline") or {}).get("worst_moment")
     if moment is not None and row["score"] - moment["score"] >= NOTABLE:
         worst = f"worst from {clock(moment['start_s'])} to {clock(moment['end_s'])}"
         other = moment.get("flaws") or {}
         if other and main_flaw(other) not in ("none", main_flaw(flaws or other)):
-            worst += f" ({_flaw(other)})"
+            worst += f" ({flaw_in_words(other)})"
         parts.append(worst)
     return f"{head}: {', '.join(parts)}." if parts else f"{head}."
 
@@ -41,7 +41,8 @@ def main_flaw(flaws: Mapping[str, float]) -> str:
     return max(flaws, key=lambda word: flaws[word])
 
 
-def _flaw(flaws: Mapping[str, float]) -> str:
+def flaw_in_words(flaws: Mapping[str, float]) -> str:
+    """Such as "mostly compression", "perhaps noise" or "no flaw"."""
     word = main_flaw(flaws)
     sure = "mostly" if flaws[word] >= _LIKELY else "perhaps"
     if word == "none":

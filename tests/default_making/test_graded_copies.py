@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 from lmmvqa.commands.main import app
 from lmmvqa.default_making import tower_training
 from lmmvqa.default_making.graded_copies import (
+    BY_NAME,
     COLUMNS,
     DISTORTIONS,
     DRAWN,
@@ -40,6 +41,7 @@ from lmmvqa.default_making.temporal_training import (
 from lmmvqa.default_making.tower_training import split_by_fold
 from lmmvqa.training.trainer import last_checkpoint
 from modeling_lmmvqa import LmmVqaTemporalModel
+from processing.quality_prompts import FLAW
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +76,17 @@ def test_every_content_gets_its_share_of_distortions(rows):
         drawn = Counter(groups[row["distortion"]] for row in own)
         assert all(drawn[group] <= count for group, count in DRAWN.items())
         assert len({(row["split"], row["fold"]) for row in own}) == 1
+
+
+def test_every_copy_says_its_flaw(rows):
+    """In words of the question, of two faults the stronger one first."""
+    for distortion in DISTORTIONS:
+        low, high = distortion.span
+        assert set(FLAW.words(distortion.flaw(low))) == set(FLAW.words(distortion.flaw(high))) == set(distortion.flaws)
+    assert [BY_NAME["noise_x264"].flaw(crf) for crf in (27, 39)] == ["noise;compression", "compression;noise"]
+    assert {row["flaw"] for row in rows if row["distortion"] == "near_lossless"} == {"none"}
+    assert {row["flaw"] for row in rows if row["family"] == "flicker"} <= {"flicker"}
+    assert {word for distortion in DISTORTIONS for word in distortion.flaws} == set(FLAW.answers)
 
 
 def test_copies_have_the_shape_of_their_source(tmp_path):

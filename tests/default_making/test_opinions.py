@@ -53,10 +53,12 @@ def test_noise_is_judged_by_a_second_measure_on_the_scale_of_vmaf():
 
 
 def test_photographs_and_copies_stand_in_one_label_file(pictures, tmp_path):
-    copies = [copy("clip", 98.0, distortion="near_lossless"), copy("lost", 50.0)]
+    copies = [copy("clip", 98.0, distortion="near_lossless", flaw="none"), copy("lost", 50.0)]
     tested = picture("tested", 50, "validation")
     write_ratings(tmp_path / "ratings.csv", [*pictures[:90], tested], copies)
     with (tmp_path / "ratings.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 92 and {row["family"] for row in rows} == {"photograph", "codec"}
     assert next(row for row in rows if row["content"] == "tested")["split"] == "validation"
+    # Of a photograph nobody knows the flaw.
+    assert {(row["family"], row["flaw"]) for row in rows} == {("photograph", ""), ("codec", "none")}
