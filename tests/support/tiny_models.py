@@ -57,9 +57,10 @@ def make_decoder(tokenizer: PreTrainedTokenizerFast, **config) -> LlamaForCausal
     return decoder.eval()
 
 
-def make_vision_tower() -> CLIPVisionModel:
+def make_vision_tower(image_size: int = 56) -> CLIPVisionModel:
+    """A ViT with a place for every 14 x 14 pixels."""
     shape = dict(hidden_size=32, intermediate_size=64, num_hidden_layers=3, num_attention_heads=4)
-    return CLIPVisionModel(CLIPVisionConfig(**shape, image_size=56, patch_size=14)).eval()
+    return CLIPVisionModel(CLIPVisionConfig(**shape, image_size=image_size, patch_size=14)).eval()
 
 
 def make_spatial_tower(*views: dict, grid: int = 2) -> LmmVqaSpatialModel:

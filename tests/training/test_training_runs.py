@@ -19,7 +19,7 @@ from accelerate.commands.config.config_args import load_config_from_file
 from inputs import DATA, SITE, fill, stand_in_clips
 from loopback_hub import LoopbackHub
 from safetensors.torch import load_file
-from tiny_models import make_decoder, make_spatial_tower, make_temporal_tower, make_tiny, make_tokenizer
+from tiny_models import make_decoder, make_temporal_tower, make_tiny, make_tokenizer, make_vision_tower
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 
 from lmmvqa.checkpoints.assembling import default_checkpoint
@@ -178,7 +178,7 @@ import torch
 from torch import distributed
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
-from tiny_models import make_decoder, make_spatial_tower, make_temporal_tower, make_tiny, make_tokenizer
+from tiny_models import make_tiny
 from lmmvqa.training.adapters import make_trainable
 
 distributed.init_process_group("gloo")
@@ -448,12 +448,11 @@ def test_recipes_for_general_video(clips, cache, tmp_path):
     """Both stages of the paper's section IV-D, with its token counts: align, merge, instruct."""
     tokenizer = make_tokenizer(1)
     base = compose(
-        vision_tower=make_spatial_tower({"layers": [1]}, grid=8),
+        vision_tower=make_vision_tower(image_size=112),
         temporal_tower=make_temporal_tower(),
         decoder=make_decoder(tokenizer),
         tokenizer=tokenizer,
         config={"num_spatial_tokens": 64, "num_temporal_tokens": 1, "spatial_projector_type": "mlp"},
-        video_processor={"size": {"height": 56, "width": 56}},
     )
     for part in base:
         part.save_pretrained(tmp_path / "base")
@@ -497,8 +496,9 @@ def test_recipes_for_general_video(clips, cache, tmp_path):
     )
     assert len(history(run, "loss_general")) == 2
     before, after = (load_file(folder / "model.safetensors") for folder in (tmp_path / "aligned", run))
-    moved = {name.split(".")[1] for name in after if not torch.equal(before[name], after[name])}
-    assert moved == {"language_model", "spatial_projector", "temporal_projector"}
+    changed = (name for name in after if not torch.equal(before[name], after[name]))
+    moved = {name.removeprefix("model.").partition(".")[0] for name in changed}
+    assert moved == {"language_model", "lm_head", "spatial_projector", "temporal_projector"}
     check_scores(run, clips[0])
 
 
