@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import logging
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
@@ -295,15 +296,28 @@ class LmmVqaTrainer(Trainer):
 
 def last_checkpoint(output_dir: str | Path) -> str | None:
     """The newest checkpoint of a run that was written to its end; its state is the last file to be written. One with a
-    file that is cut is left out, with a warning."""
+    file that is damaged is left out, with a warning."""
     written = [path.parent for path in Path(output_dir).glob("checkpoint-*/trainer_state.json") if _is_json(path)]
     for checkpoint in sorted(written, key=lambda path: int(path.name.rpartition("-")[2]), reverse=True):
-        # What PyTorch saves is a zip file, whose end is its table of contents.
-        cut = [file for file in checkpoint.glob("*.pt") if not zipfile.is_zipfile(file)]
-        if not cut:
+        damaged = [file for file in sorted(checkpoint.glob("*.pt*")) if not _is_whole(file)]
+        if not damaged:
             return str(checkpoint)
-        logger.warning("%s is damaged: training goes on from an earlier checkpoint, or from the beginning.", cut[0])
+        logger.warning(
+            "%s is damaged: training goes on from an earlier checkpoint, or from the beginning. Delete %s.",
+            damaged[0],
+            checkpoint,
+        )
     return None
+
+
+def _is_whole(file: Path) -> bool:
+    """What PyTorch saves is a zip file, with a table of contents at its end and a checksum of each part, which PyTorch
+    itself does not look at."""
+    try:
+        with zipfile.ZipFile(file) as parts:
+            return parts.testzip() is None
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, ValueError):
+        return False
 
 
 def rated_videos(rows: Dataset) -> list[dict[str, Any]]:

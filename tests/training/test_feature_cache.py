@@ -93,15 +93,20 @@ def test_what_a_killed_process_was_writing_goes_with_the_next(tiny, tmp_path):
     assert not partial.exists()
 
 
-def test_a_checkpoint_with_a_file_that_is_cut_is_left_out(tmp_path, caplog):
+def test_a_checkpoint_with_a_damaged_file_is_left_out(tmp_path, caplog):
     for step in (10, 20):
         folder = tmp_path / f"checkpoint-{step}"
         folder.mkdir()
         torch.save({"state": torch.zeros(1000)}, folder / "optimizer.pt")
         (folder / "trainer_state.json").write_text("{}")
     assert last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-20")
-    os.truncate(tmp_path / "checkpoint-20" / "optimizer.pt", 2000)
-    assert last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-10")
-    assert "checkpoint-20/optimizer.pt is damaged" in caplog.text
+    state = tmp_path / "checkpoint-20" / "optimizer.pt"
+    content = bytearray(state.read_bytes())
+    content[len(content) // 2] ^= 1
+    for damaged in (content, content[:2000]):
+        state.write_bytes(damaged)
+        caplog.clear()
+        assert last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-10")
+        assert "checkpoint-20/optimizer.pt is damaged" in caplog.text
     (tmp_path / "checkpoint-10" / "optimizer.pt").write_bytes(b"")
     assert last_checkpoint(tmp_path) is None
