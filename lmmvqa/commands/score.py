@@ -113,10 +113,18 @@ def score(
     with clear_errors():
         from lmmvqa.scoring import gates
         from lmmvqa.scoring.finding import find_videos
-        from lmmvqa.scoring.result_files import check_suffix
+        from lmmvqa.scoring.result_files import check_replaceable, check_suffix
 
         if output is not None:
             check_suffix(output)
+        if csv_file is not None:
+            from lmmvqa.scoring.bulk_runs import result_columns
+
+            check_replaceable(csv_file, result_columns())
+        if html_file is not None:
+            from lmmvqa.demo import score_page
+
+            score_page.check_replaceable(html_file)
         if summary is not None:
             gates.check_summary_suffix(summary)
         checks: list[gates.Check] = []
@@ -161,9 +169,7 @@ def score(
                 elif csv_file is not None:
                     _write_csv(results, csv_file)
                 elif drawn:
-                    from lmmvqa.demo.score_page import write_page
-
-                    write_page(in_order(results, sort), html_file)
+                    score_page.write_page(in_order(results, sort), html_file)
                 else:
                     print_table(in_order(results, sort), timeline=timeline, explained=explain)
             if written := csv_file or html_file:

@@ -9,6 +9,7 @@ from pathlib import Path
 from lmmvqa.demo import drawing
 from modeling_lmmvqa.explaining import explain
 from modeling_lmmvqa.video_score import VideoScore
+from processing.errors import InputError
 
 _CSS = """
 :root { color-scheme: light dark; --vqa-text: #1b1b1f; --vqa-quiet: #5f6068; --vqa-line: #d8d8df;
@@ -42,6 +43,24 @@ document.querySelectorAll("th button").forEach((button) => button.addEventListen
 """
 
 
+# By which a page of ours is known.
+_MARK = '<meta name="generator" content="lmmvqa">'
+
+
+def check_replaceable(path: Path) -> None:
+    """That a new page may take the place of what has its name: nothing, an empty file, or an earlier page.
+
+    Raises:
+        InputError: it is something else; it is left as it was.
+    """
+    if path.is_file() and path.stat().st_size:
+        with path.open("rb") as file:
+            if _MARK.encode() not in file.read(500):
+                raise InputError(
+                    f"{path} is there already and is no page of scores. Name another file, or move this one away."
+                )
+
+
 def write_page(scores: Sequence[VideoScore], path: Path) -> None:
     """Write the page.
 
@@ -59,7 +78,7 @@ def write_page(scores: Sequence[VideoScore], path: Path) -> None:
         f'<th scope="col">{f"<button data-key={key}>{name} ↕</button>" if key else name}</th>' for key, name in heads
     )
     page = f"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<html lang="en"><head><meta charset="utf-8">{_MARK}<meta name="viewport" content="width=device-width, initial-scale=1">
 <title>Video quality</title><style>{_CSS}{drawing.CSS}</style></head>
 <body class="vqa"><h1>Video quality</h1>
 <p>{len(scores):,} videos{mean}. Scores go from 0 (worst) to 100 (best): the rating that many viewers would give on

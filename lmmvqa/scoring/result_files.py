@@ -87,7 +87,8 @@ class ResultFile:
             # Only who has the lock can know that they are not in use.
             for leftover in glob(escape(str(self._place.parent / f".{self._place.name}.")) + "*.new"):
                 os.unlink(leftover)
-            look = _look_at_lines(self._growing, _look_at_parquet(self._place, columns))
+            is_csv = self._suffix == ".csv"
+            look = _look_at_lines(self._growing, _look_at_parquet(self._place, columns), is_csv)
             self._columns, self._length = dict(look.columns), look.length
             self._done: set[str] = set()
             for row in self.rows():
@@ -282,6 +283,17 @@ def check_suffix(path: str | os.PathLike) -> str:
     return suffix
 
 
+def check_replaceable(path: Path, columns: Columns) -> None:
+    """That a new CSV file may take the place of what has its name: nothing, an empty file, or earlier rows of its kind.
+
+    Raises:
+        ResultFileError: it holds something else; it is left as it was.
+    """
+    if path.is_file() and path.stat().st_size:
+        with _named(path):
+            _look_at_lines(path, columns, is_csv=True)
+
+
 def stored_rows(path: str | os.PathLike, columns: Columns) -> Iterator[dict[str, Any]]:
     """The rows of a result file, also of one that is being written or whose run was killed; nothing is changed.
 
@@ -297,8 +309,8 @@ def stored_rows(path: str | os.PathLike, columns: Columns) -> Iterator[dict[str,
             folded.add(row[key])
             yield row
     if growing == place or growing.exists():
-        look = _look_at_lines(growing, columns)
-        rows = (_csv_rows if place.suffix.lower() == ".csv" else _jsonl_rows)(growing, look)
+        is_csv = place.suffix.lower() == ".csv"
+        rows = (_csv_rows if is_csv else _jsonl_rows)(growing, _look_at_lines(growing, columns, is_csv))
         # A kill between folding and emptying the journal leaves rows in both.
         yield from (row for row in rows if row[key] not in folded)
 
@@ -395,12 +407,11 @@ class _Look:
     lacks_end: bool = False
 
 
-def _look_at_lines(path: Path, columns: Columns) -> _Look:
+def _look_at_lines(path: Path, columns: Columns, is_csv: bool) -> _Look:
     """
     Raises:
         ResultFileError: the file is not ours, or what comes behind its last whole row is more than an unfinished one.
     """
-    is_csv = path.suffix.lower() == ".csv"
     whole = position = quotes = 0
     rest: list[bytes] = []
     with path.open("rb") as file:
@@ -660,6 +671,7 @@ __all__ = [
     "ResultFile",
     "ResultFileError",
     "as_written",
+    "check_replaceable",
     "check_suffix",
     "csv_line",
     "stored_rows",

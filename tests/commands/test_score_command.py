@@ -131,6 +131,24 @@ def test_files_say_that_they_were_written(score, folder, tmp_path):
     assert not re.search(r"(src|href)=\"(?!data:)", page)
 
 
+@pytest.mark.parametrize("option", ["--csv", "--html"])
+@pytest.mark.parametrize("content", ["name,age\nAnn,5\n", 'path,score\n"a', "<html>mine</html>", "\0\1\2"])
+def test_no_file_of_others_is_destroyed(score, folder, tmp_path, option, content):
+    theirs = tmp_path / "theirs"
+    theirs.write_text(content)
+    done = score(folder, option, theirs)
+    assert done.exit_code == 2 and "is there already" in done.stderr.replace("\n", " ")
+    assert theirs.read_text() == content
+
+
+def test_files_of_ours_are_replaced(score, folder, tmp_path):
+    for option, name in (("--csv", "scores.txt"), ("--html", "page.html")):
+        (tmp_path / name).touch()
+        before = [score(folder, option, tmp_path / name).exit_code, (tmp_path / name).read_text()]
+        assert [score(folder, option, tmp_path / name).exit_code, (tmp_path / name).read_text()] == before
+        assert len(before[1]) > 100
+
+
 def test_nothing_but_ours_is_on_standard_error(folder, tiny_checkpoint):
     """decord writes lines of its own about files that it can't open."""
     command = [sys.executable, "-m", "lmmvqa", "score", str(folder / "broken.mp4"), "--model", str(tiny_checkpoint)]
