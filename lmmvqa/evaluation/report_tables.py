@@ -382,6 +382,7 @@ def conclusions(runs: Sequence[Run], found: Sequence[Difference], published: Pub
             protocol = _PROTOCOLS[run.settings["protocol"]]
             start = f"{run.name} on {where} ({protocol}, n = {row['n']:,})"
             if why := reservation(row):
+                why = why.removeprefix(f"n = {row['n']}: ")
                 said.append(f"{start}: {why}, so its SRCC of {three_decimals(row.get('srcc'))} is no result.")
                 continue
             if row.get("srcc") is None:
