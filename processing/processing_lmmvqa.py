@@ -195,18 +195,18 @@ class LmmVqaProcessor(ProcessorMixin):
         ]
 
     def _in_tokens(self, question: Question) -> AskedQuestion:
-        if question.name not in self._asked:
-            self._asked[question.name] = AskedQuestion(
+        if question not in self._asked:
+            self._asked[question] = AskedQuestion(
                 name=question.name,
                 kind=question.kind,
                 answers=tuple(question.answers),
                 token_ids=tuple(self.question_ids(question.fixed)),
                 answer_ids=tuple(tuple(self.answer_ids(answer)) for answer in question.answers),
             )
-        return self._asked[question.name]
+        return self._asked[question]
 
     @cached_property
-    def _asked(self) -> dict[str, AskedQuestion]:
+    def _asked(self) -> dict[Question, AskedQuestion]:
         return {}
 
     def assessment_prefix_ids(self, num_chunks: int) -> list[int]:
