@@ -66,7 +66,7 @@ def main(
         format="%(message)s",
         handlers=[RichHandler(console=messages, show_path=False, show_time=False, level=logging.DEBUG)],
     )
-    for chatty in ("httpx", "urllib3", "filelock", "fsspec", "matplotlib", "torch", "datasets"):
+    for chatty in ("httpx", "httpx2", "urllib3", "filelock", "fsspec", "matplotlib", "torch", "datasets"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     # peft asks transformers in a way that is about to go; nothing a user can act on.
     warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*")

@@ -341,7 +341,8 @@ class Rehearsal:
         elsewhere = self.fresh("elsewhere")
         with LoopbackHub() as hub:
             online = hub.environment(self.home / "home")
-            self.run("lmmvqa push model user/lsvq --model runs/lsvq_merged --results runs/ood", **online)
+            said = self.run("lmmvqa push model user/lsvq --model runs/lsvq_merged --results runs/ood", **online)
+            assert "HTTP" not in said, "what the Hub's client does is nobody's business"
             self.run("lmmvqa push model user/base --model runs/base", **online)
             self.run("lmmvqa push model user/adapter --model runs/lsvq_score --base-model user/base", **online)
             self.run("lmmvqa push data exported/konvid_1k user/konvid", **online)
