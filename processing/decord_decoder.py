@@ -10,6 +10,8 @@ the shape of pixels.
 from __future__ import annotations
 
 import logging
+import shutil
+import tempfile
 from collections.abc import Iterator
 from fractions import Fraction
 from typing import Any, BinaryIO
@@ -35,7 +37,7 @@ class DecordDecoder:
             raise ImportError("decord is not installed, or cannot be loaded. Install it: pip install decord") from error
         decord.logging.set_level(decord.logging.QUIET)
         self._decord = decord
-        self._file, self._limit = file, limit
+        self._limit = limit
         self.warnings: list[str] = []
         self.name = name
         head = first_bytes(file)
@@ -47,13 +49,22 @@ class DecordDecoder:
         # decord has no list of formats that it may take: by its content alone it opens what a playlist names.
         if not is_container(head):
             raise VideoError(f"{name} is no video in a container that decord may open. Convert it to MP4, or use PyAV.")
+        self._path, self._copy = _as_path(file)
         try:
             reader = self._open()
             self.num_frames = len(reader)
             seconds = reader.get_frame_timestamp(np.arange(self.num_frames))[:, 0]
             self._first = _numpy(reader.next())
             self.height, self.width = self._first.shape[:2]
-        except (decord.DECORDError, RuntimeError, AssertionError, IndexError, StopIteration) as error:
+        # Its own messages may hold bytes that are no text.
+        except (
+            decord.DECORDError,
+            RuntimeError,
+            AssertionError,
+            IndexError,
+            StopIteration,
+            UnicodeError,
+        ) as error:
             reason = " ".join(str(error).split())[-100:] or type(error).__name__
             raise VideoError(
                 f"{name} is not a video that decord can open ({reason}). Convert it to H.264, or use PyAV."
@@ -87,10 +98,21 @@ class DecordDecoder:
         return self._first
 
     def _open(self) -> Any:
-        return self._decord.VideoReader(rewound(self._file))
+        return self._decord.VideoReader(self._path)
 
     def to_rgb(self, frame: Any, size: tuple[int, int] | None = None) -> np.ndarray:
         return resized(_numpy(frame), size)
+
+
+def _as_path(file: str | BinaryIO) -> tuple[str, BinaryIO | None]:
+    """A path for decord, and the file without a name that it leads to, where what is given has no path. Of what is in
+    memory decord makes a crash, where it can't open it."""
+    if isinstance(file, str):
+        return file, None
+    copy = tempfile.TemporaryFile(prefix="lmmvqa-")  # noqa: SIM115 - it lasts as long as the decoder
+    shutil.copyfileobj(rewound(file), copy)
+    copy.flush()
+    return f"/dev/fd/{copy.fileno()}", copy
 
 
 def _numpy(frame: Any) -> np.ndarray:

@@ -1,78 +1,21 @@
 """Damaged files of every kind: each is read or refused with a reason, and nothing hangs, dies or grows."""
 
 import random
+import socket
+import time
 from pathlib import Path
 
 import pytest
-from inputs import ffmpeg
+from mutants import MEGABYTES, SECONDS, WAYS, make_originals, mutate, run, watched
 from tiny_models import make_tiny
 
 from lmmvqa.scoring.reading_workers import ReadingLimits, ReadingWorker
 from processing.video_reader import VideoError
 
-X264, X265 = ("libx264", "-preset", "ultrafast"), ("libx265", "-preset", "ultrafast", "-x265-params", "log-level=none")
-VP9, AV1 = ("libvpx-vp9", "-deadline", "realtime", "-cpu-used", "8"), ("libsvtav1", "-preset", "12")
-KINDS = {
-    "h264.mp4": X264, "h264.mkv": X264, "h264.mov": X264, "h264.ts": X264, "h264.flv": X264, "h264.avi": X264,
-    "fragmented.mp4": (*X264, "-movflags", "frag_keyframe+empty_moov"),
-    "hevc.mp4": X265, "hevc.mkv": X265, "vp9.webm": VP9, "vp9.mp4": VP9, "av1.mp4": AV1, "av1.mkv": AV1,
-    "av1.webm": AV1, "mpeg4.avi": ("mpeg4",), "mpeg2.mpg": ("mpeg2video",), "mpeg2.ts": ("mpeg2video",),
-    "h263.3gp": ("h263",), "wmv2.wmv": ("wmv2",),
-    "theora.ogv": ("libtheora",), "mjpeg.avi": ("mjpeg",),
-}  # fmt: skip
-SECONDS, MEGABYTES = 20, 512
-
 
 @pytest.fixture(scope="module")
 def originals(tmp_path_factory) -> dict[str, bytes]:
-    folder = tmp_path_factory.mktemp("originals")
-    for name, encoder in KINDS.items():
-        source = "testsrc2=size=176x144:rate=12:duration=2"
-        ffmpeg(
-            "-f",
-            "lavfi",
-            "-i",
-            source,
-            "-pix_fmt",
-            "yuvj420p" if name == "mjpeg.avi" else "yuv420p",
-            "-c:v",
-            *encoder,
-            folder / name,
-        )
-    return {name: (folder / name).read_bytes() for name in KINDS}
-
-
-def mutate(content: bytes, draw: random.Random) -> bytes:
-    """One to four faults: what storage, transfers and attackers do to files. Headers are hit as often as all the
-    rest."""
-    data = bytearray(content)
-    for _ in range(draw.randint(1, 4)):
-        if len(data) < 16:
-            break
-        reach = len(data) if draw.random() < 0.5 else min(len(data), 1024)
-        start = draw.randrange(reach - 8)
-        length = min(draw.choice([1, 2, 4, 16, 512, 4096]), len(data) - start)
-        match draw.randrange(8):
-            case 0:
-                data[start] ^= 1 << draw.randrange(8)
-            case 1:
-                data[start : start + length] = draw.randbytes(length)
-            case 2:
-                data[start : start + length] = bytes([draw.choice([0, 255])]) * length
-            case 3:  # sizes and counts that are absurd
-                data[start : start + 4] = draw.choice(
-                    [b"\xff\xff\xff\xff", b"\x7f\xff\xff\xff", b"\0\0\0\0", b"\0\0\0\1"]
-                )
-            case 4:
-                del data[start : start + length]
-            case 5:
-                data[start:start] = data[start : start + length]
-            case 6:
-                other = draw.randrange(len(data) - length + 1)
-                data[start : start + length] = data[other : other + length]
-            case _:
-                del data[draw.randrange(1, len(data)) :]
-    return bytes(data)
+    return make_originals(tmp_path_factory.mktemp("originals"))
 
 
 def fuzz(originals: dict[str, bytes], folder: Path, count: int, decoder: str) -> None:
@@ -118,6 +61,24 @@ def fuzz(originals: dict[str, bytes], folder: Path, count: int, decoder: str) ->
 def _resident_mb(pid: int) -> float:
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS"))
+
+
+def test_the_watch_sees(tmp_path):
+    with watched(tmp_path) as watch:
+        Path(watch.targets[0]).read_bytes()
+        host, port = watch.targets[-1].split("/")[2].split(":")
+        socket.create_connection((host, int(port))).close()
+        time.sleep(0.1)
+    assert watch.opened and watch.asked
+
+
+def test_mutants_by_every_way_in(tiny, tiny_checkpoint):
+    """Four thousand of them: python tests/support/mutants.py"""
+    tally, watch, _ = run(*tiny, tiny_checkpoint, 16 * len(WAYS))
+    assert not tally.unclear, "\n".join(tally.unclear)
+    assert tally.outcomes["scored"] > 20 and tally.outcomes["refused"] > 20
+    assert tally.outcomes.total() == 16 * len(WAYS)
+    assert not watch.opened and not watch.asked
 
 
 def test_two_thousand_damaged_files(originals, tmp_path):

@@ -10,7 +10,10 @@ from pathlib import Path
 
 import pytest
 from inputs import ffmpeg
+from mutants import WAYS, openings_of, ways_in
+from typer.testing import CliRunner
 
+from lmmvqa.commands.main import app
 from lmmvqa.scoring.remote_videos import at_hand
 from processing.video_reader import VideoError, open_video
 
@@ -169,6 +172,30 @@ def test_no_content_leads_elsewhere(secret, server, tmp_path, kind, backend):
                 list(open_video(video, backend=backend))
     assert len(connections) == before
     assert time.monotonic() - began < 30
+
+
+def test_no_way_in_leads_elsewhere(secret, server, tiny, tiny_checkpoint, tmp_path):
+    address, connections = server
+    paths = [tmp_path / f"{kind}.mp4" for kind in KINDS]
+    for path in paths:
+        path.write_bytes(hostile(path.stem, secret, address))
+    before = len(connections)
+    with openings_of(secret) as openings, ways_in(*tiny, tiny_checkpoint, tmp_path) as ways:
+        for way, score in ways.items():
+            for name, rows in score(paths):
+                assert len(rows) == 1 and rows[0]["error"] and rows[0]["score"] is None, (way, name)
+        assert set(ways) == set(WAYS)
+    assert len(connections) == before and not openings
+
+
+def test_no_name_on_the_command_line_leads_elsewhere(secret, tiny_checkpoint, monkeypatch):
+    monkeypatch.chdir(secret)
+    names = [f"file:{secret}/video.mp4", "concat:video.ts|video.ts", f"subfile,,start,0,end,0,,:{secret}/video.mp4"]
+    with openings_of(secret) as openings:
+        for name in (*names, "picture%03d.png", "pipe:0", "data:video/mp4;base64,AAAA"):
+            done = CliRunner().invoke(app, ["score", name, "--json", "--model", str(tiny_checkpoint)])
+            assert done.exit_code and '"score": ' not in done.stdout.replace('"score": null', ""), name
+    assert not openings
 
 
 def test_no_fetched_content_leads_elsewhere(secret, server):
