@@ -2,8 +2,9 @@
 
 PQ (SMPTE ST 2084) and HLG (ARIB STD-B67, on a screen of 1000 nits) become light; 203 nits, the reference white of
 BT.2408, become the white of BT.709. The primaries are those of BT.709 from then on. Light up to 95 % of white stays as
-it is; what is brighter is bent smoothly so that 1000 nits become white, by the brightest of the three colours, so that
-hues stay. The signal of BT.709 is made for a screen of gamma 2.4 (BT.1886).
+it is; what is brighter is bent smoothly so that 1000 nits become white. Each of the three colours is bent by itself, so
+that a picture within the range of BT.709 stays as it is, also beside a colour that is brighter than white. The signal
+of BT.709 is made for a screen of gamma 2.4 (BT.1886).
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ PQ, HLG = 16, 18
 _BT2020, _P3_DCI, _P3_DISPLAY = 9, 11, 12
 # Transfers that an SDR screen shows as they are, and those that nobody has stated.
 _SDR_TRANSFERS = frozenset({0, 1, UNSPECIFIED, 4, 5, 6, 7, 11, 12, 13, 14, 15})
+# Of streams that may have no picture but for screens of Dolby Vision.
+_DOLBY_VISION = frozenset({"dvh1", "dvhe", "dva1", "dvav", "dav1"})
 REFERENCE_WHITE, PEAK = 203.0, 1000.0  # nits
 _KNEE = 0.95  # of reference white
 _GAMMA = 2.4
@@ -43,8 +46,15 @@ def needs_mapping(transfer: int, primaries: int) -> bool:
     return transfer in (PQ, HLG) or primaries in _TO_BT709
 
 
-def doubt_about(transfer: int, primaries: int) -> str | None:
+def likely_primaries(transfer: int, primaries: int) -> int:
+    """HDR that does not state its primaries has those of BT.2020."""
+    return _BT2020 if transfer in (PQ, HLG) and primaries == UNSPECIFIED else primaries
+
+
+def doubt_about(transfer: int, primaries: int, codec_tag: str = "") -> str | None:
     """What a person should know where the tags don't say how a video looks."""
+    if codec_tag in _DOLBY_VISION and transfer == UNSPECIFIED:
+        return "It is Dolby Vision without a picture for other screens: its colours are not known here."
     if transfer not in _SDR_TRANSFERS and transfer not in (PQ, HLG):
         return f"Its transfer characteristic ({transfer} of ITU-T H.273) is not known here: it is read as BT.709."
     if transfer == UNSPECIFIED and primaries == _BT2020:
@@ -64,11 +74,17 @@ def to_bt709(signal: np.ndarray, transfer: int, primaries: int) -> np.ndarray:
             light *= luminance ** np.float32(_HLG_SCREEN_GAMMA - 1) * np.float32(PEAK / REFERENCE_WHITE)
         light = np.maximum(light @ matrix.T, 0)
         if transfer in (PQ, HLG):
-            light *= _bent(light.max(axis=2, keepdims=True))
+            light *= _bent(light)
         # By the root, near which the signal is even: the dark would get too few levels otherwise.
         levels = np.sqrt(np.minimum(light, 1)) * np.float32(_LEVELS - 1) + np.float32(0.5)
         pixels[top : top + _ROWS] = _codes()[levels.astype(np.uint16)]
     return pixels
+
+
+def from_limited_range(pixels: np.ndarray) -> np.ndarray:
+    """uint8 of which 16 is black and 235 is white, to 0 and 255."""
+    stretched = np.rint((np.arange(256) - 16) * (255 / 219)).clip(0, 255).astype(np.uint8)
+    return stretched[pixels]
 
 
 def without_dither(pixels: np.ndarray) -> np.ndarray:

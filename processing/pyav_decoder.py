@@ -1,8 +1,8 @@
 """FFmpeg by PyAV: which stream of a file is shown, its frames in the order of display, and their colours.
 
-Colours: swscale converts by the matrix and the range that the file states; where it states no matrix, by BT.709 for
-frames of more than 576 lines or at least 1280 columns, and by BT.601 for smaller ones, as players do. HDR and wide
-colours are then brought to BT.709 (see `colours`).
+Colours: swscale converts by the matrix and the range that the file states; where it states no matrix, by BT.2020 for
+HDR, by BT.709 for frames of more than 576 lines or at least 1280 columns, and by BT.601 for smaller ones, as players
+do. HDR and wide colours are then brought to BT.709 (see `colours`).
 """
 
 from __future__ import annotations
@@ -18,7 +18,17 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
-from .colours import UNSPECIFIED, doubt_about, needs_mapping, to_bt709, without_dither
+from .colours import (
+    HLG,
+    PQ,
+    UNSPECIFIED,
+    doubt_about,
+    from_limited_range,
+    likely_primaries,
+    needs_mapping,
+    to_bt709,
+    without_dither,
+)
 from .decoding import no_frame, resized, too_large, warn, without_holes
 from .video_files import TimeLimit, VideoError, rewound
 
@@ -30,6 +40,8 @@ SHORTEST_JUMP = 32
 _INDEXED = {"mov", "mp4", "matroska", "webm"}
 # Containers that begin with a frame that can be decoded, whatever their packets say of key frames.
 _WHOLE = {*_INDEXED, "avi", "flv", "asf", "gif", "ogg", "mxf", "nut", "yuv4mpegpipe"}
+# Codecs of which FFmpeg shows frames that lack what they build on, as grey and ghosts.
+_GHOSTS = {"mpeg4", "msmpeg4v1", "msmpeg4v2", "msmpeg4v3", "h263", "h263p", "flv1", "wmv1", "wmv2"}
 # Threads of FFmpeg for one video; 0: one for each core. Whoever reads several videos at once sets less.
 DECODING_THREADS = 0
 # Each thread decodes a frame of its own; together their frames take no more bytes.
@@ -41,6 +53,10 @@ _FORMATS = (
     "h261,h263,h264,hevc,vvc,evc,m4v,vc1,vc1test,dv,rm,wtv,yuv4mpegpipe,mjpeg,mjpeg_2000,smjpeg,apng,amv,swf,gxf,nsv,nuv,"
     "pva,dirac,dnxhd,cavsvideo,avs,avs2,avs3,flic,smk,bink,roq,film_cpk,dhav,ty,mp3,aac,wav,flac,ac3,eac3,aiff,amr,caf,w64"
 )
+# As swscale numbers them; not all versions of PyAV have names for them. The second: colours are sampled down from all
+# pixels, not from every second one.
+_SWSCALE_BT2020, _FULL_CHROMA_INPUT = 9, 0x4000
+_RAW_SUFFIXES = (".yuv", ".rgb", ".raw")
 # Pixels are taken to be square where the file says otherwise by less than this, which rounding explains.
 _SQUARE = 0.01
 # A stated shape beyond this is damage.
@@ -93,16 +109,19 @@ class PyAVDecoder:
     def __init__(self, file: str | BinaryIO, name: str, limit: TimeLimit):
         try:
             import av
-            from av.video.reformatter import Colorspace, VideoReformatter
+            from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
         except ImportError as error:
             raise ImportError("PyAV is needed to read videos. Install it: pip install av") from error
-        self._av, self._bt709 = av, Colorspace.ITU709
+        self._av, self._bt709, self._limited = av, Colorspace.ITU709, ColorRange.MPEG
+        self._whole_chroma = int(Interpolation.BILINEAR) | _FULL_CHROMA_INPUT
         self._file = file
         self.name = name
         self.warnings: list[str] = []
-        self._limit, self._is_damaged = limit, False
+        self._limit = limit
+        # Whether a person was told so, and whether a packet was refused.
+        self._is_damaged = self._is_undecodable = False
         # A reformatter keeps its tables from frame to frame; a frame's own would compute them anew.
-        self._full, self._small = VideoReformatter(), VideoReformatter()
+        self._full, self._small, self._standard = VideoReformatter(), VideoReformatter(), VideoReformatter()
 
         with self._open() as container:
             survey = self._chosen(container)
@@ -115,11 +134,12 @@ class PyAVDecoder:
             # The index of a file that was cut short lists packets that are gone.
             num_cut_off = max(0, len(stream.index_entries) - survey.num_packets)
             self._widening = self._pixel_shape(stream)
-            codec = stream.codec_context.name
+            begins_whole = _begins_whole(container, stream)
+            codec, codec_tag = stream.codec_context.name, _codec_tag(stream)
         pts, first_frame = survey.pts, survey.first_frame
         self._first = first_frame
         self._num_listed = len(pts) + num_cut_off
-        self._reads_from = 0 if formats & _WHOLE else survey.before_key or 0
+        self._reads_from = 0 if begins_whole else survey.before_key or 0
         self.timestamps = _clock(pts, survey.dts, self.tick)
         # Some files with B-frames carry the times of decoding only: right as a set, wrong for single frames.
         self._frames_are_timed = self.timestamps is not None and not (reorders and pts == survey.dts)
@@ -145,9 +165,13 @@ class PyAVDecoder:
         self._is_palette = codec == "gif" or first_frame.format.name == "pal8"
         if self._is_palette:
             warn(self, "It has the colours of a palette: its dots are smoothed before it is judged.")
-        self._transfer, self._primaries = int(first_frame.color_trc), int(first_frame.color_primaries)
+        self._is_mirrored = _is_mirrored(first_frame)
+        # swscale takes all grey for full range, whatever the file states.
+        self._is_limited_grey = first_frame.format.name.startswith("gray") and first_frame.color_range == self._limited
+        self._transfer = int(first_frame.color_trc)
+        self._primaries = likely_primaries(self._transfer, int(first_frame.color_primaries))
         self._maps_colours = needs_mapping(self._transfer, self._primaries)
-        doubt = doubt_about(self._transfer, self._primaries)
+        doubt = doubt_about(self._transfer, self._primaries, codec_tag)
         if doubt:
             warn(self, doubt)
 
@@ -164,12 +188,15 @@ class PyAVDecoder:
                 if key is not None:
                     container.seek(key.time, stream=stream)
                 landed = None
-                for position, frame in self._decoded(container, stream, from_start=key is None):
+                decoded = self._decoded(container, stream, from_start=key is None)
+                for count, (position, frame) in enumerate(decoded, 1):
                     landed = position if landed is None else landed
                     if key is not None and landed > key.position:
                         break
                     if key is None or position > shown:
                         shown = position
+                        if key is None and position >= last and self._is_undecodable and position >= count:
+                            self._warn_of_damage(self.num_frames - (position + 1 - count))
                         yield position, frame
                     if position >= last:
                         break
@@ -216,10 +243,14 @@ class PyAVDecoder:
         target = self._shown_size(frame) if size is None else size
         if turns % 2:
             target = target[::-1]
-        matrix = self._bt709 if _is_untagged_hd(frame) else None
+        matrix = self._untagged_matrix(frame)
         try:
-            if self._maps_colours:
-                pixels = self._mapped(frame, target, matrix)
+            is_smaller = target[0] < stored[0] and target[1] < stored[1] and not frame.interlaced_frame
+            if self._maps_colours and not is_smaller:
+                frame = self._as_standard(frame, matrix)
+                matrix = None if frame.format.is_rgb else self._bt709
+            if self._maps_colours and is_smaller:
+                pixels = self._mapped(frame, target, matrix).transpose(2, 0, 1)
             # swscale scales the fields of an interlaced frame apart; what is shown is the whole frame.
             elif target == stored or size is None or frame.interlaced_frame:
                 rgb = self._full.reformat(
@@ -242,19 +273,48 @@ class PyAVDecoder:
                 f"{self.name} has pixels that can't be converted to RGB ({frame.format.name}, {error.strerror}). "
                 "Convert it to 8-bit H.264."
             ) from error
-        return np.rot90(pixels, turns, axes=(1, 2)).copy() if turns else pixels
+        if self._is_limited_grey:
+            pixels = from_limited_range(pixels)
+        if self._is_mirrored:
+            pixels = pixels[:, ::-1]
+        return np.rot90(pixels, turns, axes=(1, 2)).copy() if turns or self._is_mirrored else pixels
+
+    def _untagged_matrix(self, frame: Any) -> Any:
+        """Of a frame that does not state the matrix of its colours, where swscale's own choice would be another."""
+        if frame.colorspace != UNSPECIFIED:
+            return None
+        if self._transfer in (PQ, HLG):
+            return _SWSCALE_BT2020
+        return self._bt709 if frame.height > 576 or frame.width >= 1280 else None
+
+    def _as_standard(self, frame: Any, matrix: Any) -> Any:
+        """A frame in other colours as 8 bits of BT.709, sampled as it was: the colours of 4:2:0 stay as coarse as those
+        of a file that was made for BT.709, and both are shown by the same filters."""
+        pixels = self._mapped(frame, (frame.height, frame.width), matrix)
+        shown = self._av.VideoFrame.from_ndarray(pixels, format="rgb24")
+        columns, rows = frame.format.chroma_width(frame.width), frame.format.chroma_height(frame.height)
+        sampling = {(False, False): "444", (True, False): "422", (True, True): "420"}
+        sampled = sampling.get((columns < frame.width, rows < frame.height))
+        if frame.format.is_rgb or sampled is None:
+            return shown
+        return self._standard.reformat(
+            shown,
+            format=f"yuv{sampled}p",
+            dst_colorspace=self._bt709,
+            dst_color_range=self._limited,
+            interpolation=self._whole_chroma,
+            threads=1,
+        )
 
     def _mapped(self, frame: Any, size: tuple[int, int], matrix: Any) -> np.ndarray:
-        """uint8 BT.709 RGB (3, height, width) of a frame in other colours, scaled before they are brought there."""
+        """uint8 BT.709 RGB (height, width, 3) of a frame in other colours, scaled before they are brought there."""
         height, width = size
-        at_once = not frame.interlaced_frame and height <= frame.height and width <= frame.width
-        scaled = (width, height) if at_once else (frame.width, frame.height)
         rgb = self._small.reformat(
-            frame, *scaled, "rgb48le", src_colorspace=matrix, interpolation="BILINEAR", threads=1
+            frame, width, height, "rgb48le", src_colorspace=matrix, interpolation="BILINEAR", threads=1
         )
         lines = np.frombuffer(rgb.planes[0], np.uint8).reshape(-1, rgb.planes[0].line_size)
         signal = lines[: rgb.height, : rgb.width * 6].copy().view("<u2").reshape(rgb.height, rgb.width, 3)
-        return resized(to_bt709(signal, self._transfer, self._primaries), size)
+        return to_bt709(signal, self._transfer, self._primaries)
 
     def _shown_size(self, frame: Any) -> tuple[int, int]:
         """Height and width of a frame as displayed: upright, and with square pixels; none of its lines is lost."""
@@ -294,6 +354,11 @@ class PyAVDecoder:
         except MemoryError as error:
             raise too_large(self.name) from error
         except self._av.FFmpegError as error:
+            if self.name.lower().endswith(_RAW_SUFFIXES):
+                raise VideoError(
+                    f"{self.name} holds raw frames and says neither their size nor their rate. Convert it: ffmpeg -f "
+                    "rawvideo -pixel_format yuv420p -video_size 1920x1080 -framerate 25 -i IN.yuv OUT.y4m."
+                ) from error
             raise VideoError(
                 f"{self.name} is not a video that FFmpeg can open ({error.strerror}): another kind of file, or cut "
                 "short. Download or export it again."
@@ -303,13 +368,13 @@ class PyAVDecoder:
         """The stream that is shown."""
         usable = self._usable(container)
         surveys = {stream.index: _Survey(stream) for stream in usable}
-        is_whole = bool(_WHOLE & set(container.format.name.split(",")))
+        whole = {stream.index: _begins_whole(container, stream) for stream in usable}
         for packet in self._packets(container, usable):
-            self._take(surveys[packet.stream_index], packet, is_whole)
+            self._take(surveys[packet.stream_index], packet, whole[packet.stream_index])
         for survey in surveys.values():
             if survey.first_frame is None:
                 survey.first_frame = next(iter(self._decode(survey.stream, None)), None)
-            if survey.before_key is None and not is_whole:
+            if survey.before_key is None and not whole[survey.stream.index]:
                 survey.first_frame = self._first_without_key(survey.stream.index)
         ranked = sorted(surveys.values(), key=_as_players_choose)
         found = next((survey for survey in ranked if survey.first_frame is not None and survey.pts), None)
@@ -381,7 +446,21 @@ class PyAVDecoder:
             raise too_large(self.name) from error
         except self._av.FFmpegError as error:
             logger.debug("A packet of %s cannot be decoded: %s", self.name, error)
+            self._is_undecodable = True
             return []
+
+
+def _begins_whole(container: Any, stream: Any) -> bool:
+    """Whether a stream is read from its first packet on, and not from the first that says that it is a key frame."""
+    return bool(_WHOLE & set(container.format.name.split(","))) and stream.codec_context.name not in _GHOSTS
+
+
+def _codec_tag(stream: Any) -> str:
+    """By which a container calls the codec; damage may leave no text of it."""
+    try:
+        return stream.codec_context.codec_tag
+    except UnicodeDecodeError:
+        return ""
 
 
 def _as_players_choose(survey: _Survey) -> tuple[bool, bool, int, int]:
@@ -389,10 +468,6 @@ def _as_players_choose(survey: _Survey) -> tuple[bool, bool, int, int]:
     stream, context = survey.stream, survey.stream.codec_context
     is_default = bool(stream.disposition & type(stream.disposition).default)
     return len(survey.pts) < 2, not is_default, -context.width * context.height, stream.index
-
-
-def _is_untagged_hd(frame: Any) -> bool:
-    return frame.colorspace == UNSPECIFIED and (frame.height > 576 or frame.width >= 1280)
 
 
 def _clock(pts: list[int | None], dts: list[int | None], tick: Fraction) -> np.ndarray | None:
@@ -420,3 +495,12 @@ def _plane(plane: Any, samples: int = 1) -> np.ndarray:
 def _quarter_turns(frame: Any) -> int:
     """Number of quarter turns counter-clockwise from the stored picture to the displayed one."""
     return round(frame.rotation / 90) % 4
+
+
+def _is_mirrored(frame: Any) -> bool:
+    """Whether the displayed picture is the stored one turned upside down by a mirror, before any quarter turns."""
+    data = frame.side_data.get("DISPLAYMATRIX")
+    if data is None:
+        return False
+    matrix = np.frombuffer(bytes(data), "=i4", 9).astype(float)
+    return bool(matrix[0] * matrix[4] < matrix[1] * matrix[3])

@@ -203,7 +203,7 @@ class VideoReader:
         self._passes.append(frames)
         self._limit.start()
         try:
-            for chunk in self._without_blank_end(self._chunks(_Screen(frames))):
+            for chunk in _one_behind(self._without_blank_end(self._chunks(_Screen(frames)))):
                 self._limit.stop()
                 yield chunk
                 self._limit.start()
@@ -278,6 +278,15 @@ class VideoReader:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _one_behind(chunks: Iterator[Chunk]) -> Iterator[Chunk]:
+    """The same chunks, each when the next one is there: with the last one everything is known of the whole video."""
+    waiting: list[Chunk] = []
+    for chunk in chunks:
+        yield from waiting
+        waiting = [chunk]
+    yield from waiting
 
 
 def _in_order(planned: PlannedChunk, chunk: Chunk) -> np.ndarray:

@@ -1,6 +1,7 @@
 """A video is read as a viewer sees it: what says the same in another way gives the same pictures."""
 
 import io
+import re
 import subprocess
 from pathlib import Path
 
@@ -61,11 +62,17 @@ def tagged(matrix: str, primaries: str, transfer: str) -> tuple[str, ...]:
     return ("-colorspace", matrix, "-color_primaries", primaries, "-color_trc", transfer)
 
 
-@pytest.mark.parametrize("suffix", ["mp4", "mkv"])
-def test_pq_is_shown_as_its_standard_twin(make, suffix):
+def twins(make, suffix: str = "mp4") -> tuple[Path, Path]:
+    """A clip in BT.709 and as PQ."""
     plain = make("plain.mp4", "-vf", "scale=480:270:out_color_matrix=bt709", *CLEAN, *tagged("bt709", "bt709", "bt709"))
     filters = TO_HDR.format(transfer="smpte2084")
-    hdr = make(f"pq.{suffix}", "-vf", filters, *TENBIT, *tagged("bt2020nc", "bt2020", "smpte2084"), source=plain)
+    tags = tagged("bt2020nc", "bt2020", "smpte2084")
+    return plain, make(f"pq.{suffix}", "-vf", filters, *TENBIT, *tags, source=plain)
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv"])
+def test_pq_is_shown_as_its_standard_twin(make, suffix):
+    plain, hdr = twins(make, suffix)
     (_, ours), (info, theirs) = read(plain), read(hdr)
     assert apart(ours, theirs) < 4 and not info.warnings
     small = [np.stack([chunk.frames for chunk in chunks]).astype(float) for chunks in (ours, theirs)]
@@ -74,6 +81,24 @@ def test_pq_is_shown_as_its_standard_twin(make, suffix):
     with av.open(str(hdr)) as container:
         raw = next(container.decode(video=0)).to_ndarray(format="rgb24").transpose(2, 0, 1)
     assert np.abs(raw - pictures(ours)[0]).mean() > 15
+
+
+def test_hdr_without_primaries_and_matrix_is_bt2020(make):
+    _, hdr = twins(make)
+    bare = hdr.with_name("pq_bare.mp4")
+    # Neither the stream nor the container says more than that it is PQ.
+    tags = "matrix_coefficients=2:colour_primaries=2:transfer_characteristics=16"
+    ffmpeg("-i", hdr, "-c", "copy", "-movflags", "-write_colr", "-bsf:v", f"h264_metadata={tags}", bare)
+    (_, ours), (info, theirs) = read(hdr), read(bare)
+    assert apart(ours, theirs) < 0.01 and not info.warnings
+
+
+def test_dolby_vision_for_its_own_screens_alone_is_said(make):
+    untagged = "scale=480:270,setparams=color_trc=unknown"
+    plain = make("hevc.mp4", "-vf", untagged, "-c:v", "libx265", "-preset", "ultrafast", "-tag:v", "hvc1")
+    vision = plain.with_name("vision.mp4")
+    vision.write_bytes(plain.read_bytes().replace(b"hvc1", b"dvh1"))
+    assert "Dolby Vision" in read(vision)[0].warnings[0] and not read(plain)[0].warnings
 
 
 def test_hlg_is_shown_as_its_standard_twin(make):
@@ -148,6 +173,22 @@ def test_tags_that_say_the_same_change_nothing(make, size):
         assert apart(expected, read(clip)[1]) < 2, name
 
 
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("grey.mp4", ("-vf", "format=gray", *CLEAN[:-2])),
+        ("grey10.mkv", ("-vf", "format=gray10le", "-c:v", "ffv1")),
+        ("grey.png", ("-vf", "format=gray", "-frames:v", "1")),
+        # As encoders write monochrome video: the luma of limited range, and nothing else.
+        ("limited.mp4", ("-vf", "extractplanes=y", "-c:v", "libx265", "-x265-params", "range=limited:lossless=1")),
+    ],
+)
+def test_grey_videos_are_as_bright_as_their_twins_in_colour(make, name, options):
+    twin = make("twin.mp4", "-vf", "scale=480:270,hue=s=0", *CLEAN)
+    (_, expected), (_, ours) = read(twin), read(make(name, *options, source=twin))
+    assert apart(expected[:1], ours[:1]) < 2
+
+
 # Shape
 
 
@@ -173,6 +214,27 @@ def test_rotation_and_shape_of_pixels_together(make):
     (info, chunks), (_, upright) = read(turned), read(stored)
     assert (info.width, info.height) == (360, 640)
     assert np.array_equal(chunks[0].key_frame, np.rot90(upright[0].key_frame, 1, axes=(1, 2)))
+
+
+@pytest.mark.parametrize(
+    ("flags", "turned"),
+    [
+        (("-display_hflip",), lambda frame: frame[:, :, ::-1]),
+        (("-display_vflip",), lambda frame: frame[:, ::-1]),
+        # What the flags make of a picture that is turned, by FFmpeg's own filters.
+        (("-display_rotation", "90", "-display_hflip"), None),
+        (("-display_rotation", "90", "-display_vflip"), None),
+    ],
+)
+def test_mirrored_videos_are_shown_as_players_do(make, flags, turned):
+    stored = make("main.mp4")
+    mirrored, shown = (stored.with_name(f"{'_'.join(flags)}{suffix}") for suffix in (".mp4", "_shown.mp4"))
+    ffmpeg(*flags, "-i", stored, "-c", "copy", mirrored)
+    ffmpeg("-i", mirrored, "-an", *CLEAN, shown)
+    (_, ours), (_, expected) = read(mirrored), read(shown)
+    assert apart(ours, expected) < 2
+    if turned is not None:
+        assert np.array_equal(ours[0].key_frame, turned(read(stored)[1][0].key_frame))
 
 
 # Streams
@@ -272,6 +334,16 @@ def test_a_stream_that_begins_inside_a_group_of_pictures(make, codec, tmp_path):
     assert apart(chunks, clean) < 0.01
     (warning,) = info.warnings
     assert "frames need others" in warning and 15 <= int(warning.split()[2]) <= 25
+
+
+@pytest.mark.parametrize(("name", "codec"), [("h264.mkv", "libx264"), ("mpeg4.mkv", "mpeg4"), ("mpeg4.mp4", "mpeg4")])
+def test_a_file_with_an_index_that_begins_inside_a_group_of_pictures(make, name, codec):
+    whole = make(f"gop_{name}", "-vf", "scale=240:134", "-c:v", codec, "-g", "30", "-bf", "0", before=("-t", "3"))
+    cut, at_key = (whole.with_name(f"{start}_{name}") for start in (12, 30))
+    for path, start in ((cut, 12), (at_key, 30)):
+        ffmpeg("-i", whole, "-c", "copy", "-copyinkf", "-bsf:v", f"noise=drop=lt(n\\,{start})", path)
+    (info, chunks), (_, clean) = read(cut), read(at_key)
+    assert apart(chunks, clean) < 0.01 and "Its first 18 frames need others" in info.warnings[0]
 
 
 # Pictures, palettes, tiny frames
@@ -391,6 +463,17 @@ def test_blank_ends_are_left_out(make, colour, before, after):
     for one, other in zip(expected, chunks, strict=True):
         assert np.abs(one.frames.astype(float) - other.frames).mean() < 4
     assert info.duration_s == pytest.approx(3 + before + after, abs=0.05)
+    said = [" ".join(warning.split()[:2]) for warning in info.warnings]
+    # Less than half a second at the end of a video is left out without a word.
+    assert said == ["Its first"] * bool(before) + ["Its end"] * (after >= 0.5)
+
+
+def test_what_the_end_shows_is_known_with_the_last_chunk(make):
+    make("three.mp4", "-vf", "scale=240:134,fps=30", *CLEAN, before=("-t", "3"))
+    padded = make("pad_black_0_1.mp4", "-vf", "tpad=stop_duration=1", *CLEAN, source=make("three.mp4"), before=())
+    with open_video(padded, frame_size=SMALL) as reader:
+        known = [reader.info.warnings for _ in reader]
+    assert known[0] == () and known[-1] == ("Its end is blank or fades out: it is left out.",)
 
 
 @pytest.mark.parametrize("length", [0.3, 0.5, 1])
@@ -460,6 +543,12 @@ def test_an_encrypted_file_is_called_so(make):
         open_video(path)
 
 
+def test_raw_frames_are_refused_with_the_command_that_helps(make):
+    path = make("raw.yuv", "-vf", "scale=480:270", "-f", "rawvideo")
+    with pytest.raises(VideoError, match=r"holds raw frames.*-video_size"):
+        open_video(path)
+
+
 def test_lossless_h264_of_all_kinds(make):
     _, expected = read(make("main.mp4"))
     for pixels, encoder in (
@@ -470,6 +559,20 @@ def test_lossless_h264_of_all_kinds(make):
     ):
         path = make(f"lossless_{pixels}.mp4", "-vf", "scale=480:270", "-c:v", encoder, "-qp", "0", "-pix_fmt", pixels)
         assert apart(expected, read(path)[1]) < 5
+
+
+def test_damage_in_the_middle_is_said(make):
+    path = make("whole.mp4", "-vf", "scale=240:134", *CLEAN, "-g", "30", before=("-t", "4"))
+    with av.open(str(path)) as container:
+        key = [packet for packet in container.demux(video=0) if packet.is_keyframe][2]
+    content = bytearray(path.read_bytes())
+    content[key.pos : key.pos + key.size] = bytes(key.size)
+    damaged = path.with_name("middle.mp4")
+    damaged.write_bytes(content)
+    info, chunks = read(damaged)
+    (warning,) = info.warnings
+    assert re.match(r"It is damaged: \d+ of 120 frames can be read", warning) and len(chunks) == 4
+    assert 80 <= int(warning.split()[3]) < 120
 
 
 def test_damage_is_said_once(tmp_path, caplog):
