@@ -43,11 +43,13 @@ lint: $(DEV_STAMP)
 BF16 ?=
 RUN := runs/default_checkpoint
 TOWER := train-tower $(RUN)/copies/ratings.csv --held-out-fold 1 --held-out-fold 0
-RATINGS := rate-copies $(RUN)/copies/ratings.csv --rated "$(RATED)" --output $(RUN)/rated --feature-cache $(RUN)/features
+RATINGS := rate-copies $(RUN)/copies/ratings.csv --rated "$(RATED)" --views $(RUN)/views/ratings.csv \
+  --output $(RUN)/rated --feature-cache $(RUN)/features
 PROJECTORS := train default_checkpoint data=rated_videos=$(RUN)/rated feature_cache=$(RUN)/features $(if $(BF16),bf16=true use_cpu=true)
 checkpoint: $(DEV_STAMP)
 	.venv/bin/lmmvqa fetch-sources $(RUN)/sources --clips "$(CLIPS)"
 	.venv/bin/lmmvqa make-copies $(RUN)/sources --output $(RUN)/copies
+	.venv/bin/lmmvqa make-views "$(RATED)" --output $(RUN)/views --count 500
 	.venv/bin/lmmvqa make-spatial-tower lmmvqa/checkpoints/default/spatial_tower
 	test -f $(RUN)/temporal/config.json || .venv/bin/lmmvqa $(TOWER) --output $(RUN)/temporal
 	cd $(RUN)/temporal && cp config.json model.safetensors trainer_state.json "$(CURDIR)/lmmvqa/checkpoints/default/temporal_tower"

@@ -44,6 +44,20 @@ def make_copies(
 
 
 @app.command()
+def make_views(
+    rated: Annotated[Path, typer.Argument(help="Folder of BIQ2021.")],
+    output: Annotated[Path, typer.Option(help="Folder for the views and ratings.csv.")],
+    count: Annotated[int, typer.Option(min=1, help="Photographs to take.")] = 64,
+    split: Annotated[str, typer.Option(help="Part of BIQ2021: train or test.")] = "train",
+) -> None:
+    """Make stills, pans and mirrored pictures of rated photographs, which mean the same to people."""
+    with clear_errors():
+        from lmmvqa.default_making.views import make_views
+
+        typer.echo(make_views(rated, output, count, split))
+
+
+@app.command()
 def make_spatial_tower(
     output: Annotated[Path, typer.Argument(help="Folder for the tower.")],
 ) -> None:
@@ -82,6 +96,7 @@ def train_tower(
 def rate_copies(
     copies: Annotated[Path, typer.Argument(help="ratings.csv of `lmmvqa make-copies`.")],
     rated: Annotated[Path, typer.Option(help="Folder of BIQ2021.")],
+    views: Annotated[Path, typer.Option(help="ratings.csv of `lmmvqa make-views`.")],
     output: Annotated[Path, typer.Option(help="Folder for ratings.csv.")],
     feature_cache: Annotated[Path, typer.Option(help="Folder for the features.")],
     workers: Annotated[int, typer.Option(min=1, help="Pictures and copies read at once.")] = 1,
@@ -90,4 +105,4 @@ def rate_copies(
     with clear_errors():
         from lmmvqa.default_making.opinions import rate_together
 
-        typer.echo(rate_together(copies, rated, output, feature_cache, workers=workers))
+        typer.echo(rate_together(copies, rated, views, output, feature_cache, workers=workers))

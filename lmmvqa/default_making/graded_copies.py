@@ -125,6 +125,10 @@ def _noise(strength: float, content: Content) -> str:
     return f"noise=alls={strength:.0f}:allf=t:all_seed={int(_draw(content.name, 'noise') * 1e6)}"
 
 
+def _blur(sigma: float, _: Content) -> str:
+    return f"gblur=sigma={sigma:.2f}"
+
+
 def _banding(step: float, _: Content) -> str:
     quantized = f"floor(val/{step:.1f})*{step:.1f}+{step / 2:.1f}"
     return f"lutyuv=y='{quantized}':u='{quantized}':v='{quantized}'"
@@ -158,121 +162,64 @@ def _flicker(amplitude: float, content: Content) -> str:
 
 DISTORTIONS = (
     Distortion("near_lossless", "codec", ("none",), (12, 12), encoder=_x264),
-    Distortion("x264_light", "codec", ("compression",), (24, 30), encoder=_x264, second_rating="psnr_hvs"),
-    Distortion("x264_medium", "codec", ("compression",), (31, 37), encoder=_x264),
-    Distortion("x264_strong", "codec", ("compression",), (38, 44), encoder=_x264, second_rating="psnr_hvs"),
-    Distortion("x264_extreme", "codec", ("compression",), (45, 51), encoder=_x264, second_rating="psnr_hvs"),
-    Distortion("x265_light", "codec", ("compression",), (28, 39), encoder=_x265, group="codec light"),
-    Distortion("vp9_light", "codec", ("compression",), (36, 52), encoder=_vp9, group="codec light"),
-    Distortion("av1_light", "codec", ("compression",), (38, 53), encoder=_av1, group="codec light"),
-    Distortion("x265_strong", "codec", ("compression",), (40, 51), encoder=_x265, group="codec strong"),
-    Distortion("vp9_strong", "codec", ("compression",), (53, 63), encoder=_vp9, group="codec strong"),
-    Distortion("av1_strong", "codec", ("compression",), (54, 63), encoder=_av1, group="codec strong"),
-    Distortion("rescale_light", "spatial", ("upscaling",), (1.5, 2.5), _rescale, group="sharpness"),
-    Distortion("rescale_strong", "spatial", ("upscaling",), (3, 6), _rescale, group="sharpness"),
-    Distortion(
-        "blur_light", "spatial", ("blur",), (0.5, 1.6), lambda sigma, _: f"gblur=sigma={sigma:.2f}", group="sharpness"
+    *(
+        Distortion(name, "codec", ("compression",), span, encoder=encoder, group=f"codec {strength}", **more)
+        for name, strength, span, encoder, more in (
+            ("x264_light", "light", (26, 34), _x264, {"second_rating": "psnr_hvs"}),
+            ("x265_light", "light", (28, 39), _x265, {}),
+            ("vp9_light", "light", (36, 52), _vp9, {}),
+            ("av1_light", "light", (38, 53), _av1, {}),
+            ("x264_strong", "strong", (36, 43), _x264, {"second_rating": "psnr_hvs"}),
+            ("x264_extreme", "strong", (44, 51), _x264, {"second_rating": "psnr_hvs"}),
+            ("x265_strong", "strong", (40, 51), _x265, {}),
+            ("vp9_strong", "strong", (53, 63), _vp9, {}),
+            ("av1_strong", "strong", (54, 63), _av1, {}),
+            ("blocking", "strong", (6, 31), _mpeg4, {}),
+        )
     ),
-    Distortion("blur", "spatial", ("blur",), (0.8, 4), lambda sigma, _: f"gblur=sigma={sigma:.2f}", group="sharpness"),
-    Distortion("noise", "noise", ("noise",), (8, 45), _noise, group="artefact", second_rating="psnr_hvs"),
-    Distortion("banding", "banding", ("banding",), (16, 64), _banding, group="artefact", second_rating="psnr_hvs"),
-    Distortion("blocking", "spatial", ("compression",), (6, 31), encoder=_mpeg4, group="artefact"),
-    Distortion(
-        "dark",
-        "exposure",
-        ("exposure",),
-        (20, 90),
-        lambda d, _: f"lutyuv=y='clip(val-{d:.0f},16,235)'",
-        group="exposure",
-        second_rating="psnr_hvs",
+    Distortion("rescale_light", "spatial", ("upscaling",), (1.5, 2.5), _rescale, group="upscaling"),
+    Distortion("rescale_strong", "spatial", ("upscaling",), (3, 6), _rescale, group="upscaling"),
+    Distortion("blur_light", "spatial", ("blur",), (0.6, 1.6), _blur, group="blur"),
+    Distortion("blur_strong", "spatial", ("blur",), (1.8, 4), _blur, group="blur"),
+    Distortion("noise", "noise", ("noise",), (8, 45), _noise, second_rating="psnr_hvs"),
+    Distortion("banding", "banding", ("banding",), (16, 64), _banding, second_rating="psnr_hvs"),
+    *(
+        Distortion(name, "exposure", ("exposure",), span, filters, group="exposure", second_rating="psnr_hvs")
+        for name, span, filters in (
+            ("dark", (20, 90), lambda d, _: f"lutyuv=y='clip(val-{d:.0f},16,235)'"),
+            ("bright", (20, 90), lambda d, _: f"lutyuv=y='clip(val+{d:.0f},16,235)'"),
+            ("flat", (0.4, 0.85), lambda c, _: f"lutyuv=y='(val-128)*{c:.2f}+128'"),
+        )
     ),
-    Distortion(
-        "bright",
-        "exposure",
-        ("exposure",),
-        (20, 90),
-        lambda d, _: f"lutyuv=y='clip(val+{d:.0f},16,235)'",
-        group="exposure",
-        second_rating="psnr_hvs",
+    *(
+        Distortion(name, "temporal", ("stutter",), span, filters, group="stutter", second_rating="fresh_frames", **more)
+        for name, span, filters, more in (
+            ("stutter_light", (2, 3), _hold, {"whole_steps": True}),
+            ("stutter_strong", (4, 8), _hold, {"whole_steps": True}),
+            ("drop", (0.1, 0.6), _drop, {}),
+        )
     ),
-    Distortion(
-        "flat",
-        "exposure",
-        ("exposure",),
-        (0.4, 0.85),
-        lambda c, _: f"lutyuv=y='(val-128)*{c:.2f}+128'",
-        group="exposure",
-        second_rating="psnr_hvs",
-    ),
-    Distortion(
-        "stutter_light",
-        "temporal",
-        ("stutter",),
-        (2, 3),
-        _hold,
-        whole_steps=True,
-        group="stutter",
-        second_rating="fresh_frames",
-    ),
-    Distortion(
-        "stutter_strong",
-        "temporal",
-        ("stutter",),
-        (4, 8),
-        _hold,
-        whole_steps=True,
-        group="stutter",
-        second_rating="fresh_frames",
-    ),
-    Distortion("drop", "temporal", ("stutter",), (0.1, 0.6), _drop, group="fault", second_rating="fresh_frames"),
-    Distortion("freeze", "temporal", ("freeze",), (0.3, 1.4), _freeze, group="fault", second_rating="fresh_frames"),
-    Distortion("flicker", "flicker", ("flicker",), (0.03, 0.2), _flicker, group="fault", second_rating="psnr_hvs"),
-    Distortion(
-        "rescale_x264",
-        "pair",
-        ("upscaling", "compression"),
-        (30, 40),
-        lambda _, content: _rescale(2, content),
-        _x264,
-        group="pair",
-    ),
-    Distortion(
-        "noise_x264",
-        "pair",
-        ("noise", "compression"),
-        (26, 40),
-        lambda _, content: _noise(20, content),
-        _x264,
-        group="pair",
-    ),
-    Distortion(
-        "stutter_x264",
-        "pair",
-        ("stutter", "compression"),
-        (30, 42),
-        lambda _, content: _hold(3, content),
-        _x264,
-        group="pair",
+    Distortion("freeze", "temporal", ("freeze",), (0.3, 1.4), _freeze, second_rating="fresh_frames"),
+    Distortion("flicker", "flicker", ("flicker",), (0.03, 0.2), _flicker, second_rating="psnr_hvs"),
+    *(
+        Distortion(name, "pair", (flaw, "compression"), (30, 40), filters, _x264, group="pair")
+        for name, flaw, filters in (
+            ("rescale_x264", "upscaling", lambda _, content: _rescale(3, content)),
+            ("noise_x264", "noise", lambda _, content: _noise(25, content)),
+            ("stutter_x264", "stutter", lambda _, content: _hold(4, content)),
+            ("blur_x264", "blur", lambda _, content: _blur(2, content)),
+        )
     ),
 )
 BY_NAME = {distortion.name: distortion for distortion in DISTORTIONS}
 # How many distortions of a group a content gets, drawn by its name.
-DRAWN = {
-    "codec light": 1,
-    "codec strong": 1,
-    "sharpness": 3,
-    "artefact": 2,
-    "exposure": 1,
-    "stutter": 1,
-    "fault": 2,
-    "pair": 2,
-}
+DRAWN = {"codec light": 1, "codec strong": 2, "upscaling": 1, "blur": 2, "exposure": 1, "stutter": 2, "pair": 2}
 # How many of all these a content keeps: for the same time, other contents teach more than more copies of one.
-KEPT = {"video": 12, "photograph": 8}
+KEPT = {"video": 16, "photograph": 10}
 # Width and height of a moving view of a large photograph: landscape, portrait, square.
-SIZES = ((640, 360), (960, 540), (540, 960), (512, 512))
+SIZES = ((640, 360), (960, 540), (360, 640), (512, 512))
 # Pixels of a frame at most: a larger source is scaled down, which hides its own coding.
-MAX_PIXELS = 960 * 540
+MAX_PIXELS = 640 * 400
 # A small picture moves by whole pixels, so that nothing is interpolated.
 SMALL_STEP = 2
 
@@ -393,7 +340,7 @@ def _distortions(content: Content) -> list[Distortion]:
         candidates = [distortion for distortion in DISTORTIONS if distortion.group == group]
         distortions += sorted(candidates, key=lambda distortion: _draw("rung", content.name, distortion.name))[:count]
     if content.still:
-        distortions = [each for each in distortions if each.family != "temporal" and each.name != "stutter_x264"]
+        distortions = [each for each in distortions if each.family != "temporal" and "stutter" not in each.flaws]
     first, *rest = distortions
     return [
         first,

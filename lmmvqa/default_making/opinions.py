@@ -19,8 +19,8 @@ from sklearn.isotonic import IsotonicRegression
 
 from dataset_builders import register
 from lmmvqa.checkpoints.assembling import compose_default
-from lmmvqa.default_making.graded_copies import seed_of
 from lmmvqa.default_making.tower_training import copy_rows
+from lmmvqa.default_making.views import split_of
 from lmmvqa.training.feature_cache import FeatureCache
 from processing.errors import InputError
 
@@ -29,6 +29,8 @@ _LEFT_AT_WORST = 0.15
 _RIDGE, _LIMIT = 3000.0, 2.0
 # Opinions of sources, of 1: beyond them the regression only extrapolates.
 _LOWEST, _HIGHEST = 0.05, 0.97
+# A fault that leaves more than this share is not what a viewer would name, nor would he call the copy faultless.
+_UNNAMED = 0.95
 _MISJUDGED = ("noise", "banding", "exposure", "flicker")
 _COLUMNS = ("video", "mos", "split", "content", "family", "flaw")
 
@@ -97,20 +99,29 @@ def opinions(pictures: Sequence[Rated], copies: Sequence[Rated]) -> dict[str, fl
 def write_ratings(path: Path, pictures: Sequence[Rated], copies: Sequence[Rated]) -> None:
     """A label file of `rated_videos` with both, on one scale."""
     of_copies = opinions(pictures, copies)
+    flaws = {
+        copy.video: copy.flaw
+        for copy, left in zip(copies, fidelity(copies), strict=True)
+        if copy.distortion == "near_lossless" or left <= _UNNAMED
+    }
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(_COLUMNS)
         for each in [*pictures, *(copy for copy in copies if copy.video in of_copies)]:
             opinion = of_copies.get(each.video, each.opinion)
-            writer.writerow([each.video, f"{opinion:.3f}", each.split, each.content, each.family, each.flaw])
+            groups = (each.split, each.content, each.family)
+            writer.writerow([each.video, f"{opinion:.3f}", *groups, flaws.get(each.video, "")])
 
 
-def rate_together(copies: Path, rated: Path, output: Path, feature_cache: Path, *, workers: int = 1) -> Path:
-    """The label file, in `output`, that the default checkpoint learns from: the train part of BIQ2021 and graded
-    copies.
+def rate_together(
+    copies: Path, rated: Path, views: Path, output: Path, feature_cache: Path, *, workers: int = 1
+) -> Path:
+    """The label file, in `output`, that the default checkpoint learns from: the train part of BIQ2021, views of some of
+    it, and graded copies.
 
     Args:
         copies: ratings.csv of the copies.
+        views: ratings.csv of the views.
         rated: folder of BIQ2021. A tenth of its train part gets the split "validation"; the test part is left out.
         feature_cache: as `lmmvqa train` takes it; what is encoded here is not encoded there.
         workers: pictures and copies read at once.
@@ -122,12 +133,13 @@ def rate_together(copies: Path, rated: Path, output: Path, feature_cache: Path, 
         {
             "video": row["video"]["path"],
             "mos": row["score"],
-            "split": "validation" if seed_of("validation", row["id"]) % 10 == 0 else "train",
+            "split": split_of(row["id"]),
             "content": row["id"],
             "family": "photograph",
         }
         for row in datasets.load_dataset("biq2021", "score", data_dir=str(rated), split="train")
     ]
+    pictures += copy_rows(views)
     rows = [*pictures, *copy_rows(copies)]
     keys = cache.keys([row["video"] for row in rows], workers)
     for _, error in cache.fill(zip(keys, [row["video"] for row in rows], strict=True), workers):

@@ -72,6 +72,21 @@ class AnswerCollator:
         }
         return {**batch, "chunk_counts": torch.cat([video["chunk_counts"] for video in decoded])}
 
+    def targets(self, question: Question, labels: Sequence[Any]) -> torch.Tensor:
+        """(videos, answers) probabilities that the answers ought to have: those near a rating, or an equal share for
+        each word that a label names; all 0 for a video without a label."""
+        targets = torch.zeros(len(labels), len(question.answers))
+        for target, label in zip(targets, labels, strict=True):
+            if label is None:
+                continue
+            if question.kind == "number":
+                answer = expected_answer(torch.tensor([label]), self.answer_maps.get(question.name))
+                target[:] = spread_over_answers(answer)[0]
+            else:
+                words = question.words(label)
+                target[[question.answers.index(word) for word in words]] = 1 / len(words)
+        return targets
+
     def _conversation(self, row: dict[str, Any]) -> list[dict[str, Any]]:
         """The messages of a row; the answer of a rating as the model is to give it."""
         if (answer_map := self.answer_maps.get(row["task"])) is None:
@@ -174,21 +189,6 @@ class ReadOutCollator(AnswerCollator):
             "answers": AllowedAnswers(tries, [slice(start, end) for start, end in zip([0, *ends], ends, strict=False)]),
             "targets": targets,
         }
-
-    def targets(self, question: Question, labels: Sequence[Any]) -> torch.Tensor:
-        """(videos, answers) probabilities that the answers ought to have: those near a rating, or an equal share for
-        each word that a label names; all 0 for a video without a label."""
-        targets = torch.zeros(len(labels), len(question.answers))
-        for target, label in zip(targets, labels, strict=True):
-            if label is None:
-                continue
-            if question.kind == "number":
-                answer = expected_answer(torch.tensor([label]), self.answer_maps.get(question.name))
-                target[:] = spread_over_answers(answer)[0]
-            else:
-                words = question.words(label)
-                target[[question.answers.index(word) for word in words]] = 1 / len(words)
-        return targets
 
 
 def _likeliest(targets: torch.Tensor) -> frozenset[int]:

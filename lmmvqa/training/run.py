@@ -169,6 +169,7 @@ def build_trainer(arguments: LmmVqaTrainingArguments) -> LmmVqaTrainer:
             collator,
             rated.train,
             arguments.warm_up_epochs,
+            questions=arguments.questions,
             dropout=arguments.projector_dropout,
             seed=arguments.seed,
         )

@@ -27,7 +27,7 @@ from lmmvqa.checkpoints.remote_code import PUBLIC_FILES
 from lmmvqa.checkpoints.training_record import TrainingRecord
 from lmmvqa.training.collators import spread_over_answers
 from lmmvqa.training.telling import learned_from, what_trains
-from lmmvqa.training.warm_up import token_scores, word_direction
+from lmmvqa.training.warm_up import token_scores, token_words, word_direction, word_directions
 from lmmvqa.training.watching import (
     DivergedError,
     LossWatch,
@@ -105,7 +105,7 @@ class LmmVqaTrainer(Trainer):
         answers, targets = inputs.pop("answers"), inputs.pop("targets")
         outputs = model(**inputs)
         if self.args.loss == "words":
-            targets = targets | {"score": self._word_targets(outputs.video_outputs.pooler_output)}
+            targets = self._word_targets(outputs.video_outputs.pooler_output, targets)
         read = (answers.log_probabilities if self.args.loss == "read_out" else answers.log_likelihoods)(outputs.logits)
         losses = [-(target * found).sum(1) for target, found in zip(targets.values(), read, strict=True)]
         loss = torch.stack([part.mean() for part in losses]).sum()
@@ -121,11 +121,19 @@ class LmmVqaTrainer(Trainer):
         return (loss, {"loss": loss, "logits": read[0]}) if return_outputs else loss
 
     @torch.no_grad()
-    def _word_targets(self, videos: Sequence[torch.Tensor]) -> torch.Tensor:
-        """What the read-out should be by the visual tokens of each video themselves."""
-        model = self.accelerator.unwrap_model(self.model)
-        scores = token_scores(videos, model.config, word_direction(model, self.processing_class))
-        return spread_over_answers(expected_answer(scores, self.data_collator.answer_maps.get("score")))
+    def _word_targets(
+        self, videos: Sequence[torch.Tensor], targets: Mapping[str, torch.Tensor]
+    ) -> dict[str, torch.Tensor]:
+        """The targets, with what the visual tokens of each video themselves say of the score and of unordered words."""
+        model, processor = self.accelerator.unwrap_model(self.model), self.processing_class
+        scores = token_scores(videos, model.config, word_direction(model, processor))
+        answers = expected_answer(scores, self.data_collator.answer_maps.get("score"))
+        said = {
+            name: token_words(videos, model.config, word_directions(model, processor, processor.question(name))).exp()
+            for name in targets
+            if processor.question(name).kind == "words"
+        }
+        return {**targets, "score": spread_over_answers(answers), **said}
 
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         """

@@ -62,3 +62,16 @@ def test_photographs_and_copies_stand_in_one_label_file(pictures, tmp_path):
     assert next(row for row in rows if row["content"] == "tested")["split"] == "validation"
     # Of a photograph nobody knows the flaw.
     assert {(row["family"], row["flaw"]) for row in rows} == {("photograph", ""), ("codec", "none")}
+
+
+def test_a_fault_that_shows_has_a_name(pictures, tmp_path):
+    copies = [
+        copy("clip", 98.0, distortion="near_lossless", flaw="none"),
+        copy("clip", 97.0, distortion="light", flaw="compression"),
+        copy("clip", 40.0, distortion="strong", flaw="upscaling;compression"),
+    ]
+    write_ratings(tmp_path / "ratings.csv", pictures[:90], copies)
+    with (tmp_path / "ratings.csv").open(newline="") as file:
+        flaws = [row["flaw"] for row in csv.DictReader(file)]
+    # No one would name a fault that hardly shows, or call its copy faultless; of photographs nobody said what is wrong.
+    assert flaws == [*[""] * 90, "none", "", "upscaling;compression"]

@@ -27,7 +27,7 @@ from lmmvqa.training.feature_cache import FeatureCache
 from lmmvqa.training.run import build_trainer, run_training
 from lmmvqa.training.trainer import rated_videos
 from lmmvqa.training.training_data import load_training_data
-from lmmvqa.training.warm_up import SHARPNESS, word_direction, word_scores
+from lmmvqa.training.warm_up import SHARPNESS, token_words, word_direction, word_directions, word_scores
 from lmmvqa.training.watching import DivergedError, LossWatch
 from modeling_lmmvqa.feature_batches import assessment_inputs
 from processing.quality_prompts import FLAW
@@ -259,6 +259,22 @@ def test_further_questions_are_taught_by_columns_of_the_label_file(loss, taught,
     assert "flaw" not in collator(first[:1])["targets"]
     metrics = trainer.evaluate(trainer.tests["test"])
     assert {"eval_srcc", "eval_level_accuracy", "eval_flaw_balanced_accuracy", "eval_sharpness_plcc"} <= set(metrics)
+
+
+def test_warmed_up_projectors_name_flaws_in_words_of_the_decoder(taught, tmp_path):
+    base = taught.checkpoint.with_name("base")
+    settings = settings_of_taught(base, taught.labels, tmp_path / "run", loss="read_out", warm_up_epochs=40)
+    trainer = build_trainer(settings)
+    model, collator = trainer.model.base_model.model.eval(), trainer.data_collator
+    rows = rated_videos(trainer.train_dataset)
+    directions = word_directions(model, collator.processor, FLAW)
+    with torch.no_grad():
+        tokens = model.model.project_features(**collator.video_inputs(rows))
+        said = token_words(tokens, model.config, directions)
+    assert said.shape == (4, len(FLAW.answers)) and torch.allclose(said.exp().sum(1), torch.ones(4))
+    found = [FLAW.answers[place] for place in said.argmax(1)]
+    # The first video has no label.
+    assert found[1] in ("noise", "blur") and found[2:] == ["flicker", "noise"]
 
 
 def test_what_was_taught_is_kept_and_answered(taught):
