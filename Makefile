@@ -6,7 +6,7 @@ VIDEO ?= tests/data/flower.mp4
 STAMP := .venv/installed
 DEV_STAMP := .venv/installed-dev
 
-.PHONY: score test test-wheel lint checkpoint rehearsal
+.PHONY: score test test-wheel lint checkpoint graphs rehearsal
 .DELETE_ON_ERROR:
 
 score: $(STAMP)
@@ -60,7 +60,13 @@ checkpoint: $(DEV_STAMP)
 	  --feature-cache $(RUN)/features > lmmvqa/checkpoints/default/calibration.json
 	cp $(RUN)/adapter/adapter_model.safetensors $(RUN)/adapter/trainer_state.json lmmvqa/checkpoints/default/adapter
 	sed 's/\("base_model_name_or_path": \)"default"/\1null/' $(RUN)/adapter/adapter_config.json > lmmvqa/checkpoints/default/adapter/adapter_config.json
+	$(MAKE) graphs
 	.venv/bin/lmmvqa verify --write
+
+# The default checkpoint's graphs, without weights: after a change of its architecture or of what it is asked.
+graphs: $(DEV_STAMP)
+	rm -rf lmmvqa/checkpoints/default/graphs
+	.venv/bin/lmmvqa export default lmmvqa/checkpoints/default/graphs --without-weights
 
 $(STAMP): setup.py
 	$(PYTHON) -m venv .venv

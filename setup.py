@@ -6,10 +6,27 @@ from setuptools import find_packages, setup
 HERE = Path(__file__).parent
 VERSION = re.search(r'^__version__ = "(.+)"$', (HERE / "lmmvqa/__init__.py").read_text(encoding="utf-8"), re.MULTILINE)
 
-# What `install_requires` leaves out, by what it is for. Scoring, one video or a folder, needs none of it.
+# What `install_requires` leaves out, by what it is for. Scoring with the default checkpoint needs none of it.
 EXTRAS = {
-    "training": ["scipy>=1.13"],
+    # The network itself: GPUs, other checkpoints, exports; and what all that trains or evaluates it needs.
+    "torch": [
+        "accelerate>=1.15",
+        "datasets>=5.0",
+        "huggingface_hub>=2.0",
+        "jinja2>=3.1",
+        "onnx>=1.17",
+        "onnx-ir>=0.1.10",
+        "onnxscript>=0.5",
+        "pandas>=2.2",
+        "peft>=0.21",
+        "pytorchvideo>=0.1.5",
+        "torch>=2.9",
+        "torchvision>=0.24",
+        "transformers>=5.24",
+    ],
+    "training": ["lmmvqa[torch]", "scipy>=1.13"],
     "evaluation": [
+        "lmmvqa[torch]",
         "evaluate>=0.4.6",
         "matplotlib>=3.9",
         # Label files of YouTube-UGC are Excel tables.
@@ -17,8 +34,8 @@ EXTRAS = {
         "scikit-image>=0.25",
         "scipy>=1.13",
     ],
-    "demo": ["gradio>=6.0"],
-    "bulk": ["ray[data]>=2.50", "s3fs>=2025.9"],
+    "demo": ["lmmvqa[torch]", "gradio>=6.0"],
+    "bulk": ["lmmvqa[torch]", "ray[data]>=2.50", "s3fs>=2025.9"],
     "serve": [
         "fastapi>=0.115",
         "prometheus-client>=0.21",
@@ -27,7 +44,7 @@ EXTRAS = {
         "uvicorn>=0.34",
     ],
     # Making the default checkpoint: copies, the tower's parts, opinions.
-    "copies": ["imageio-ffmpeg>=0.6", "onnx>=1.17", "scikit-learn>=1.5", "scipy>=1.13"],
+    "copies": ["lmmvqa[torch]", "imageio-ffmpeg>=0.6", "scikit-learn>=1.5", "scipy>=1.13"],
     # A second decoder. Its wheels are for x86-64 only; PyAV reads everything that it reads.
     "decord": ['decord>=0.6; platform_machine == "x86_64" or platform_machine == "AMD64"'],
 }
@@ -43,6 +60,8 @@ TESTS = [
     "schemathesis>=4.0",
     "tensorboard>=2.16",
 ]
+
+ALL_EXTRAS = {need for needs in EXTRAS.values() for need in needs if not need.startswith("lmmvqa[")}
 
 setup(
     name="lmmvqa",
@@ -70,26 +89,18 @@ setup(
     },
     entry_points={"console_scripts": ["lmmvqa = lmmvqa_command:run"]},
     install_requires=[
-        "accelerate>=1.15",
         "av>=14",
-        "datasets>=5.0",
+        "fsspec[http]>=2025.3",
         "gguf>=0.17",
-        "huggingface_hub>=2.0",
-        "jinja2>=3.1",
         "numpy>=2.0",
-        "pandas>=2.2",
-        "peft>=0.21",
+        "onnxruntime>=1.22",
         "pillow>=10.0",
         "psutil>=6.0",
         "pyarrow>=21.0",
-        "pytorchvideo>=0.1.5",
         "pyyaml>=6.0",
         "rich>=13.9",
         "safetensors>=0.6",
-        "torch>=2.9",
-        "torchvision>=0.24",
-        "transformers>=5.24",
         "typer>=0.19",
     ],
-    extras_require={**EXTRAS, "dev": sorted({*TESTS, *(need for needs in EXTRAS.values() for need in needs)})},
+    extras_require={**EXTRAS, "dev": sorted({*TESTS, *ALL_EXTRAS})},
 )

@@ -53,11 +53,11 @@ else:
     import torch
     from lmmvqa.scoring.reading_workers import ReadingWorker
     from transformers.video_utils import load_video
-    from processing.video_processing_lmmvqa import LmmVqaVideoProcessor, _normalize
+    from processing.video_processing_lmmvqa import LmmVqaVideoProcessor
     from torchvision.transforms.v2 import functional as tvf
     settings = {}
     if way.endswith("default"):
-        from lmmvqa.checkpoints.assembling import RECIPE, TEMPORAL_TOWER
+        from lmmvqa.checkpoints.default_files import RECIPE, TEMPORAL_TOWER
         tower = json.loads((TEMPORAL_TOWER / "config.json").read_text())
         side = tower["image_size"]
         settings = {"temporal_num_frames": tower["num_frames"], "temporal_size": {"height": side, "width": side}}
@@ -77,7 +77,8 @@ def prepare(frames):
     key = tvf.resize(frames[:1], [224, 224], interpolation=tvf.InterpolationMode.BICUBIC, antialias=True)
     picked = frames[torch.linspace(0, len(frames) - 1, 32).round().long()]
     small = tvf.resize(picked, [224, 224], antialias=True)
-    return _normalize(key, processor.image_mean, processor.image_std), _normalize(small, [0.45] * 3, [0.225] * 3)
+    key, small = key.float() / 255, small.float() / 255
+    return tvf.normalize(key, processor.image_mean, processor.image_std), tvf.normalize(small, [0.45] * 3, [0.225] * 3)
 
 wall, used = time.perf_counter(), time.process_time()
 if way.startswith("bare"):

@@ -15,9 +15,9 @@ from typing import Any
 import torch
 
 from lmmvqa.checkpoints.loading import load_checkpoint
+from modeling_lmmvqa.answer_tries import AnswerTrie, lay_out_branches
 from modeling_lmmvqa.feature_batches import assessment_inputs
-from modeling_lmmvqa.quality_readout import AnswerTrie, lay_out_branches
-from modeling_lmmvqa.video_features import tower_features
+from modeling_lmmvqa.tower_features import tower_features
 from processing.quality_prompts import FLAW, TASKS
 
 CLIP = Path(__file__).parent.parent / "tests" / "data" / "flower.mp4"
@@ -36,7 +36,7 @@ def measure_readout(model: Any, processor: Any, video: str, repeats: int) -> tup
         [AnswerTrie(question.answer_ids) for question in inputs["questions"]],
     )
     template = model.cache_template(inputs["input_ids"][0])
-    tokens = torch.cat([inputs["input_ids"], branches.token_ids[None]], dim=1)
+    tokens = torch.cat([inputs["input_ids"], torch.from_numpy(branches.token_ids)[None]], dim=1)
     embeddings = model.get_input_embeddings()(tokens)
 
     def prefill() -> None:

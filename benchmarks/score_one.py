@@ -10,7 +10,7 @@ from pathlib import Path
 
 from lmmvqa.checkpoints.loading import load_checkpoint
 from modeling_lmmvqa.feature_batches import assessment_inputs
-from modeling_lmmvqa.video_features import tower_features
+from modeling_lmmvqa.tower_features import tower_features
 
 CLIP = Path(__file__).parent.parent / "tests" / "data" / "flower.mp4"
 

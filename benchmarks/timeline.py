@@ -16,9 +16,10 @@ import imageio_ffmpeg
 import torch
 
 from lmmvqa.checkpoints.loading import load_checkpoint
+from modeling_lmmvqa.answer_tries import AnswerTrie, lay_out_branches
 from modeling_lmmvqa.feature_batches import assessment_inputs
-from modeling_lmmvqa.quality_readout import AnswerTrie, lay_out_branches
 from modeling_lmmvqa.quality_timeline import SECONDS_AT_ONCE, assess_timeline
+from modeling_lmmvqa.torch_network import TorchNetwork
 from modeling_lmmvqa.video_features import VideoFeatures, extract_features
 
 CLIP = Path(__file__).parent.parent / "tests" / "data" / "flower.mp4"
@@ -48,7 +49,7 @@ def looped(clip: str, seconds: int, folder: Path) -> str:
 def tokens_of_second(model: Any, processor: Any, video: VideoFeatures) -> int:
     """What the language model reads of each second behind the template: visual tokens, the question, the nodes of its
     trie."""
-    inputs = assessment_inputs(processor, [video.part([0])])
+    inputs = assessment_inputs(processor, video.part([0]))
     template = model.cache_template(inputs["input_ids"][0])
     (question,) = processor.ask(["score"])
     branches = lay_out_branches([question.token_ids], [AnswerTrie(question.answer_ids)])
@@ -73,15 +74,16 @@ def main() -> None:
     arguments = parser.parse_args()
 
     model, processor = load_checkpoint(arguments.model)
+    network = TorchNetwork(model, processor)
     with tempfile.TemporaryDirectory() as folder:
         video = looped(arguments.video, arguments.seconds, Path(folder))
         # A short one first, so that nothing below pays for what is done once.
-        short = extract_features(model.model, video, processor.video_processor.stream(video, max_chunks=5))
-        assess_timeline(model, processor, short, 50.0)
+        short = extract_features(network.encode, video, processor.video_processor.stream(video, max_chunks=5))
+        assess_timeline(network, short, 50.0)
         marks = [time.perf_counter()]
-        encoded = extract_features(model.model, video, processor.video_processor.stream(video))
+        encoded = extract_features(network.encode, video, processor.video_processor.stream(video))
         marks.append(time.perf_counter())
-        seconds = assess_timeline(model, processor, encoded, 50.0)["seconds"]
+        seconds = assess_timeline(network, encoded, 50.0)["seconds"]
         marks.append(time.perf_counter())
     tokens = tokens_of_second(model, processor, encoded)
     bare = bare_passes(model, len(seconds), tokens)

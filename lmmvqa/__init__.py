@@ -6,11 +6,12 @@
 71.3
 
 `import lmmvqa` makes the Auto classes and pipelines of transformers know the model, and `load_dataset` the rated video
-sets.
+sets, where these are installed.
 """
 
 import importlib
 import sys
+from importlib.util import find_spec
 from typing import Any
 
 __version__ = "0.1.0"
@@ -73,5 +74,6 @@ def _runs_a_program_of_ours() -> bool:
     return sys.orig_argv[sys.orig_argv.index("-m") + 1].split(".")[0] == "lmmvqa"
 
 
-if not _runs_a_program_of_ours():
+# Where they are not installed, graphs score without them.
+if not _runs_a_program_of_ours() and find_spec("transformers") and find_spec("torch"):
     _register()

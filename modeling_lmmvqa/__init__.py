@@ -14,7 +14,7 @@ _HOMES = {
     "LmmVqaSpatialModel": "spatial_tower",
     "LmmVqaTemporalConfig": "configuration_lmmvqa",
     "LmmVqaTemporalModel": "temporal_tower",
-    "QualityOutput": "quality_readout",
+    "QualityOutput": "answers",
 }
 __all__ = [*_HOMES]
 

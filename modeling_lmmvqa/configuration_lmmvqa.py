@@ -12,6 +12,7 @@ from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 
+from .answers import calibration_by_question
 from .frame_statistics import NUM_FRAME_STATISTICS
 from .saved_folders import copy_code, copy_record, name_classes, without_paths
 
@@ -147,26 +148,6 @@ class LmmVqaSpatialConfig(PreTrainedConfig):
 _CALIBRATES = ("answer_map", "interval_scale", "temperature")
 
 
-def _calibration_by_question(flat: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """As checkpoints stated it that knew two questions.
-
-    Raises:
-        ValueError: an entry is unknown.
-    """
-    homes = {
-        "score_map": ("score", "answer_map"),
-        "interval_scale": ("score", "interval_scale"),
-        "level_temperature": ("level", "temperature"),
-    }
-    found: dict[str, dict[str, Any]] = {}
-    for name, value in flat.items():
-        if name not in homes:
-            raise ValueError(f"calibration has no entry {name!r}: give the entries of each question by its name.")
-        question, keyword = homes[name]
-        found.setdefault(question, {})[keyword] = value
-    return found
-
-
 @strict
 class LmmVqaConfig(PreTrainedConfig):
     """LMM-VQA (Ge et al.). The defaults are the paper's: CLIP ViT-L/14, SlowFast R50, Llama-3-8B-Instruct.
@@ -266,8 +247,7 @@ class LmmVqaConfig(PreTrainedConfig):
         self._check_calibration()
 
     def _check_calibration(self) -> None:
-        if self.calibration and not all(isinstance(value, dict) for value in self.calibration.values()):
-            self.calibration = _calibration_by_question(self.calibration)
+        self.calibration = calibration_by_question(self.calibration)
         for question, entries in (self.calibration or {}).items():
             for name, value in entries.items():
                 if name not in _CALIBRATES:

@@ -7,7 +7,7 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 from transformers import BatchFeature
 
-from .video_features import Features
+from .tower_features import Features
 
 
 def pad_left(sequences: Sequence[torch.Tensor], value: int) -> torch.Tensor:

@@ -24,24 +24,13 @@ from transformers.modeling_utils import slice_logits_to_keep
 from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs, can_return_tuple
 
+from .answer_tries import AnswerTrie, Branches, lay_out_answers
+from .answers import NumberAnswer, QualityOutput, UndefinedScore, WordAnswer
 from .configuration_lmmvqa import TEMPORAL_GRIDS, LmmVqaConfig
 from .projectors import SPATIAL_PROJECTORS, FeatureStandardizer, MlpProjector, PerceiverProjector, Projector
-from .quality_readout import (
-    AnswerTrie,
-    AskedQuestion,
-    Branches,
-    NumberAnswer,
-    QualityOutput,
-    UndefinedScore,
-    WordAnswer,
-    calibrated_number,
-    lay_out_answers,
-    lay_out_batch,
-    read_number,
-    read_words,
-)
+from .quality_readout import AskedQuestion, calibrated_number, lay_out_batch, read_number, read_words
 from .saved_folders import refuse_local_base
-from .spatial_tower import as_map, make_spatial_tower, map_shape, pool
+from .spatial_tower import as_map, make_spatial_tower, map_shape, pool, pool_in_time
 from .temporal_tower import LmmVqaTemporalModel
 
 
@@ -135,9 +124,14 @@ class LmmVqaModel(LmmVqaPreTrainedModel):
         # Convolutions on a processor are an eighth faster with colours innermost (benchmarks/towers.py).
         frames = key_frames.to(self.vision_tower.dtype, memory_format=torch.channels_last)
         states = self.vision_tower(frames, output_hidden_states=True, return_dict=True).hidden_states
+        return self.pool_states(states, frames.shape[-2:])
+
+    def pool_states(self, states: Sequence[torch.Tensor], frame_size: Sequence[int]) -> torch.Tensor:
+        """Spatial features (frames, tokens, channels) from the hidden states of the tower for frames of this height and
+        width."""
         layers = self.config.vision_feature_layer
         maps = [
-            as_map(states[layer], frames.shape[-2:], self.config.vision_config)
+            as_map(states[layer], frame_size, self.config.vision_config)
             for layer in ([layers] if isinstance(layers, int) else layers)
         ]
         if self.config.spatial_projector_type == "perceiver":
@@ -157,7 +151,7 @@ class LmmVqaModel(LmmVqaPreTrainedModel):
         """
         grid = TEMPORAL_GRIDS[self.config.num_temporal_tokens]
         maps = self.temporal_tower(chunks.to(self.temporal_tower.dtype))
-        pooled = torch.cat([nn.functional.adaptive_avg_pool3d(feature_map, grid) for feature_map in maps], dim=1)
+        pooled = torch.cat([pool_in_time(feature_map, grid) for feature_map in maps], dim=1)
         return pooled.flatten(2).transpose(1, 2)
 
     def encode_videos(

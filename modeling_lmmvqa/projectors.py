@@ -160,7 +160,7 @@ class PerceiverProjector(Projector):
 
     def mix(self, features: torch.Tensor) -> torch.Tensor:
         keys = self.key_norm(self.input(features))
-        queries = self.queries.expand(len(features), -1, -1)
+        queries = self.queries.expand(features.shape[0], -1, -1)
         tokens = queries + self.attention(self.query_norm(queries), keys, keys, need_weights=False)[0]
         return tokens + self.mlp(self.mlp_norm(tokens))
 

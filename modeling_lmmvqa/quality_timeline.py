@@ -2,9 +2,6 @@
 
 from typing import Any
 
-import torch
-
-from .feature_batches import assessment_inputs
 from .video_features import Progress, VideoFeatures, no_progress
 
 # One second is a short prompt; this many at once keep two cores or a GPU busy.
@@ -12,8 +9,7 @@ SECONDS_AT_ONCE = 32
 
 
 def assess_timeline(
-    model: Any,
-    processor: Any,
+    network: Any,
     video: VideoFeatures,
     score: float,
     *,
@@ -27,9 +23,10 @@ def assess_timeline(
     the worst one, and a second tells what it does to the whole.
 
     Args:
+        network: as `VideoScorer` has it.
         video: with the features of every second.
         score: of the whole video, 0 to 100.
-        template: from `model.cache_template`; read here without it.
+        template: from `network.read_template`; read here without it.
         progress: called with "moments", how many are assessed, and of how many.
 
     Returns:
@@ -40,8 +37,8 @@ def assess_timeline(
         checkpoint was taught that question.
     """
     if template is None:
-        template = model.cache_template(torch.tensor(processor.assessment_prefix_ids(1)))
-    alone = _scores(model, processor, video, template, progress)
+        template = network.read_template()
+    alone = _scores(network, video, template, progress)
     moved = [value + score - sum(alone) / len(alone) for value in alone]
     ends = [min(start + 1, video.info.duration_s) for start in video.starts_s]
     # The last second takes what is left, and is no shorter than nothing.
@@ -63,10 +60,10 @@ def assess_timeline(
         "end_s": seconds[places[-1]]["end_s"],
         "score": round(sum(seconds[place]["score"] for place in places) / len(places), 4),
     }
+    processor = network.processor
     if any(question.name == "flaw" for question in processor.questions):
         part = video.part([places[at] for at in processor.video_processor.choose(len(places))])
-        inputs = assessment_inputs(processor, [part], questions=["flaw"]).to(model.device)
-        (answer,) = model.assess(**inputs, template_cache=template).as_dicts()
+        (answer,) = network.assess([part], ["flaw"], template)
         probable = sorted(answer["flaw"]["probabilities"].items(), key=lambda pair: -pair[1])
         worst_moment["flaws"] = dict(probable)
     return {"seconds": seconds, "worst": moment(min), "best": moment(max), "worst_moment": worst_moment}
@@ -89,14 +86,13 @@ def _is_last(video: VideoFeatures) -> bool:
     return len(video.starts_s) == video.info.num_chunks or video.starts_s[-1] + 1 >= video.info.duration_s
 
 
-def _scores(model: Any, processor: Any, video: VideoFeatures, template: Any, progress: Progress) -> list[float]:
+def _scores(network: Any, video: VideoFeatures, template: Any, progress: Progress) -> list[float]:
     """Expected score of each second by itself."""
     count = len(video.starts_s)
     scores: list[float] = []
     for first in range(0, count, SECONDS_AT_ONCE):
         progress("moments", first, count)
-        parts = [video.part([second]) for second in range(first, min(first + SECONDS_AT_ONCE, count))]
-        inputs = assessment_inputs(processor, parts, questions=["score"]).to(model.device)
-        scores += model.assess(**inputs, template_cache=template).score.tolist()
+        alone = [video.part([second]) for second in range(first, min(first + SECONDS_AT_ONCE, count))]
+        scores += [answers["score"]["value"] for answers in network.assess(alone, ["score"], template)]
     progress("moments", count, count)
     return scores

@@ -13,6 +13,7 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from .configuration_lmmvqa import LmmVqaSpatialConfig, View
 from .frame_statistics import frame_statistics
+from .frame_views import resized_shape, tile_places
 
 
 class LmmVqaSpatialModel(PreTrainedModel):
@@ -49,27 +50,46 @@ class LmmVqaSpatialModel(PreTrainedModel):
             their deviations and their class tokens, then the statistics of the frame. The same is the only hidden
             state.
         """
-        parts = [
-            part
-            for view, backbone in zip(self.views, self.backbones, strict=True)
-            for part in self._see(view, backbone, pixel_values)
-        ]
-        if self.config.frame_statistics:
-            statistics = frame_statistics(pixel_values.contiguous()).to(pixel_values.dtype)
-            parts.append(statistics[:, None].expand(-1, self.config.grid**2, -1))
-        tokens = torch.cat(parts, dim=2)
+        tokens = self.describe(self.look(pixel_values), self._statistics(pixel_values))
         return BaseModelOutput(last_hidden_state=tokens, hidden_states=(tokens,))
 
-    def _see(self, view: View, backbone: Any, frames: torch.Tensor) -> list[torch.Tensor]:
-        """Parts (frames, grid * grid, channels) of the tokens."""
-        grid = self.config.grid
-        seen = frames
+    def look(self, frames: torch.Tensor) -> list[torch.Tensor]:
+        """What each backbone sees of frames (frames, 3, height, width) from 0 to 1: (frames, 3, ...) resized, or
+        (frames * grid * grid, 3, tile_size, tile_size)."""
+        return [self._look(view, backbone, frames) for view, backbone in zip(self.views, self.backbones, strict=True)]
+
+    def _look(self, view: View, backbone: Any, frames: torch.Tensor) -> torch.Tensor:
         if view.side is not None:
             patch = getattr(backbone.config, "patch_size", 1)
             shape = resized_shape(frames.shape[-2], frames.shape[-1], view.side, patch)
-            seen = nn.functional.interpolate(seen, shape, mode="bilinear", antialias=True)
+            frames = nn.functional.interpolate(frames, shape, mode="bilinear", antialias=True)
         if view.tile_size is not None:
-            seen = cut_tiles(seen, view.tile_size, grid)
+            places = tile_places(frames.shape[-2], frames.shape[-1], view.tile_size, self.config.grid)
+            frames = torch.stack([frames[..., rows, columns] for rows, columns in places], dim=1).flatten(0, 1)
+        return frames
+
+    def _statistics(self, frames: torch.Tensor) -> torch.Tensor | None:
+        if not self.config.frame_statistics:
+            return None
+        # On the meta device only the shape is asked for.
+        if frames.is_meta:
+            return frames.new_empty(len(frames), self.config.num_frame_statistics)
+        return torch.from_numpy(frame_statistics(frames.float().cpu().numpy())).to(frames)
+
+    def describe(self, seen: Sequence[torch.Tensor], statistics: torch.Tensor | None) -> torch.Tensor:
+        """Tokens (frames, grid * grid, channels) of what `look` gives, with the statistics (frames, channels) of the
+        whole frames."""
+        parts = [
+            part
+            for view, backbone, frames in zip(self.views, self.backbones, seen, strict=True)
+            for part in self._describe(view, backbone, frames)
+        ]
+        if statistics is not None:
+            parts.append(statistics[:, None].expand(-1, self.config.grid**2, -1))
+        return torch.cat(parts, dim=2)
+
+    def _describe(self, view: View, backbone: Any, seen: torch.Tensor) -> list[torch.Tensor]:
+        grid = self.config.grid
         mean, std = (seen.new_tensor(values)[:, None, None] for values in (view.mean, view.std))
         seen = ((seen - mean) / std).contiguous(memory_format=torch.channels_last)
         states = backbone(seen, output_hidden_states=True, return_dict=True).hidden_states
@@ -83,7 +103,7 @@ class LmmVqaSpatialModel(PreTrainedModel):
         if view.class_token:
             classes = torch.cat([states[layer][:, 0] for layer in view.layers], dim=1)[:, None]
             tokens.append(classes if view.tile_size is not None else classes.expand(-1, grid * grid, -1))
-        return [part.reshape(len(frames), grid * grid, -1) for part in tokens]
+        return [part.reshape(-1, grid * grid, part.shape[-1]) for part in tokens]
 
 
 def make_spatial_tower(config: Any) -> PreTrainedModel:
@@ -91,23 +111,6 @@ def make_spatial_tower(config: Any) -> PreTrainedModel:
     # Code that travels with a checkpoint is loaded once for the config and once for the model, and the Auto class of
     # the second does not know the config of the first.
     return LmmVqaSpatialModel(config) if config.model_type == "lmmvqa_spatial" else AutoModel.from_config(config)
-
-
-def resized_shape(height: int, width: int, side: int, patch: int) -> tuple[int, int]:
-    """A shape like height x width, in whole patches, with about as many pixels as a square of `side`."""
-    ratio, patches = (height / width) ** 0.5, side / patch
-    return max(1, round(patches * ratio)) * patch, max(1, round(patches / ratio)) * patch
-
-
-def cut_tiles(frames: torch.Tensor, size: int, grid: int) -> torch.Tensor:
-    """(frames, 3, height, width) -> (frames * grid * grid, 3, size, size), frame by frame and row by row: a tile around
-    the middle of each part of the frame, moved inside it. A frame smaller than a tile is one."""
-    starts = [
-        [max(0, min(round((2 * place + 1) * side / (2 * grid) - size / 2), side - size)) for place in range(grid)]
-        for side in frames.shape[-2:]
-    ]
-    tiles = [frames[..., y : y + size, x : x + size] for y in starts[0] for x in starts[1]]
-    return torch.stack(tiles, dim=1).flatten(0, 1)
 
 
 def as_map(state: torch.Tensor, frame_size: Sequence[int], config: PreTrainedConfig) -> torch.Tensor:
@@ -132,7 +135,26 @@ def as_map(state: torch.Tensor, frame_size: Sequence[int], config: PreTrainedCon
 
 def pool(feature_map: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
     """(batch, channels, height, width) -> (batch, channels, *grid), means over the parts of the map."""
+    # Of a frame of unknown size, an exported graph can't say whether the map has the size of the grid.
+    if torch.compiler.is_exporting():
+        rows, columns = (_shares(side, parts) for side, parts in zip(feature_map.shape[-2:], grid, strict=True))
+        return rows @ feature_map @ columns.transpose(0, 1)
     return feature_map if feature_map.shape[-2:] == grid else nn.functional.adaptive_avg_pool2d(feature_map, grid)
+
+
+def pool_in_time(feature_map: torch.Tensor, grid: tuple[int, int, int]) -> torch.Tensor:
+    """(batch, channels, time, height, width) -> (batch, channels, *grid), means over the parts of the map."""
+    if torch.compiler.is_exporting():
+        frames = pool(feature_map.flatten(1, 2), grid[1:]).unflatten(1, feature_map.shape[1:3])
+        return (_shares(feature_map.shape[2], grid[0]) @ frames.flatten(3)).unflatten(3, grid[1:])
+    return nn.functional.adaptive_avg_pool3d(feature_map, grid)
+
+
+def _shares(side: int, parts: int) -> torch.Tensor:
+    """(parts, side): what each place of a map gives to the mean of each part; parts overlap where they don't divide."""
+    places, part = torch.arange(side), torch.arange(parts)[:, None]
+    inside = (places >= part * side // parts) & (places < ((part + 1) * side + parts - 1) // parts)
+    return inside.float() / inside.sum(1, keepdim=True)
 
 
 def frame_size_of(config: PreTrainedConfig) -> tuple[int, int]:

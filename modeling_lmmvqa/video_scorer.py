@@ -9,12 +9,11 @@ from dataclasses import replace
 from itertools import islice
 from typing import Any, Protocol
 
-import torch
+import numpy as np
 
-from .feature_batches import assessment_inputs
-from .quality_readout import UndefinedScore
+from .answers import UndefinedScore
 from .quality_timeline import assess_timeline
-from .video_features import Progress, VideoFeatures, extract_features, no_progress
+from .video_features import Progress, SecondFeatures, VideoFeatures, extract_features, no_progress
 from .video_score import VideoScore, level_warning
 
 logger = logging.getLogger(__name__)
@@ -29,6 +28,40 @@ class Reader(Protocol):
 
     def close(self) -> None:
         """Let go of what reading needs."""
+
+
+class Network(Protocol):
+    """What scores: towers, language model and read-out. A model of torch, or graphs."""
+
+    processor: Any
+    threads: int
+
+    def use_threads(self, count: int) -> None:
+        """So many threads for each operation from now on, of those that this thread starts."""
+
+    def encode(self, second: dict[str, np.ndarray]) -> SecondFeatures:
+        """Features of one second of a video, from arrays as `PreparedChunk.as_batch` gives them."""
+
+    def read_template(self) -> Any:
+        """What `assess` can take over from call to call, as long as the weights stay."""
+
+    def assess(
+        self, videos: Sequence[Sequence[SecondFeatures]], questions: Sequence[str] | None = None, template: Any = None
+    ) -> list[dict[str, dict[str, Any]]]:
+        """The answers about each video, of the features of its seconds, as `QualityOutput.as_dicts` gives them."""
+
+    def describe(self) -> dict[str, str]:
+        """What of it can move a score: "device", "precision" and "weights"."""
+
+
+def network_of(model: Any, processor: Any) -> Network:
+    """A model of torch as a network; any other is one."""
+    if not hasattr(model, "base_model"):
+        return model
+    # Graphs need no torch.
+    from .torch_network import TorchNetwork
+
+    return TorchNetwork(model, processor)
 
 
 class InProcessReader:
@@ -54,7 +87,7 @@ class VideoScorer:
     time, so memory does not grow with the batch; the language model sees `batch_size` videos at once.
 
     Args:
-        model: in eval mode, with `assess`.
+        model: of torch, in eval mode, with `assess`; or a `Network`.
         processor: the one that is saved with it.
         batch_size: videos that the language model sees at once.
         decoder: "pyav", "decord" or "auto".
@@ -70,7 +103,7 @@ class VideoScorer:
         decoder: str = "auto",
         reader: Reader | None = None,
     ):
-        self.model, self.processor, self.batch_size = model, processor, batch_size
+        self.network, self.processor, self.batch_size = network_of(model, processor), processor, batch_size
         self.reader: Reader = reader or InProcessReader(processor.video_processor, decoder)
 
     def __call__(self, videos: Any, **settings: Any) -> VideoScore | list[VideoScore] | Iterator[VideoScore]:
@@ -133,9 +166,7 @@ class VideoScorer:
                 continue
             features, score = next(scores)
             if timeline and score.error is None:
-                over_time = assess_timeline(
-                    self.model, self.processor, features, score.score, template=template, progress=progress
-                )
+                over_time = assess_timeline(self.network, features, score.score, template=template, progress=progress)
                 score = replace(score, timeline=over_time)
             results.append(score)
         return results
@@ -162,7 +193,7 @@ class VideoScorer:
             rate = {} if fps is None else {"fps": fps}
             with closing((reader or self.reader).read(video, max_chunks, **rate)) as chunks:
                 return extract_features(
-                    self.model.base_model,
+                    self.network.encode,
                     path,
                     chunks,
                     max_chunks=max_chunks,
@@ -187,19 +218,20 @@ class VideoScorer:
         if not videos:
             return []
         choose = self.processor.video_processor.choose
-        inputs = assessment_inputs(self.processor, [video.part(choose(len(video.starts_s))) for video in videos])
         try:
-            quality = self.model.assess(**inputs.to(self.model.device), template_cache=template)
+            answers = self.network.assess(
+                [video.part(choose(len(video.starts_s))) for video in videos], template=template
+            )
         # One video whose numbers overflow must not take the others of its batch with it.
         except UndefinedScore as error:
             if len(videos) > 1:
                 return [score for video in videos for score in self.assess([video], template)]
             return [self._failed(videos[0].path, f"{videos[0].path}: {error}")]
-        return [self._result(video, answers) for video, answers in zip(videos, quality.as_dicts(), strict=True)]
+        return [self._result(video, said) for video, said in zip(videos, answers, strict=True)]
 
     def read_template(self) -> Any:
         """The text in front of every video, read once for many calls of `assess`."""
-        return self.model.cache_template(torch.tensor(self.processor.assessment_prefix_ids(1)))
+        return self.network.read_template()
 
     def close(self) -> None:
         """Let go of the reader; the next video makes a new one."""

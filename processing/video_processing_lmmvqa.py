@@ -2,52 +2,24 @@
 
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torchvision.transforms import InterpolationMode
-from torchvision.transforms.v2 import functional as tvf
 from transformers import BatchFeature
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD, PILImageResampling
 from transformers.processing_utils import VideosKwargs
 from transformers.video_processing_utils import BaseVideoProcessor
 
-from .chunk_plan import evenly_spaced
 from .errors import SettingError
+from .frame_preparation import FramePreparation, PreparedChunk
 from .video_names import name_of
-from .video_reader import Chunk, VideoError, VideoInfo, open_video
-
-
-@dataclass
-class PreparedChunk:
-    """One second of a video, ready for the towers.
-
-    Args:
-        start_s: where it starts, in seconds.
-        key_frame: uint8 RGB (3, height, width) at full size, a view of the decoder's memory.
-        pixel_values: (3, height, width) float32, the key frame as the spatial tower takes it.
-        temporal_values: (temporal_num_frames, 3, height, width) float32; None where `temporal_size` is None.
-        info: what is known of the whole video.
-    """
-
-    start_s: float
-    key_frame: torch.Tensor
-    pixel_values: torch.Tensor
-    temporal_values: torch.Tensor | None
-    info: VideoInfo
-
-    def as_batch(self) -> dict[str, torch.Tensor]:
-        """The tensors of `preprocess` for a video of this one chunk."""
-        streams = {"pixel_values_videos": self.pixel_values, "temporal_values": self.temporal_values}
-        return {name: stream[None, None] for name, stream in streams.items() if stream is not None}
-
+from .video_reader import Chunk, VideoError, VideoInfo
 
 # Settings that the library's video processors have and that are fixed here: the values that are taken, and what to say
 # about any other.
 _FIXED: dict[str, tuple[tuple[Any, ...], str]] = {
     "do_convert_rgb": ((True,), "frames are always RGB"),
-    "resample": ((InterpolationMode.BICUBIC, PILImageResampling.BICUBIC), "key frames are resized bicubically"),
+    "resample": (("bicubic", PILImageResampling.BICUBIC.value), "key frames are resized bicubically"),
     "do_rescale": ((True,), "colours are always divided by 255; do_normalize=False leaves them between 0 and 1"),
     "rescale_factor": ((1 / 255,), "colours are always divided by 255; change image_mean and image_std"),
     "do_sample_frames": ((True,), "a video is always cut into seconds; set max_chunks and temporal_num_frames"),
@@ -169,18 +141,23 @@ class LmmVqaVideoProcessor(BaseVideoProcessor):
         """
         yield from self._chunks(video, self._settings(kwargs) | {"max_chunks": kwargs.get("max_chunks")})
 
+    @property
+    def preparation(self) -> FramePreparation:
+        """How this processor prepares frames."""
+        return FramePreparation.of(self._settings({}))
+
     def reading_options(self) -> dict[str, Any]:
         """What `open_video` must be told about the frames that this processor takes, for whoever reads them elsewhere
         and hands the chunks to `prepare`."""
-        return _reading_options(self._settings({}))
+        return self.preparation.reading_options()
 
     def prepare(self, chunk: Chunk, info: VideoInfo) -> PreparedChunk:
         """A chunk as `open_video` gives it, for the towers."""
-        return _prepared(chunk, info, self._settings({}))
+        return self.preparation.prepare(chunk, info)
 
     def choose(self, num_chunks: int) -> list[int]:
         """Which chunks of a video of so many `preprocess` takes."""
-        return evenly_spaced(num_chunks, self.max_chunks).tolist()
+        return self.preparation.choose(num_chunks)
 
     def _settings(self, kwargs: Mapping[str, Any]) -> dict[str, Any]:
         known = self.valid_kwargs.__annotations__
@@ -199,20 +176,15 @@ class LmmVqaVideoProcessor(BaseVideoProcessor):
         key_frames, chunks = [], []
         # The key frames at full size are not kept: ten of a 4K video would take 250 MB.
         for chunk in self._chunks(video, settings, index):
-            key_frames.append(chunk.pixel_values)
-            chunks.append(chunk.temporal_values)
+            key_frames.append(torch.from_numpy(chunk.pixel_values))
+            chunks.append(None if chunk.temporal_values is None else torch.from_numpy(chunk.temporal_values))
             info = chunk.info
         return key_frames, chunks, info
 
     def _chunks(self, video: Any, settings: Mapping[str, Any], index: int = 0) -> Iterator[PreparedChunk]:
         # A file tells its own rate.
         fps = self._array_fps(settings, index) if hasattr(video, "ndim") else None
-        options = _reading_options(settings)
-        with open_video(
-            video, backend=settings["decoder"], fps=fps, max_chunks=settings["max_chunks"], **options
-        ) as reader:
-            for chunk in reader:
-                yield _prepared(chunk, reader.info, settings)
+        return FramePreparation.of(settings).stream(video, max_chunks=settings["max_chunks"], fps=fps)
 
     @staticmethod
     def _array_fps(settings: Mapping[str, Any], index: int) -> float | None:
@@ -225,7 +197,8 @@ class LmmVqaVideoProcessor(BaseVideoProcessor):
 def _check_settings(settings: Mapping[str, Any]) -> None:
     for name, (allowed, remedy) in _FIXED.items():
         value = settings.get(name)
-        if value is not None and value not in allowed:
+        # The libraries name ways of interpolation by enumerations of their own.
+        if value is not None and getattr(value, "value", value) not in allowed:
             raise SettingError(f"{name}={value} is not possible: {remedy}.")
     if settings["do_center_crop"] and not settings["do_resize"]:
         raise SettingError(
@@ -240,62 +213,6 @@ def as_video_list(videos: Any) -> list[Any]:
     if isinstance(videos, str | os.PathLike | bytes | Mapping) or not hasattr(videos, "ndim") or videos.ndim != 5:
         return [videos]
     return list(videos)
-
-
-def _reading_options(settings: Mapping[str, Any]) -> dict[str, Any]:
-    size = settings["temporal_size"]
-    return {
-        "frames_per_chunk": settings["temporal_num_frames"],
-        "frame_size": None if size is None else (size["height"], size["width"]),
-        "min_tail": settings["min_tail"],
-    }
-
-
-def _prepared(chunk: Chunk, info: VideoInfo, settings: Mapping[str, Any]) -> PreparedChunk:
-    key_frame, temporal_values = torch.from_numpy(chunk.key_frame), None
-    lies_down = settings["do_resize"] and settings["do_center_crop"] and _stands_across(key_frame, settings["size"])
-    if chunk.frames is not None:
-        frames = torch.from_numpy(chunk.frames)
-        if lies_down and frames.shape[2] == frames.shape[3]:
-            frames = torch.rot90(frames, dims=(2, 3))
-        temporal_values = _normalize(frames, settings["temporal_mean"], settings["temporal_std"])
-        if settings["temporal_differences"]:
-            temporal_values = differences(temporal_values)
-    mean, std = (
-        (settings["image_mean"], settings["image_std"]) if settings["do_normalize"] else ((0.0,) * 3, (1.0,) * 3)
-    )
-    laid = torch.rot90(key_frame, dims=(1, 2)) if lies_down else key_frame
-    seen = _resize(laid, settings["size"], settings["do_center_crop"]) if settings["do_resize"] else laid
-    return PreparedChunk(chunk.start_s, key_frame, _normalize(seen, mean, std), temporal_values, info)
-
-
-def _stands_across(frame: torch.Tensor, size: Mapping[str, int]) -> bool:
-    """Whether a frame is upright where `size` lies, or the other way round."""
-    height, width = frame.shape[1:]
-    return (height - width) * (size["height"] - size["width"]) < 0
-
-
-def _resize(frame: torch.Tensor, size: Mapping[str, int], center_crop: bool) -> torch.Tensor:
-    """(3, height, width) uint8 to `size`, antialiased bicubic as CLIP was trained."""
-    height, width = size["height"], size["width"]
-    target = [height, width]
-    if center_crop:
-        scale = max(height / frame.shape[1], width / frame.shape[2])
-        target = [max(height, round(frame.shape[1] * scale)), max(width, round(frame.shape[2] * scale))]
-    if list(frame.shape[1:]) != target:
-        frame = tvf.resize(frame, target, interpolation=InterpolationMode.BICUBIC, antialias=True)
-    return tvf.center_crop(frame, [height, width])
-
-
-def _normalize(frames: torch.Tensor, mean: Any, std: Any) -> torch.Tensor:
-    # In place: fresh memory for every step would take longer than the arithmetic.
-    return tvf.normalize(frames.float().div_(255), list(mean), list(std), inplace=True)
-
-
-def differences(frames: torch.Tensor) -> torch.Tensor:
-    """(..., frames, 3, height, width): each frame less the one before it; zeros for the first, and for one that is
-    held."""
-    return frames.diff(dim=-4, prepend=frames.narrow(-4, 0, 1))
 
 
 def _pad(videos: tuple[list[torch.Tensor], ...]) -> torch.Tensor:

@@ -19,6 +19,8 @@ ROOMS = (
     "dataset_builders",
     "lmmvqa",
     "lmmvqa.checkpoints",
+    "lmmvqa.onnx_runtime",
+    "lmmvqa.onnx_export",
     "lmmvqa.scoring",
     "lmmvqa.training",
     "lmmvqa.default_making",

@@ -86,7 +86,7 @@ def test_the_wheel_works_outside_the_repository(built, tmp_path):
         "from lmmvqa.checkpoints.assembling import compose_default\n"
         "from lmmvqa.demo import examples\n"
         "from hub_cards.model_card import model_card, read_facts\n"
-        "from lmmvqa.checkpoints.assembling import CHECKPOINT_FOLDER\n"
+        "from lmmvqa.checkpoints.default_files import CHECKPOINT_FOLDER\n"
         "assert len(examples()) == 4\n"
         "assert 'VMAF' in str(model_card('user/name', read_facts(CHECKPOINT_FOLDER / 'card.yaml')))\n"
         "import lmmvqa.commands.main\n"

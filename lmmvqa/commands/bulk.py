@@ -31,13 +31,13 @@ def bench(
 ) -> None:
     """Measure this machine: videos per minute, where the time goes, memory, and the time for a library."""
     with clear_errors():
-        from lmmvqa.checkpoints.assembling import REFERENCE
-        from lmmvqa.checkpoints.loading import load_checkpoint
+        from lmmvqa.checkpoints.default_files import REFERENCE
         from lmmvqa.scoring.bulk_bench import measure_bulk
         from lmmvqa.scoring.finding import find_videos
+        from lmmvqa.scoring.loading import load_network
 
         clips = find_videos(paths or [str(REFERENCE)])
-        network, processor = load_checkpoint(model, device, dtype)
+        network, processor = load_network(model, device, dtype)
         with messages.status(f"Scoring {videos} videos"):
             figures = measure_bulk(clips, network, processor, count=videos, batch_size=batch_size, workers=workers)
         times = figures.times

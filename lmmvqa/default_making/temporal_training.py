@@ -20,7 +20,7 @@ from torch import nn
 
 from lmmvqa.default_making.tower_training import DrawnDataset, copy_rows, fit_tower, remove_checkpoints
 from modeling_lmmvqa import LmmVqaTemporalConfig, LmmVqaTemporalModel
-from processing.video_processing_lmmvqa import LmmVqaVideoProcessor, differences
+from processing.video_processing_lmmvqa import LmmVqaVideoProcessor
 from processing.video_reader import open_video
 
 # 0.9 million parameters. It sees differences of frames, so it needs few channels; 24 frames, so that a video of 25
@@ -140,7 +140,9 @@ class TemporalTowerWithHeads(nn.Module):
     def forward(
         self, frames: torch.Tensor, motion: torch.Tensor, fresh: torch.Tensor, rating: torch.Tensor
     ) -> dict[str, torch.Tensor]:
-        maps = self.tower(differences((frames - self.mean) / self.std))
+        scaled = (frames - self.mean) / self.std
+        # As the video processor makes them with `temporal_differences`.
+        maps = self.tower(scaled.diff(dim=-4, prepend=scaled.narrow(-4, 0, 1)))
         predictions = self.head(torch.cat([feature_map.mean((2, 3, 4)) for feature_map in maps], dim=1))
         loss = nn.functional.cross_entropy(predictions[:, :-2], motion, ignore_index=_UNKNOWN)
         for column, target in ((-2, fresh), (-1, rating)):

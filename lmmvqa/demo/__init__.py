@@ -16,7 +16,7 @@ DRAWING = Path(__file__).with_name("drawing.py")
 
 def examples() -> list[Path]:
     """Videos to try the page on: one whose quality falls and comes back, then the clips of the reference scores."""
-    from lmmvqa.checkpoints.assembling import REFERENCE
+    from lmmvqa.checkpoints.default_files import REFERENCE
 
     return [*sorted(APP.with_name("examples").glob("*.mp4")), *sorted(REFERENCE.glob("*.mp4"))]
 

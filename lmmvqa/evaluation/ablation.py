@@ -245,7 +245,8 @@ def _fresh_base(row: GridRow, folder: Path) -> Path:
 
 
 def _default_parts(config: dict[str, Any]) -> tuple[Any, Any]:
-    from lmmvqa.checkpoints.assembling import RECIPE, compose_default
+    from lmmvqa.checkpoints.assembling import compose_default
+    from lmmvqa.checkpoints.default_files import RECIPE
 
     recipe = json.loads(RECIPE.read_text(encoding="utf-8"))
     return compose_default({**recipe, "config": {**recipe["config"], **config}})

@@ -87,7 +87,7 @@ class LmmVqa:
                 yield item if "error" in item else {**next(answers), "duration_s": item["duration_s"]}
 
     def _encode(self, row: RatedRow) -> dict[str, Any]:
-        from modeling_lmmvqa.video_features import tower_features
+        from modeling_lmmvqa.tower_features import tower_features
 
         try:
             if self.cache is not None:
@@ -108,8 +108,8 @@ class LmmVqa:
         return {"features": self.cache.load(key), "duration_s": duration}
 
     def _assess(self, features: list[Any]) -> list[Prediction]:
+        from modeling_lmmvqa.answers import UndefinedScore
         from modeling_lmmvqa.feature_batches import assessment_inputs
-        from modeling_lmmvqa.quality_readout import UndefinedScore
 
         asked = [*TASKS, *(question.name for question in self.questions)]
         inputs = assessment_inputs(self.processor, features, asked).to(self.model.device)

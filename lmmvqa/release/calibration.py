@@ -17,7 +17,8 @@ from typing import Any
 import torch
 from scipy.optimize import minimize_scalar
 
-from modeling_lmmvqa.quality_readout import INTERVAL_TAIL, read_number
+from modeling_lmmvqa.answers import INTERVAL_TAIL
+from modeling_lmmvqa.quality_readout import read_number
 from processing.errors import InputError
 
 # Quantiles of the answers and of the ratings that are matched. The extremes of a few hundred videos are chance.
@@ -105,9 +106,9 @@ def calibrate_checkpoint(
     """
     from lmmvqa.checkpoints.loading import load_checkpoint
     from lmmvqa.training.feature_cache import FeatureCache
+    from modeling_lmmvqa.answers import UndefinedScore
     from modeling_lmmvqa.feature_batches import assessment_inputs
-    from modeling_lmmvqa.quality_readout import UndefinedScore
-    from modeling_lmmvqa.video_features import tower_features
+    from modeling_lmmvqa.tower_features import tower_features
 
     model, processor = load_checkpoint(str(folder))
     features = FeatureCache(cache, model, processor) if cache else None

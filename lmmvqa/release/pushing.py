@@ -55,7 +55,8 @@ def staged_model(
         PushError: the folder is no checkpoint, or an adapter of a base that is not on the Hub.
         CardError: the card would state a figure that no results file holds.
     """
-    from lmmvqa.checkpoints.assembling import CHECKPOINT_FOLDER, default_checkpoint
+    from lmmvqa.checkpoints.assembling import default_checkpoint
+    from lmmvqa.checkpoints.default_files import CHECKPOINT_FOLDER
     from lmmvqa.checkpoints.remote_code import PUBLIC_FILES, add_remote_code
     from lmmvqa.release.verifying import FILE, FOLDER, write_reference
 
@@ -286,7 +287,7 @@ def _config(stage: Path) -> Any:
 
 def copy_reference_clips(folder: Path) -> None:
     """The clips of the default checkpoint's reference, for a checkpoint that has none of its own."""
-    from lmmvqa.checkpoints.assembling import REFERENCE
+    from lmmvqa.checkpoints.default_files import REFERENCE
 
     folder.mkdir()
     for clip in REFERENCE.glob("*.mp4"):

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
-import torch
-
-from lmmvqa.checkpoints.assembling import CHECKPOINT_FOLDER, REFERENCE
-from lmmvqa.checkpoints.loading import load_checkpoint
+from lmmvqa.checkpoints.default_files import CHECKPOINT_FOLDER, REFERENCE
 from lmmvqa.checkpoints.parts import file_sha256
+from lmmvqa.scoring.loading import load_network
 from lmmvqa.scoring.scorer import Scorer
 from processing.errors import LmmVqaError
 
@@ -24,7 +20,7 @@ FILE = "scores.json"
 # Room for other versions of the decoder library and of torch, which round differently.
 TOLERANCE = 0.5
 # What can move a score.
-_LIBRARIES = ("torch", "transformers", "torchvision", "av", "numpy", "lmmvqa")
+_LIBRARIES = ("torch", "transformers", "torchvision", "onnxruntime", "av", "numpy", "lmmvqa")
 
 
 class NoReferenceError(LmmVqaError, RuntimeError):
@@ -67,7 +63,7 @@ def verify(model: str | None = None, device: str | None = None, decoder: str = "
     """
     folder = reference_folder(model)
     reference = json.loads((folder / FILE).read_text(encoding="utf-8"))
-    network, processor = load_checkpoint(model, device)
+    network, processor = load_network(model, device)
     clips = [folder / clip["file"] for clip in reference["clips"]]
     with Scorer(network, processor, decoder=decoder) as scorer:
         results = scorer([str(clip) for clip in clips])
@@ -75,7 +71,7 @@ def verify(model: str | None = None, device: str | None = None, decoder: str = "
         Comparison(clip["file"], clip["score"], result.score, result.error)
         for clip, result in zip(reference["clips"], results, strict=True)
     ]
-    here = environment(network, processor, str(clips[0]), decoder)
+    here = environment(scorer, str(clips[0]), decoder)
     keys = [*reference["environment"], *(key for key in here if key not in reference["environment"])]
     pairs = [(key, str(reference["environment"].get(key, "-")), str(here.get(key, "-"))) for key in keys]
     changed = [
@@ -102,7 +98,7 @@ def write_reference(model: str | None = None, device: str | None = None, output:
         raise NoReferenceError(
             f"{folder} holds no clips (.mp4): put some of two or three seconds there that may be published."
         )
-    network, processor = load_checkpoint(model, device)
+    network, processor = load_network(model, device)
     with Scorer(network, processor) as scorer:
         results = scorer([str(clip) for clip in clips])
     rows = []
@@ -110,7 +106,7 @@ def write_reference(model: str | None = None, device: str | None = None, output:
         if result.error is not None:
             raise NoReferenceError(result.error)
         rows.append({"file": clip.name, "score": result.score, "level": result.level, "sha256": file_sha256(clip)})
-    content = {"tolerance": TOLERANCE, "environment": environment(network, processor, str(clips[0])), "clips": rows}
+    content = {"tolerance": TOLERANCE, "environment": environment(scorer, str(clips[0])), "clips": rows}
     (folder / FILE).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     return folder / FILE
 
@@ -137,29 +133,13 @@ def reference_folder(model: str | None = None) -> Path:
     return folder / FOLDER
 
 
-def environment(model: Any, processor: Any, clip: str, decoder: str = "auto") -> Mapping[str, str]:
+def environment(scorer: Scorer, clip: str, decoder: str = "auto") -> Mapping[str, str]:
     """What can move a score: decoder, versions of libraries, machine, weights."""
-    info = next(iter(processor.video_processor.stream(clip, decoder=decoder, max_chunks=1))).info
+    info = next(iter(scorer.processor.video_processor.stream(clip, decoder=decoder, max_chunks=1))).info
     versions = {}
     for library in _LIBRARIES:
         try:
             versions[library] = version(library).partition("+")[0]
         except PackageNotFoundError:
             versions[library] = "-"
-    return {
-        "decoder": info.backend,
-        **versions,
-        "machine": platform.machine(),
-        "device": model.device.type,
-        "precision": str(model.dtype).removeprefix("torch."),
-        "weights": weights_hash(model)[:16],
-    }
-
-
-def weights_hash(model: Any) -> str:
-    """SHA-256 over the names and values of all weights, whatever files they were stored in."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()
+    return {"decoder": info.backend, **versions, "machine": platform.machine(), **scorer.network.describe()}

@@ -16,8 +16,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
 from lmmvqa.scoring.reading_workers import ReadingLimits, ReadingWorker
 from lmmvqa.scoring.scorer import Scorer
 from modeling_lmmvqa.video_features import VideoFeatures
@@ -79,7 +77,8 @@ def score_in_bulk(
     readers = [ReadingWorker(processor.video_processor, decoder, limits or ReadingLimits()) for _ in range(count)]
 
     def run(reader: ReadingWorker) -> None:
-        _one_core_each(model)
+        # As many threads encode as there are cores: threads inside each operation would only get in each other's way.
+        scorer.network.use_threads(1)
         try:
             while not stopped.is_set():
                 with jobs_lock:
@@ -98,8 +97,8 @@ def score_in_bulk(
         threading.Thread(target=run, args=(reader,), name=f"reader-{i}", daemon=True)
         for i, reader in enumerate(readers)
     ]
-    intra_op = torch.get_num_threads()
-    _one_core_each(model)
+    threads_before = scorer.network.threads
+    scorer.network.use_threads(1)
     template = scorer.read_template()
     try:
         for thread in threads:
@@ -130,7 +129,7 @@ def score_in_bulk(
             reader.close()
         for thread in threads:
             thread.join()
-        torch.set_num_threads(intra_op)
+        scorer.network.use_threads(threads_before)
 
 
 _END = object()
@@ -145,12 +144,6 @@ def _features(video: Any, reader: ReadingWorker, scorer: Scorer, times: StageTim
         times.reading += reader.seconds_there - there + preparing
         times.encoding += time.thread_time() - began - preparing
     return features
-
-
-def _one_core_each(model: Any) -> None:
-    """As many threads encode as there are cores: threads inside each operation would only get in each other's way."""
-    if model.device.type == "cpu":
-        torch.set_num_threads(1)
 
 
 def _put(into: queue.Queue[Any], item: Any, stopped: threading.Event) -> None:

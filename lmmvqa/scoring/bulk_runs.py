@@ -148,18 +148,18 @@ def local_engine(
     limits: ReadingLimits | None = None,
     times: StageTimes | None = None,
 ) -> Engine:
-    """Scores on this machine; the arguments are those of `load_checkpoint` and `score_in_bulk`."""
+    """Scores on this machine; the arguments are those of `load_network` and `score_in_bulk`."""
 
     def run(videos: Sequence[str]) -> Iterator[VideoScore]:
-        from lmmvqa.checkpoints.loading import load_checkpoint
         from lmmvqa.scoring.bulk import default_workers, score_in_bulk
+        from lmmvqa.scoring.loading import load_network
 
         here, readers = device, workers or default_workers()
         if _is_shared():
             state = _state()
             here = device or str(state.device)
             readers = workers or max(1, readers // state.num_processes)
-        network, processor = load_checkpoint(model, here, dtype)
+        network, processor = load_network(model, here, dtype)
         settings = {"batch_size": batch_size, "decoder": decoder, "workers": readers, "limits": limits, "times": times}
         yield from score_in_bulk(videos, network, processor, **settings)
 

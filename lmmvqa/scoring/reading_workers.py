@@ -16,8 +16,8 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from lmmvqa.scoring import reading_process
+from processing.frame_preparation import PreparedChunk
 from processing.video_names import name_of
-from processing.video_processing_lmmvqa import LmmVqaVideoProcessor, PreparedChunk
 from processing.video_reader import VideoError, VideoInfo
 
 logger = logging.getLogger(__name__)
@@ -73,7 +73,7 @@ class ReadingWorker:
 
     def __init__(
         self,
-        video_processor: LmmVqaVideoProcessor,
+        video_processor: Any,
         decoder: str = "auto",
         limits: ReadingLimits = ReadingLimits(),
         threads: int = 1,

@@ -12,8 +12,8 @@ from lmmvqa.scoring.reading_workers import ReadingLimits, ReadingWorker
 from modeling_lmmvqa.video_features import VideoFeatures
 from modeling_lmmvqa.video_score import VideoScore
 from modeling_lmmvqa.video_scorer import InProcessReader, VideoScorer
+from processing.frame_preparation import PreparedChunk
 from processing.video_names import name_of
-from processing.video_processing_lmmvqa import LmmVqaVideoProcessor, PreparedChunk
 
 logger = logging.getLogger(__name__)
 
@@ -26,9 +26,7 @@ DECODER_TOLERANCE = 2.0
 class WorkerReader:
     """Reads videos in a `ReadingWorker`, which starts with the first video and stays for the next ones."""
 
-    def __init__(
-        self, video_processor: LmmVqaVideoProcessor, decoder: str = "auto", limits: ReadingLimits | None = None
-    ):
+    def __init__(self, video_processor: Any, decoder: str = "auto", limits: ReadingLimits | None = None):
         self._video_processor, self._decoder, self._limits = video_processor, decoder, limits or ReadingLimits()
         self._here = InProcessReader(video_processor, decoder)
         self._lock = threading.Lock()

@@ -18,7 +18,7 @@ from lmmvqa.training.collators import AnswerCollator
 from lmmvqa.training.feature_cache import PROBED, FeatureCache
 from lmmvqa.training.training_data import TrainingData
 from modeling_lmmvqa.feature_batches import stack_features
-from modeling_lmmvqa.video_features import tower_features
+from modeling_lmmvqa.tower_features import tower_features
 from processing.errors import InputError
 
 logger = logging.getLogger(__name__)

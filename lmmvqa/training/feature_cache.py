@@ -29,7 +29,7 @@ from transformers import PreTrainedModel
 from lmmvqa.checkpoints.training_record import video_digests
 from lmmvqa.file_locks import left_behind, open_locked
 from modeling_lmmvqa.spatial_tower import map_shape
-from modeling_lmmvqa.video_features import Features, tower_features
+from modeling_lmmvqa.tower_features import Features, tower_features
 from processing.errors import LmmVqaError
 from processing.video_reader import CHUNKING_VERSION, VideoError, open_video
 

@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 from inputs import SITE
 
-from lmmvqa.checkpoints.assembling import DECODER, default_checkpoint
+from lmmvqa.checkpoints.assembling import default_checkpoint
 from lmmvqa.checkpoints.cache import CacheError, cache_folder, scratch_folder
 from lmmvqa.checkpoints.composing import ComposeError, load_decoder
+from lmmvqa.checkpoints.default_files import DECODER
 from lmmvqa.checkpoints.parts import Part, fetch
 from lmmvqa.evaluation import natural_scene
 

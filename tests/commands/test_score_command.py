@@ -30,7 +30,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture
 def score(tiny, monkeypatch):
-    monkeypatch.setattr(loading, "load_checkpoint", lambda *_: tiny)
+    monkeypatch.setattr(loading, "load_network", lambda *_: tiny)
 
     def run(*arguments):
         return CliRunner().invoke(app, ["score", *map(str, arguments)], env={"COLUMNS": "80", "TERM": "dumb"})

@@ -8,8 +8,8 @@ import torch
 import yaml
 from tiny_models import make_decoder, make_tokenizer, make_vision_tower
 
-from lmmvqa.checkpoints.assembling import TEMPORAL_TOWER
 from lmmvqa.checkpoints.composing import load_temporal_tower
+from lmmvqa.checkpoints.default_files import TEMPORAL_TOWER
 from lmmvqa.evaluation import ablation
 from lmmvqa.evaluation.ablation import read_grid
 from lmmvqa.evaluation.published import read_published

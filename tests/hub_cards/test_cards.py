@@ -10,7 +10,7 @@ from huggingface_hub import ModelCard, SpaceCard
 from hub_cards.demo_card import demo_card
 from hub_cards.model_card import ModelFacts, ModelPart, add_model_card, model_card, read_facts
 from hub_cards.results import CardError, Result, check_figures, read_results
-from lmmvqa.checkpoints import assembling as default_checkpoint
+from lmmvqa.checkpoints import default_files as default_checkpoint
 
 SRCC = Result("konvid_1k", "test", None, "srcc", 0.81234, 240, (0.774, 0.846))
 PART = Result("konvid_1k", "test", "codec", "srcc", 0.6511, 80)

@@ -7,7 +7,8 @@ import pytest
 import torch
 from tiny_models import make_tiny
 
-from modeling_lmmvqa.quality_readout import AnswerTrie, lay_out_branches, read_number, read_words
+from modeling_lmmvqa.answer_tries import AnswerTrie, lay_out_branches
+from modeling_lmmvqa.quality_readout import read_number, read_words
 from processing.processing_lmmvqa import LmmVqaProcessor
 from processing.quality_prompts import FLAW, QUESTIONS, conversation
 from processing.questions import Question, QuestionError
@@ -50,7 +51,7 @@ def test_branches_see_their_ancestors_only():
     assert branches.token_ids.tolist() == [1, 2, 5, 6, 3]
     assert branches.depths.tolist() == [0, 1, 2, 2, 0]
     expected = [[1, 0, 0, 0, 0], [1, 1, 0, 0, 0], [1, 1, 1, 0, 0], [1, 1, 0, 1, 0], [0, 0, 0, 0, 1]]
-    assert branches.visible.int().tolist() == expected
+    assert branches.visible.astype(int).tolist() == expected
     assert branches.nodes == [[1, 2, 3], [4]]
 
 

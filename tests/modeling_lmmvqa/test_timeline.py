@@ -18,6 +18,7 @@ from lmmvqa.scoring.scorer import Scorer
 from modeling_lmmvqa import LmmVqaForConditionalGeneration
 from modeling_lmmvqa.pipeline_lmmvqa import LmmVqaPipeline
 from modeling_lmmvqa.quality_timeline import assess_timeline
+from modeling_lmmvqa.torch_network import TorchNetwork
 from modeling_lmmvqa.video_features import extract_features
 from modeling_lmmvqa.video_score import COLUMNS, PROBABILITY
 from processing.quality_prompts import LEVELS
@@ -102,15 +103,16 @@ def test_whole_worst_and_best_agree(tiny):
         frames = np.random.default_rng(seed).integers(0, 256, (60, 48, 64, 3), dtype=np.uint8)
         # Not the first ones: what is dark there would be taken for a fade and left out.
         frames[20 + 10 * seed : 30 + 10 * seed] //= 8
-        video = extract_features(model.model, "noise", processor.video_processor.stream(frames, fps=10))
+        network = TorchNetwork(model, processor)
+        video = extract_features(network.encode, "noise", processor.video_processor.stream(frames, fps=10))
         for whole in (0.0, 3.2, 50.0, 99.9):
-            timeline = assess_timeline(model, processor, video, whole)
+            timeline = assess_timeline(network, video, whole)
             scores = [second["score"] for second in timeline["seconds"]]
             assert timeline["worst"]["score"] == min(scores) <= whole + 1e-4
             assert timeline["best"]["score"] == max(scores) >= whole - 1e-4
             assert min(scores) >= 0 and max(scores) <= 100
         alone = [model.assess(**processor(videos=frames[10 * i : 10 * i + 10], fps=10)).score.item() for i in range(6)]
-        middle = assess_timeline(model, processor, video, sum(alone) / 6)["seconds"]
+        middle = assess_timeline(network, video, sum(alone) / 6)["seconds"]
         # Nothing but a common shift stands between a second by itself and its value.
         assert [second["score"] for second in middle] == pytest.approx(alone, abs=1e-2)
 
@@ -122,7 +124,9 @@ def test_a_picture_that_stands_still_is_seen_once(tiny, monkeypatch):
     seen = []
     towers = type(model.model).encode_videos
     monkeypatch.setattr(type(model.model), "encode_videos", lambda *a, **k: seen.append(1) or towers(*a, **k))
-    video = extract_features(model.model, "still", processor.video_processor.stream(frames, fps=10))
+    video = extract_features(
+        TorchNetwork(model, processor).encode, "still", processor.video_processor.stream(frames, fps=10)
+    )
     assert len(video.starts_s) == 8 and len(seen) == 2
 
 
@@ -198,7 +202,7 @@ def test_who_waits_sees_how_far_it_is(tiny_pipe, dipping):
 
 
 def test_the_command_gives_the_timeline(tiny, clip, monkeypatch):
-    monkeypatch.setattr(scoring, "load_checkpoint", lambda *_: tiny)
+    monkeypatch.setattr(scoring, "load_network", lambda *_: tiny)
     done = CliRunner().invoke(app, ["score", str(clip), "missing.mp4", "--timeline", "--json"])
     assert done.exit_code == 1
     row, error = (json.loads(line) for line in done.stdout.splitlines())

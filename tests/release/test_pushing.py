@@ -14,7 +14,7 @@ from huggingface_hub.utils import _http
 from loopback_hub import TOKEN, LoopbackHub
 from typer.testing import CliRunner
 
-from lmmvqa.checkpoints import assembling
+from lmmvqa.checkpoints import assembling, default_files
 from lmmvqa.checkpoints.loading import load_checkpoint
 from lmmvqa.commands.main import app
 from lmmvqa.release import pushing, verifying
@@ -101,12 +101,12 @@ def test_a_model_is_whole_and_its_dry_run_says_so(hub, tiny_checkpoint, tmp_path
 def test_the_default_checkpoint_goes_up_with_its_results(tiny_checkpoint, tmp_path, monkeypatch):
     """What this release tells of it, whatever the assembled folder told when it was made."""
     told = tmp_path / "told"
-    shutil.copytree(assembling.REFERENCE, told / "reference")
+    shutil.copytree(default_files.REFERENCE, told / "reference")
     (told / "card.yaml").write_text("title: Default\nset_names: {rated_videos: Graded copies}\n")
     (told / "results").mkdir()
     row = {"set": "rated_videos", "split": "test", "part": None, "n": 459, "srcc": 0.7654, "intervals": {}}
     (told / "results" / "graded_copies.json").write_text(json.dumps([row]))
-    monkeypatch.setattr(assembling, "CHECKPOINT_FOLDER", told)
+    monkeypatch.setattr(default_files, "CHECKPOINT_FOLDER", told)
     monkeypatch.setattr(assembling, "default_checkpoint", lambda: tiny_checkpoint)
     with pushing.staged_model(None, "user/default") as stage:
         (result,) = ModelCard.load(stage / "README.md").data.eval_results
@@ -308,7 +308,7 @@ def test_verify_agrees_and_says_what_differs(tiny_checkpoint, tmp_path):
 
 
 def test_the_default_checkpoint_gives_its_reference_scores(default_model, monkeypatch):
-    monkeypatch.setattr(verifying, "load_checkpoint", lambda *_: default_model)
+    monkeypatch.setattr(verifying, "load_network", lambda *_: default_model)
     verification = verifying.verify()
     assert verification.passed, verification
 

@@ -120,7 +120,7 @@ def test_every_word_can_be_traced(scores):
 
 def test_people_see_it(scores, taught, tmp_path, monkeypatch):
     """In the table, in the page of a folder, and as bars in the demo."""
-    monkeypatch.setattr(loading, "load_checkpoint", lambda *_: (taught.model, taught.processor))
+    monkeypatch.setattr(loading, "load_network", lambda *_: (taught.model, taught.processor))
     video = scores[1].path
     done = CliRunner().invoke(app, ["score", video, "--explain"], env={"COLUMNS": "200"})
     flaws = scores[1].answers["flaw"]["probabilities"]

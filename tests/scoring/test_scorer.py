@@ -53,7 +53,7 @@ def test_every_way_in_gives_the_same_row(taught, short, tmp_path, monkeypatch):
     model, processor, checkpoint, _ = taught
     videos = [short, str(tmp_path / "missing.mp4")]
     expected = [score.as_row() for score in Scorer(model, processor)(videos)]
-    monkeypatch.setattr(loading, "load_checkpoint", lambda *_: (model, processor))
+    monkeypatch.setattr(loading, "load_network", lambda *_: (model, processor))
     printed = [json.loads(line) for line in CliRunner().invoke(app, ["score", *videos, "--json"]).stdout.splitlines()]
     assert printed == expected
     assert pipeline("video-quality-assessment", model=model, processor=processor)(videos) == expected

@@ -8,7 +8,8 @@ import pytest
 from inputs import DATA, ffmpeg
 from typer.testing import CliRunner
 
-from lmmvqa.checkpoints.assembling import DECODER, default_checkpoint
+from lmmvqa.checkpoints.assembling import default_checkpoint
+from lmmvqa.checkpoints.default_files import DECODER
 from lmmvqa.checkpoints.loading import ModelError, load_checkpoint
 from lmmvqa.checkpoints.parts import Part, PartError, fetch
 from lmmvqa.commands.main import app
@@ -105,7 +106,7 @@ def test_every_hostile_file_gets_a_score_or_a_clear_error(default_model, hostile
 
 def test_the_command_gives_json_lines_and_exit_code_1(default_model, hostile, monkeypatch):
     # Loaded once for all tests; loading itself is covered by the fixture.
-    monkeypatch.setattr(scoring, "load_checkpoint", lambda *_: default_model)
+    monkeypatch.setattr(scoring, "load_network", lambda *_: default_model)
     some = [str(path) for path in hostile if path.name in ("one_frame.mp4", "empty.mp4", "half_a_second.mp4")]
     done = CliRunner().invoke(app, ["score", *some, "--json"])
     assert done.exit_code == 1
@@ -117,7 +118,7 @@ def test_the_command_gives_json_lines_and_exit_code_1(default_model, hostile, mo
 
 
 def test_the_table_and_the_csv_file(default_model, clip, tmp_path, monkeypatch):
-    monkeypatch.setattr(scoring, "load_checkpoint", lambda *_: default_model)
+    monkeypatch.setattr(scoring, "load_network", lambda *_: default_model)
     done = CliRunner().invoke(app, ["score", str(clip)], env={"COLUMNS": "200"})
     assert done.exit_code == 0 and clip.name in done.stdout
     target = tmp_path / "scores.csv"

@@ -1,0 +1,1 @@
+"""A checkpoint as ONNX graphs, for `lmmvqa.onnx_runtime`."""

@@ -1,0 +1,1 @@
+"""Scores videos by ONNX graphs. Nothing here imports torch, torchvision or transformers."""
