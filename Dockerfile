@@ -1,10 +1,10 @@
-# The service:   docker build -t lmmvqa .   docker run -p 8000:8000 lmmvqa
+# The service, without torch:   docker build -t lmmvqa .   docker run -p 8000:8000 lmmvqa
 FROM python:3.12-slim AS build
 COPY . /source
 RUN python -m venv /opt/lmmvqa && /opt/lmmvqa/bin/pip install --no-cache-dir "/source[serve]"
 ENV LMMVQA_CACHE=/opt/lmmvqa/checkpoint
 # Assembles the default checkpoint. An image that doesn't give the reference scores is not built.
-RUN /opt/lmmvqa/bin/lmmvqa verify && rm -rf /opt/lmmvqa/checkpoint/parts
+RUN /opt/lmmvqa/bin/lmmvqa verify && rm -r /opt/lmmvqa/checkpoint/parts
 
 FROM python:3.12-slim
 COPY --from=build /opt/lmmvqa /opt/lmmvqa

@@ -33,7 +33,9 @@ ROOT = Path(__file__).parent.parent
 CLIPS = {"540p": (540, 8), "1080p": (1080, 10), "4k": (2160, 10)}
 # Name, and what it needs beside Python.
 METHODS = {
-    "this project": ["lmmvqa"],
+    "this project, torch": ["lmmvqa[torch]"],
+    "this project, ONNX": ["lmmvqa"],
+    "this project, ONNX of 8 bits": ["lmmvqa"],
     "DOVER": ["torch", "torchvision", "decord", "timm", "einops", "opencv-python-headless", "sk-video", "tqdm"],
     "DOVER-Mobile": ["torch", "torchvision", "decord", "timm", "einops", "opencv-python-headless", "sk-video", "tqdm"],
     "FAST-VQA": ["torch", "torchvision", "decord", "timm", "einops", "opencv-python-headless", "sk-video", "tqdm"],
@@ -61,7 +63,7 @@ def main() -> None:
     arguments = parser.parse_args()
     checkouts = {"DOVER": arguments.dover, "DOVER-Mobile": arguments.dover, "FAST-VQA": arguments.fast_vqa}
     if arguments.work:
-        work(arguments.work, checkouts.get(arguments.work))
+        work(arguments.work, checkouts.get(arguments.work), arguments.output)
         return
     arguments.output.mkdir(parents=True, exist_ok=True)
     measured = arguments.output / "measured.jsonl"
@@ -154,10 +156,12 @@ def _peak_megabytes(pid: int) -> float:
     return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM")), 0.0)
 
 
-def work(name: str, checkout: Path | None) -> None:
+def work(name: str, checkout: Path | None, output: Path) -> None:
     """The other end of `Worker`."""
     score = {
-        "this project": this_project,
+        "this project, torch": torch_scorer,
+        "this project, ONNX": lambda: onnx_scorer(output / "float32", int8=False),
+        "this project, ONNX of 8 bits": lambda: onnx_scorer(output / "int8", int8=True),
         "DOVER": lambda: dover(checkout, "dover.yml"),
         "DOVER-Mobile": lambda: dover(checkout, "dover-mobile.yml"),
         "FAST-VQA": lambda: fast_vqa(checkout),
@@ -172,10 +176,19 @@ def work(name: str, checkout: Path | None) -> None:
         print("answer", time.perf_counter() - began, flush=True)
 
 
-def this_project() -> Score:
+def torch_scorer() -> Score:
     import lmmvqa
 
     return lmmvqa.load()
+
+
+def onnx_scorer(folder: Path, int8: bool) -> Score:
+    if not folder.exists():
+        export = [sys.executable, "-m", "lmmvqa.commands.main", "export", "default", str(folder), "--to", "onnx"]
+        subprocess.run([*export, *(["--int8"] if int8 else [])], check=True, stdout=sys.stderr)
+    import lmmvqa
+
+    return lmmvqa.load(str(folder))
 
 
 def dover(checkout: Path, settings: str) -> Score:
