@@ -152,7 +152,8 @@ def test_the_default_checkpoint_knows_good_from_bad(default_model, tmp_path):
     clip = DATA / "toy_monster.mp4"
     ffmpeg("-i", clip, "-an", "-vf", "scale=640:360", "-c:v", "libx264", "-crf", "50", tmp_path / "bad.mp4")
     good, bad = Scorer(model, processor).scores([str(clip), str(tmp_path / "bad.mp4")])
-    assert good.score - bad.score > 20
+    # The opinion of a copy is that of its source times what is left of it, and this source is a dull one.
+    assert bad.score < good.score / 2 and good.score - bad.score > 10
     # Both may be poor; the worst copy is so with more certainty.
     assert processor.levels.index(good.level) >= processor.levels.index(bad.level)
     worst = processor.levels[0]
