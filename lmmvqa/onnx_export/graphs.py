@@ -209,11 +209,12 @@ def save_graphs(graphs: Mapping[str, ir.Model], model: Any, folder: Path) -> Non
     for file, graph in graphs.items():
         _forget_their_making(graph)
         _drop_empty_biases(graph.graph)
+        # Before any optimisation, which would turn the weights itself and keep them in the graph.
+        transposed = _take_transposed(graph.graph, state)
         if file == READ_OUT:
             # onnxruntime would do it at every start. The towers are left to it: their norms would be merged into their
             # convolutions, which would then have other weights than the checkpoint.
             optimizer.optimize(graph, onnx_shape_inference=False, input_size_limit=256, output_size_limit=2048)
-        transposed = _take_transposed(graph.graph, state)
         common.RemoveUnusedNodesPass()(graph)
         for name, value in graph.graph.initializers.items():
             key = transposed.get(name, name)
@@ -223,7 +224,7 @@ def save_graphs(graphs: Mapping[str, ir.Model], model: Any, folder: Path) -> Non
             count = value.const_value.nbytes
             if place not in places:
                 # As memory maps of all systems like it.
-                places[place] = {"name": place[0], "transposed": place[1], "offset": size}
+                places[place] = {"name": place[0], "transposed": place[1], "offset": size, "bytes": count}
                 size += -(-count // _ALIGNMENT) * _ALIGNMENT
             value.const_value = ir.ExternalTensor(
                 WEIGHTS, places[place]["offset"], count, value.dtype, shape=value.shape, name=name, base_dir=folder
@@ -275,9 +276,9 @@ def _take_transposed(graph: ir.Graph, state: Mapping[str, torch.Tensor]) -> dict
                 graph.remove(node, safe=True)
             continue
         name = f"{source.name}:T"
-        shape, weight = ir.Shape(reversed(source.shape.dims)), source.const_value
-        tensor = ir.ExternalTensor(WEIGHTS, 0, weight.nbytes, weight.dtype, shape=shape, name=name)
-        value = ir.Value(name=name, shape=shape, type=ir.TensorType(weight.dtype), const_value=tensor)
+        # A view: optimisation looks into small ones.
+        tensor = ir.Tensor(source.const_value.numpy().T, name=name)
+        value = ir.Value(name=name, shape=tensor.shape, type=ir.TensorType(tensor.dtype), const_value=tensor)
         graph.register_initializer(value)
         found[name] = source.name
         for user, index in users:

@@ -13,7 +13,7 @@ import numpy as np
 
 from lmmvqa.checkpoints.cache import cache_folder, remove_leftovers, scratch_folder
 from lmmvqa.checkpoints.default_files import CALIBRATION, GRAPHS, default_version
-from lmmvqa.onnx_runtime.graph_folder import CONFIG, LAYOUT, WEIGHTS, default_questions
+from lmmvqa.onnx_runtime.graph_folder import CONFIG, LAYOUT, WEIGHTS, GraphError, default_questions
 from lmmvqa.onnx_runtime.network import GraphProcessor, OnnxNetwork
 from modeling_lmmvqa.answers import calibration_by_question
 
@@ -67,7 +67,7 @@ def write_weights(folder: Path, weights: Iterable[tuple[str, np.ndarray]]) -> No
     """Write the weights where the layout of the folder's graphs wants them; those that it does not name are left out.
 
     Raises:
-        KeyError: one is missing.
+        GraphError: one is missing, or is of another size than the graphs were made for.
     """
     layout = json.loads((folder / LAYOUT).read_text(encoding="utf-8"))
     places: dict[str, list[dict[str, Any]]] = {}
@@ -77,7 +77,15 @@ def write_weights(folder: Path, weights: Iterable[tuple[str, np.ndarray]]) -> No
         file.truncate(layout["size"])
         for name, value in weights:
             for place in places.pop(name, ()):
+                if value.nbytes != place["bytes"]:
+                    raise GraphError(
+                        f"{name} has {value.nbytes} bytes, and the graphs in {folder} were made for {place['bytes']}: "
+                        "make the graphs anew (lmmvqa export)."
+                    )
                 file.seek(place["offset"])
                 file.write(np.ascontiguousarray(value.T if place["transposed"] else value).data)
     if places:
-        raise KeyError(f"The graphs in {folder} want weights that there are none of: {', '.join(sorted(places))}.")
+        raise GraphError(
+            f"The graphs in {folder} want weights that there are none of: {', '.join(sorted(places))}. Make the graphs "
+            "anew (lmmvqa export)."
+        )

@@ -28,7 +28,7 @@ from lmmvqa.evaluation.motion import motion_curve
 from lmmvqa.evaluation.report import write_report
 from lmmvqa.evaluation.vcgbench import Judge, JudgeError, judge_instruction, read_mark, read_questions, run_vcgbench
 from lmmvqa.evaluation.vqa_metric.vqa_metric import vqa_metrics
-from processing.quality_prompts import AnswerError
+from processing.questions import AnswerError
 from processing.video_reader import open_video
 
 VIDEOS = 20

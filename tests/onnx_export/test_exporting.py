@@ -10,10 +10,11 @@ from tiny_models import make_spatial_tower
 
 from lmmvqa.checkpoints.default_files import GRAPHS
 from lmmvqa.onnx_export import exporting
-from lmmvqa.onnx_export.exporting import ExportError, check_size, export, graph_config
+from lmmvqa.onnx_export.exporting import ExportError, check_size, export, graph_config, weights_of
 from lmmvqa.onnx_export.quantising import quantise
 from lmmvqa.onnx_runtime.frame_arrays import look
-from lmmvqa.onnx_runtime.loading import load_graphs
+from lmmvqa.onnx_runtime.graph_folder import LAYOUT, GraphError
+from lmmvqa.onnx_runtime.loading import load_graphs, write_weights
 from lmmvqa.scoring.scorer import Scorer
 
 
@@ -71,6 +72,26 @@ def test_the_graphs_of_the_default_checkpoint_ask_what_it_was_taught(default_mod
     for question in expected.pop("questions"):
         assert known[question["name"]] == question
     assert {**found, "calibration": None} == {**expected, "calibration": None, "precision": "float32"}
+
+
+def test_the_graphs_of_the_default_checkpoint_are_of_its_architecture(default_model):
+    """Every weight has the size that the layout has room for. Where this fails, run `make graphs`."""
+    weights = default_model[0].state_dict()
+    places = json.loads((GRAPHS / LAYOUT).read_text(encoding="utf-8"))["tensors"]
+    assert {place["name"]: place["bytes"] for place in places} == {
+        place["name"]: 4 * weights[place["name"]].numel() for place in places
+    }
+    # Of what is learned nothing lies in the graphs themselves.
+    assert sum(path.stat().st_size for path in GRAPHS.glob("*.onnx")) < 2_000_000
+
+
+def test_weights_of_another_architecture_are_refused(tiny, tiny_graphs, tmp_path):
+    """They would overwrite their neighbours."""
+    graphs = tmp_path / "graphs"
+    shutil.copytree(tiny_graphs, graphs)
+    name, value = next(iter(weights_of(tiny[0])))
+    with pytest.raises(GraphError, match="make the graphs anew"):
+        write_weights(graphs, [(name, value[:1])])
 
 
 def test_eight_bits_keep_what_a_graph_computes(tiny, tiny_graphs, tmp_path, clip):
