@@ -16,6 +16,8 @@ process of its own; the ways take turns, and the best of the repeats counts:
                      its memory is that of the process that reads
     reader, default  the same with the settings of the default checkpoint
 
+`--against FOLDER` measures something else: reading by this checkout and by another one of this repository, in turns.
+
 The targets: 1.3 x bare, and at most 600 MB whatever the length. On a busy machine the ratio of processor times is the
 one to look at: it bounds what two cores can reach.
 """
@@ -110,6 +112,17 @@ peak = next(int(line.split()[1]) for line in open(f"/proc/{peak_of}/status") if 
 print(json.dumps([wall, used, peak / 1024]))
 """
 
+# Reading alone.
+READ = """
+import sys, time
+from processing.video_reader import open_video
+began = time.process_time()
+with open_video(sys.argv[1], frames_per_chunk=24, frame_size=(64, 64)) as reader:
+    for chunk in reader:
+        pass
+print(time.process_time() - began)
+"""
+
 
 def ffmpeg(*arguments: str | Path) -> None:
     command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-y", *map(str, arguments)]
@@ -170,12 +183,31 @@ def measure_codecs(
     return found
 
 
+def compare_checkouts(path: Path, other: Path, repeats: int) -> float:
+    """The ratio of processor times of reading a file, with the settings of the default checkpoint, here and by another
+    checkout; of the best of the repeats."""
+    seconds: dict[Path, list[float]] = {REPOSITORY: [], other: []}
+    for _ in range(repeats):
+        for checkout, times in seconds.items():
+            command = [sys.executable, "-c", READ, str(path)]
+            run = subprocess.run(command, cwd=checkout, capture_output=True, text=True, check=True)
+            times.append(float(run.stdout))
+    ours, theirs = (min(times) for times in seconds.values())
+    print(f"{path.name}: {ours:.2f} s here, {theirs:.2f} s there, ratio {ours / theirs:.3f}", flush=True)
+    return ours / theirs
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("files", nargs="*", type=Path, metavar="FILE")
     parser.add_argument("--source", type=Path, default=REPOSITORY / "tests" / "data" / "flower.mp4")
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--against", type=Path, metavar="FOLDER", help="Another checkout of this repository.")
     arguments = parser.parse_args()
+    if arguments.against is not None:
+        for path in arguments.files or [arguments.source]:
+            compare_checkouts(path.resolve(), arguments.against.resolve(), arguments.repeats)
+        return
     measure_codecs(arguments.source, arguments.repeats, arguments.files)
 
 
