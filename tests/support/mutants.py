@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import ctypes
 import json
+import logging
 import math
 import os
 import random
@@ -328,6 +329,7 @@ def main() -> None:
     options = parser.parse_args()
     from tiny_models import make_tiny
 
+    logging.disable(logging.WARNING)
     parts = make_tiny()
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as checkpoint:
