@@ -128,7 +128,11 @@ class PyAVDecoder:
             stream = survey.stream
             self._index = stream.index
             self.tick = stream.time_base
-            self.rate = float(stream.average_rate or stream.guessed_rate or 0) or None
+            rate = stream.average_rate or stream.guessed_rate
+            # A bare stream has no clock; FFmpeg's average rate of it is an invention, and its own rate stands inside.
+            if survey.pts and survey.pts[0] is None:
+                rate = stream.guessed_rate or rate
+            self.rate = float(rate or 0) or None
             reorders = stream.codec_context.has_b_frames
             formats = set(container.format.name.split(","))
             # The index of a file that was cut short lists packets that are gone.

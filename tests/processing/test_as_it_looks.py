@@ -518,6 +518,12 @@ def test_a_long_video_is_sampled_within_a_stated_number_of_chunks(tmp_path):
         assert len(list(reader)) == MOST_CHUNKS
 
 
+@pytest.mark.parametrize(("name", "encoder"), [("bare.h264", CLEAN), ("bare.hevc", ("-c:v", "libx265"))])
+def test_a_bare_stream_has_the_rate_that_stands_in_it(make, name, encoder):
+    info, chunks = read(make(name, "-vf", "scale=240:134,fps=60", *encoder))
+    assert info.fps == 60 and info.duration_s == pytest.approx(1.5, abs=0.05) and len(chunks) == 2
+
+
 def test_a_short_video_is_said_to_be_short(make):
     info, _ = read(make("short.mp4", "-vf", "scale=240:134", *CLEAN, before=("-t", "0.3")))
     assert "only 0.3" in info.warnings[0]
