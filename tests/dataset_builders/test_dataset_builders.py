@@ -348,7 +348,7 @@ def test_a_folder_that_is_not_the_set_says_what_was_looked_for(release, tmp_path
     name, *_ = release
     empty = tmp_path / "empty"
     empty.mkdir()
-    with pytest.raises(LabelError, match=r"looked for .*\.(csv|mat|xlsx)") as error:
+    with pytest.raises(LabelError, match=r"looked for .*\.(csv|mat|txt|xlsx)") as error:
         load_dataset(name, "score", data_dir=str(empty))
     assert str(empty) in str(error.value)
     with pytest.raises(LabelError, match="is not a folder"):
