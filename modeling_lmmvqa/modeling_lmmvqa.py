@@ -61,12 +61,13 @@ class LmmVqaPreTrainedModel(PreTrainedModel):
     _supports_flash_attn = _supports_sdpa = _supports_flex_attn = True
     _supports_attention_backend = True
 
-    def save_pretrained(self, save_directory: Any, *, push_to_hub: bool = False, **kwargs: Any) -> None:
-        if push_to_hub:
+    def save_pretrained(self, *args: Any, **kwargs: Any) -> None:
+        if kwargs.get("push_to_hub"):
             refuse_local_base(self)
-        super().save_pretrained(save_directory, push_to_hub=push_to_hub, **kwargs)
+        super().save_pretrained(*args, **kwargs)
 
-    def push_to_hub(self, *args: Any, **kwargs: Any) -> str:
+    # The library's is decorated, so no signature is like it.
+    def push_to_hub(self, *args: Any, **kwargs: Any) -> str:  # type: ignore[override]
         refuse_local_base(self)
         return super().push_to_hub(*args, **kwargs)
 
