@@ -12,6 +12,7 @@ import pytest
 from huggingface_hub import HfApi, ModelCard, constants
 from huggingface_hub.utils import _http
 from loopback_hub import TOKEN, LoopbackHub
+from transformers.utils import hub as transformers_hub
 from typer.testing import CliRunner
 
 from lmmvqa.checkpoints import assembling, default_files
@@ -29,6 +30,8 @@ def hub(monkeypatch):
         monkeypatch.setattr(pushing, "get_token", lambda: TOKEN)
         monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
         monkeypatch.setattr(constants, "ENDPOINT", hub.endpoint)
+        # The client that transformers keeps is made anew, and with this address.
+        monkeypatch.setattr(transformers_hub, "_hf_api", None)
         monkeypatch.setattr(_http.time, "sleep", lambda _: None)
         yield hub
 
