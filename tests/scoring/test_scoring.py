@@ -111,7 +111,8 @@ def test_the_command_gives_json_lines_and_exit_code_1(default_model, hostile, mo
     done = CliRunner().invoke(app, ["score", *some, "--json"])
     assert done.exit_code == 1
     rows = [json.loads(line) for line in done.stdout.splitlines()]
-    assert [[name for name in row if not name.startswith(PROBABILITY)] for row in rows] == [list(COLUMNS)] * 3
+    assert [[name for name in row if name in COLUMNS] for row in rows] == [list(COLUMNS)] * 3
+    assert all(name in COLUMNS or name == "flaws" or name.startswith(PROBABILITY) for row in rows for name in row)
     assert sum(row["error"] is not None for row in rows) == 1
     again = CliRunner().invoke(app, ["score", *some, "--json"])
     assert again.stdout == done.stdout
