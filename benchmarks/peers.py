@@ -24,8 +24,8 @@ from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from types import ModuleType
 
-import imageio_ffmpeg
 import psutil
+from decode import ffmpeg
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parent.parent
@@ -90,22 +90,10 @@ def make_clip(video: Path, clip: str, folder: Path) -> Path:
     file = folder / f"{clip}.mp4"
     if not file.exists():
         height, seconds = CLIPS[clip]
-        command = [
-            imageio_ffmpeg.get_ffmpeg_exe(),
-            "-v",
-            "error",
-            "-stream_loop",
-            "-1",
-            "-i",
-            video,
-            "-t",
-            seconds,
-            "-an",
-        ]
         scaled = f"scale={height * 16 // 9}:{height}:flags=lanczos,setsar=1"
         making = folder / f".{clip}-{os.getpid()}.mp4"
-        command += ["-vf", scaled, "-r", "30", "-c:v", "libx264", "-crf", "20", "-pix_fmt", "yuv420p", making]
-        subprocess.run([str(part) for part in command], check=True)
+        coding = ("-r", "30", "-c:v", "libx264", "-crf", "20", "-pix_fmt", "yuv420p")
+        ffmpeg("-stream_loop", "-1", "-i", video, "-t", str(seconds), "-an", "-vf", scaled, *coding, making)
         making.replace(file)
     return file
 

@@ -6,14 +6,13 @@ the ratios of one run.
 """
 
 import argparse
-import subprocess
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
-import imageio_ffmpeg
 import torch
+from decode import ffmpeg
 
 from lmmvqa.checkpoints.loading import load_checkpoint
 from modeling_lmmvqa.answer_tries import AnswerTrie, lay_out_branches
@@ -27,22 +26,7 @@ CLIP = Path(__file__).parent.parent / "tests" / "data" / "flower.mp4"
 
 def looped(clip: str, seconds: int, folder: Path) -> str:
     target = folder / "long.mp4"
-    command = [
-        imageio_ffmpeg.get_ffmpeg_exe(),
-        "-v",
-        "error",
-        "-stream_loop",
-        "-1",
-        "-i",
-        clip,
-        "-t",
-        str(seconds),
-        "-an",
-        "-c",
-        "copy",
-        str(target),
-    ]
-    subprocess.run(command, check=True)
+    ffmpeg("-stream_loop", "-1", "-i", clip, "-t", str(seconds), "-an", "-c", "copy", target)
     return str(target)
 
 

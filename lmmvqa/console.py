@@ -85,7 +85,9 @@ def _extra_with(module: str) -> str | None:
     """The extra of our package that brings a module, if one does."""
     package = module.partition(".")[0].replace("skimage", "scikit-image").replace("_", "-")
     # Extras name each other as parts of our own package.
-    for needed in requires("lmmvqa") or [] if package != "lmmvqa" else []:
+    if package == "lmmvqa":
+        return None
+    for needed in requires("lmmvqa") or []:
         if found := re.match(rf"{re.escape(package)}\W.*extra == [\"'](?!dev)(\w+)", needed):
             return found[1]
     return None

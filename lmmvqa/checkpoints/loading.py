@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import chain
 from typing import Any
 
@@ -16,6 +17,17 @@ from processing.errors import LmmVqaError
 
 class ModelError(LmmVqaError, RuntimeError):
     """A checkpoint can't be used. The message names it and the remedy."""
+
+
+def taught_questions(name_or_path: str | None, names: Sequence[str]) -> list[Any]:
+    """The questions of these names that a checkpoint was taught, the default one without a folder or Hub id; its
+    processor alone is read.
+
+    Raises:
+        QuestionError: it was never taught one of them.
+    """
+    processor = AutoProcessor.from_pretrained(name_or_path or str(default_checkpoint()))
+    return [processor.question(name) for name in names]
 
 
 def load_checkpoint(name_or_path: str | None = None, device: str | None = None, dtype: str = "auto") -> tuple[Any, Any]:

@@ -152,14 +152,13 @@ def export(
     ] = True,
 ) -> None:
     """Write a small checkpoint as graphs that score without torch: `lmmvqa score clip.mp4 --model OUTPUT`."""
-    if model != "default":
-        check_model(model)
+    source = check_model(None if model == "default" else model)
     if int8 and not weights:
         raise typer.BadParameter("--int8 is made of weights: leave --without-weights out.")
     with clear_errors():
         from lmmvqa.onnx_export.exporting import export as export_checkpoint
 
-        export_checkpoint(None if model == "default" else model, output, int8=int8, with_weights=weights)
+        export_checkpoint(source, output, int8=int8, with_weights=weights)
         size = sum(file.stat().st_size for file in output.iterdir() if file.is_file())
         messages.print(f"Graphs in {output}, {size / 1e6:,.0f} MB.", soft_wrap=True)
 
@@ -191,12 +190,9 @@ def calibrate(
 
         further: list[Any] = []
         if question:
-            from transformers import AutoProcessor
+            from lmmvqa.checkpoints.loading import taught_questions
 
-            import lmmvqa.registration  # noqa: F401 - makes the Auto classes know ours
-
-            processor = AutoProcessor.from_pretrained(checkpoint)
-            further = [processor.question(name) for name in question]
+            further = taught_questions(str(checkpoint), question)
         options = {"scale": scale, "scales": parse_scales(question_scale), "questions": further}
         rows = [row for row in read_set(SetSpec.parse(data), **options) if row.split == split]
         families = {row.parts.get("family") for row in rows} - {None}

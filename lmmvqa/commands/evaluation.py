@@ -188,13 +188,9 @@ def _questions(names: list[str], model: str | None, recipe: str, settings: Mappi
         will_know = {question.name: question for question in read_arguments(recipe, settings).questions}
         if set(names) <= set(will_know):
             return [will_know[name] for name in names]
-    from transformers import AutoProcessor
+    from lmmvqa.checkpoints.loading import taught_questions
 
-    import lmmvqa.registration  # noqa: F401 - makes the Auto classes know ours
-    from lmmvqa.checkpoints.assembling import default_checkpoint
-
-    processor = AutoProcessor.from_pretrained(model or str(default_checkpoint()))
-    return [processor.question(name) for name in names]
+    return taught_questions(model, names)
 
 
 def _method(

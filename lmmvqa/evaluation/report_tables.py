@@ -214,29 +214,29 @@ def _understanding(items: Sequence[Benchmark], published: Published) -> GridTabl
     return GridTable(words["title"], ["method", *ASPECTS, "mean", "judge", "source"], body, words["note"], len(items))
 
 
-def _further(runs: Sequence[Run], *, words: bool) -> Iterator[tuple[Run, dict[str, Any], str, dict[str, Any]]]:
-    """The figures of further questions: run, row of figures, name, and what was found."""
+def _further(
+    runs: Sequence[Run], published: Published, *, words: bool
+) -> Iterator[tuple[list[str], dict[str, Any], str]]:
+    """The figures of further questions: the cells that say of what, what was found, and the reservation about it."""
     for run in runs:
         for row in run.whole:
             for name, of in (row.get("questions") or {}).items():
                 if ("confusion" in of) == words:
-                    yield run, row, name, of
+                    cells = [run.name, published.name(set_key(row)), name, f"{of['n']:,}"]
+                    yield cells, of, reservation(row | {"n": of["n"]}) or ""
 
 
 def dimension_table(runs: Sequence[Run], published: Published) -> GridTable | None:
     """Numbers that were asked for beside the score; None where none were."""
     body = [
         [
-            run.name,
-            published.name(set_key(row)),
-            name,
-            f"{of['n']:,}",
+            *cells,
             three_decimals(of.get("srcc")),
             interval_or_deviation(of, "srcc"),
             three_decimals(of.get("plcc_fitted")),
-            reservation(row | {"n": of["n"]}) or "",
+            reserved,
         ]
-        for run, row, name, of in _further(runs, words=False)
+        for cells, of, reserved in _further(runs, published, words=False)
     ]
     head = ["method", "set", "dimension", "n", "SRCC", "95 %", "PLCC", "but"]
     note = "PLCC after the four-parameter logistic fit. Folds are taken together."
@@ -247,19 +247,16 @@ def word_table(runs: Sequence[Run], published: Published) -> GridTable | None:
     """Words that were asked for beside the level; None where none were."""
     body = [
         [
-            run.name,
-            published.name(set_key(row)),
-            name,
-            f"{of['n']:,}",
+            *cells,
             three_decimals(of["balanced_accuracy"]),
             between(of["interval"]),
             *(
                 three_decimals(of.get(each))
                 for each in ("chance", "accuracy", "majority", "either_first", "both_in_three")
             ),
-            reservation(row | {"n": of["n"]}) or "",
+            reserved,
         ]
-        for run, row, name, of in _further(runs, words=True)
+        for cells, of, reserved in _further(runs, published, words=True)
     ]
     head = ["method", "set", "question", "n", "balanced accuracy", "95 %", "chance", "accuracy", "majority",
             "of two: one is first", "of two: both in three", "but"]  # fmt: skip

@@ -1,7 +1,7 @@
 """The parts of a checkpoint as ONNX graphs whose weights are named as in the checkpoint.
 
-Weights are no part of a graph: `weights.py` of `lmmvqa.onnx_runtime` lays them out. So graphs of one architecture serve
-all weights of it.
+Weights are no part of a graph: `lmmvqa.onnx_runtime.loading` lays them out. So graphs of one architecture serve all
+weights of it.
 """
 
 from __future__ import annotations
