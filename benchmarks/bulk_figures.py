@@ -1,7 +1,7 @@
 """Every figure of bulk scoring in one run, as the tables of docs/bulk.md: read-out, decoding, the pipeline.
 
 `python benchmarks/bulk_figures.py VIDEO_OR_FOLDER ... [--count 500]` takes about a quarter of an hour with 500 videos
-of two seconds; each part alone: readout.py, decode.py, bulk.py. Let nothing else run.
+of two seconds; each part alone: read_out.py, decode.py, bulk.py. Let nothing else run.
 """
 
 import argparse
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from bulk import LOOP, compare, tenths
 from decode import WAYS, measure_codecs, ratios
-from readout import CLIP, measure_readout
+from read_out import CLIP, measure_read_out
 
 from lmmvqa.checkpoints.loading import load_checkpoint
 from lmmvqa.scoring.finding import find_videos
@@ -36,7 +36,7 @@ def main() -> None:
 
     decoded = measure_codecs(arguments.source, arguments.repeats)
     model, processor = load_checkpoint(arguments.model)
-    tokens, best = measure_readout(model, processor, str(CLIP), 20)
+    tokens, best = measure_read_out(model, processor, str(CLIP), 20)
     figures, bulk, alone = compare(
         find_videos(arguments.videos), model, processor, arguments.count, arguments.loop, None
     )

@@ -15,7 +15,7 @@ from pathlib import Path
 from lmmvqa.commands.options import parse_settings
 from lmmvqa.training.arguments import read_arguments
 from lmmvqa.training.run import build_trainer
-from lmmvqa.training.trainer import quality_metrics, rated_videos
+from lmmvqa.training.trainer import distinct_videos, quality_metrics
 
 
 def draw(*key: str) -> str:
@@ -60,7 +60,7 @@ def main() -> None:
             trainer = build_trainer(read_arguments("own_videos", changed))
             scores = []
             for state in ("before", "after"):
-                rows = rated_videos(trainer.tests["test"])
+                rows = distinct_videos(trainer.tests["test"])
                 metrics = quality_metrics(trainer.assess(rows), rows, trainer.processing_class.questions)
                 scores.append(metrics["srcc"])
                 print(

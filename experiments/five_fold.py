@@ -50,7 +50,7 @@ from lmmvqa.training.feature_cache import FeatureCache
 from lmmvqa.training.training_data import TrainingData
 from lmmvqa.training.warm_up import warm_up, word_direction, word_scores
 from modeling_lmmvqa.feature_batches import stack_features
-from modeling_lmmvqa.quality_readout import read_number
+from modeling_lmmvqa.quality_read_out import read_number
 
 
 def main() -> None:

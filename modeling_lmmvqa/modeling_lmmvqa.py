@@ -28,7 +28,7 @@ from .answer_tries import AnswerTrie, Branches, lay_out_answers
 from .answers import NumberAnswer, QualityOutput, UndefinedScore, WordAnswer
 from .configuration_lmmvqa import TEMPORAL_GRIDS, LmmVqaConfig
 from .projectors import SPATIAL_PROJECTORS, FeatureStandardizer, MlpProjector, PerceiverProjector, Projector
-from .quality_readout import AskedQuestion, calibrated_number, lay_out_batch, read_number, read_words
+from .quality_read_out import AskedQuestion, calibrated_number, lay_out_batch, read_number, read_words
 from .saved_folders import refuse_local_base
 from .spatial_tower import as_map, make_spatial_tower, map_shape, pool, pool_in_time
 from .temporal_tower import LmmVqaTemporalModel

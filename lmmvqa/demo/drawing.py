@@ -48,8 +48,8 @@ def colour(score: float) -> str:
 
 
 def clock(seconds: float) -> str:
-    """Minutes and seconds, as a player shows them: the second that has begun."""
-    minutes, rest = divmod(int(seconds), 60)
+    """Minutes and seconds, as in `modeling_lmmvqa.explaining`, which a Space does not have."""
+    minutes, rest = divmod(int(seconds + 0.5), 60)
     return f"{minutes}:{rest:02d}"
 
 

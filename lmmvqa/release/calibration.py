@@ -18,7 +18,7 @@ import torch
 from scipy.optimize import minimize_scalar
 
 from modeling_lmmvqa.answers import INTERVAL_TAIL
-from modeling_lmmvqa.quality_readout import read_number
+from modeling_lmmvqa.quality_read_out import read_number
 from processing.errors import InputError
 
 # Quantiles of the answers and of the ratings that are matched. The extremes of a few hundred videos are chance.

@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 
-from lmmvqa.scoring.remote_videos import find_remote_videos, is_remote
+from lmmvqa.scoring.fetching import find_remote_videos, is_remote
 from processing.video_names import is_picture, is_video
 
 

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from lmmvqa.scoring.remote_videos import at_hand
+from lmmvqa.scoring.fetching import at_hand
 from processing import pyav_decoder
 from processing.video_names import name_of
 from processing.video_reader import Chunk, VideoError, open_video

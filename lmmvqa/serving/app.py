@@ -19,7 +19,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException as AnyHTTPException
 from starlette.requests import ClientDisconnect
 
-from lmmvqa.scoring.remote_videos import PublicUrl
+from lmmvqa.scoring.fetching import PublicUrl
 from lmmvqa.serving import ServiceLimits, descriptions
 from lmmvqa.serving.metrics import Metrics
 from lmmvqa.serving.scoring_queue import ScoringQueue

@@ -14,7 +14,7 @@ from python_multipart import MultipartParser
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import parse_options_header
 
-from lmmvqa.scoring.remote_videos import NamedFile
+from lmmvqa.scoring.fetching import NamedFile
 
 # What a form says beside its file: names, boundaries, other fields.
 _FORM_BYTES = 64 * 1024

@@ -12,7 +12,7 @@ from lmmvqa.training.feature_cache import FeatureCache, decode
 from lmmvqa.training.watching import loss_names
 from modeling_lmmvqa.answer_tries import AnswerTrie, lay_out_answers
 from modeling_lmmvqa.feature_batches import pad_left, stack_features
-from modeling_lmmvqa.quality_readout import expected_answer, lay_out_batch
+from modeling_lmmvqa.quality_read_out import expected_answer, lay_out_batch
 from processing.errors import InputError
 from processing.questions import MAX_SCORE, Question
 

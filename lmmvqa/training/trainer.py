@@ -39,7 +39,7 @@ from lmmvqa.training.watching import (
 )
 from lmmvqa.training.word_metrics import balanced_accuracy
 from modeling_lmmvqa.feature_batches import assessment_prompts
-from modeling_lmmvqa.quality_readout import expected_answer
+from modeling_lmmvqa.quality_read_out import expected_answer
 from processing.questions import Question
 
 logger = logging.getLogger(__name__)
@@ -154,7 +154,7 @@ class LmmVqaTrainer(Trainer):
     def evaluation_loop(self, dataloader: Any, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> Any:
         """The library's, for the loss, and then the read-out on every rated video of the set, each once."""
         output = super().evaluation_loop(dataloader, *args, metric_key_prefix=metric_key_prefix, **kwargs)
-        rows = rated_videos(dataloader.dataset)
+        rows = distinct_videos(dataloader.dataset)
         if rows:
             predictions = self.assess(rows)
             metrics = quality_metrics(predictions, rows, self.processing_class.questions) | {"n": len(rows)}
@@ -328,7 +328,7 @@ def _is_whole(file: Path) -> bool:
         return False
 
 
-def rated_videos(rows: Dataset) -> list[dict[str, Any]]:
+def distinct_videos(rows: Dataset) -> list[dict[str, Any]]:
     """One row of each video that has a score."""
     return [rows[index] for index in rated_indices(rows)]
 

@@ -18,7 +18,7 @@ from torch import nn
 from lmmvqa.training.adapters import PROJECTORS
 from lmmvqa.training.collators import AnswerCollator
 from modeling_lmmvqa.answer_tries import AnswerTrie
-from modeling_lmmvqa.quality_readout import expected_answer
+from modeling_lmmvqa.quality_read_out import expected_answer
 from processing.questions import MAX_SCORE, Question
 
 logger = logging.getLogger(__name__)

@@ -14,7 +14,7 @@ from mutants import WAYS, openings_of, ways_in
 from typer.testing import CliRunner
 
 from lmmvqa.commands.main import app
-from lmmvqa.scoring.remote_videos import at_hand
+from lmmvqa.scoring.fetching import at_hand
 from processing.video_reader import VideoError, open_video
 
 BACKENDS = ("auto", "pyav", "decord")

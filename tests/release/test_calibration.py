@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from lmmvqa.checkpoints.loading import load_checkpoint
 from lmmvqa.commands.main import app
 from lmmvqa.release.calibration import calibrate_checkpoint, fit_calibration, fit_temperature
-from modeling_lmmvqa.quality_readout import read_number, read_words
+from modeling_lmmvqa.quality_read_out import read_number, read_words
 from processing.quality_prompts import FLAW
 
 

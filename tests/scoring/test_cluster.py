@@ -13,7 +13,7 @@ import psutil
 import pytest
 from inputs import ffmpeg, score_command
 
-from lmmvqa.scoring import remote_videos
+from lmmvqa.scoring import fetching
 from lmmvqa.scoring.bulk import score_in_bulk
 from lmmvqa.scoring.finding import find_videos
 from lmmvqa.scoring.scorer import Scorer
@@ -143,8 +143,8 @@ def test_videos_of_a_bucket(bucket, tiny, small_clip, tmp_path):
 
 
 def test_a_file_that_is_too_large_is_not_fetched(bucket, monkeypatch):
-    monkeypatch.setattr(remote_videos, "LARGEST_FETCH", 100)
-    with pytest.raises(VideoError, match="larger than"), remote_videos.at_hand(f"{bucket}/a b.mp4"):
+    monkeypatch.setattr(fetching, "LARGEST_FETCH", 100)
+    with pytest.raises(VideoError, match="larger than"), fetching.at_hand(f"{bucket}/a b.mp4"):
         pass
 
 

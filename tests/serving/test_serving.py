@@ -24,8 +24,8 @@ from typer.testing import CliRunner
 
 from lmmvqa.commands.main import app
 from lmmvqa.scoring import public_urls
+from lmmvqa.scoring.fetching import PublicUrl, at_hand
 from lmmvqa.scoring.reading_workers import ReadingLimits
-from lmmvqa.scoring.remote_videos import PublicUrl, at_hand
 from lmmvqa.scoring.scorer import Scorer
 from lmmvqa.serving import ServiceLimits
 from lmmvqa.serving.app import build

@@ -25,7 +25,7 @@ from lmmvqa.training.collators import AnswerCollator, ReadOutCollator
 from lmmvqa.training.encoding import encode
 from lmmvqa.training.feature_cache import FeatureCache
 from lmmvqa.training.run import build_trainer, run_training
-from lmmvqa.training.trainer import rated_videos
+from lmmvqa.training.trainer import distinct_videos
 from lmmvqa.training.training_data import load_training_data
 from lmmvqa.training.warm_up import SHARPNESS, token_words, word_direction, word_directions, word_scores
 from lmmvqa.training.watching import DivergedError, LossWatch
@@ -122,7 +122,7 @@ def test_training_moves_the_projectors_alone_and_lowers_the_loss(settings, tmp_p
 def test_warmed_up_projectors_say_the_ratings_in_words_of_the_decoder(settings, tmp_path):
     cold, trainer = make_trainer(settings, tmp_path), make_trainer(settings, tmp_path, warm_up_epochs=40)
     model, collator = trainer.model.base_model.model, trainer.data_collator
-    rows = rated_videos(trainer.train_dataset)
+    rows = distinct_videos(trainer.train_dataset)
     ratings = torch.tensor([row["score"] for row in rows])
     direction = word_direction(model, collator.processor)
     errors = []
@@ -156,7 +156,7 @@ def test_a_decoder_that_learns_words_learns_what_the_tokens_say_and_not_the_rati
     )
     trainer = make_trainer(settings, tmp_path, **learning)
     model, collator = trainer.model.base_model.model, trainer.data_collator
-    rows = rated_videos(trainer.train_dataset)
+    rows = distinct_videos(trainer.train_dataset)
     direction = word_direction(model, collator.processor)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items() if "projector" in name}
 
@@ -253,7 +253,7 @@ def test_further_questions_are_taught_by_columns_of_the_label_file(loss, taught,
     assert entry["loss"] == pytest.approx(
         entry["loss_score"] + entry["loss_level"] + 0.75 * entry["loss_flaw"] + entry["loss_sharpness"], rel=1e-3
     )
-    collator, first = trainer.data_collator, rated_videos(rows)
+    collator, first = trainer.data_collator, distinct_videos(rows)
     targets = collator(first)["targets"]["flaw"]
     assert targets.sum(1).tolist() == [0, 1, 1, 1] and targets[1, FLAW.answers.index("blur")] == 0.5
     assert "flaw" not in collator(first[:1])["targets"]
@@ -266,7 +266,7 @@ def test_warmed_up_projectors_name_flaws_in_words_of_the_decoder(taught, tmp_pat
     settings = settings_of_taught(base, taught.labels, tmp_path / "run", loss="read_out", warm_up_epochs=40)
     trainer = build_trainer(settings)
     model, collator = trainer.model.base_model.model.eval(), trainer.data_collator
-    rows = rated_videos(trainer.train_dataset)
+    rows = distinct_videos(trainer.train_dataset)
     directions = word_directions(model, collator.processor, FLAW)
     with torch.no_grad():
         tokens = model.model.project_features(**collator.video_inputs(rows))
@@ -314,7 +314,7 @@ def test_the_answer_format_is_learned_where_it_is_asked_for(settings, tmp_path):
 
 def right_share(trainer) -> float:
     """How likely the right levels and scores are, of all that the model may say, in geometric mean."""
-    rows = rated_videos(trainer.train_dataset)
+    rows = distinct_videos(trainer.train_dataset)
     batch = replace(trainer.data_collator, ends=True)(rows)
     answers, levels = batch.pop("answers"), batch.pop("targets")["level"].argmax(1)
     with torch.no_grad():
@@ -327,7 +327,7 @@ def test_the_read_out_loss_is_that_of_assess(settings, tmp_path, monkeypatch):
     """What the loss sees are the very probabilities that `assess` reads, when it is asked the same questions."""
     trainer = make_trainer(settings, tmp_path, loss="read_out")
     monkeypatch.setattr(Question, "drawn", lambda question, key: question.fixed)
-    rows = rated_videos(trainer.train_dataset)
+    rows = distinct_videos(trainer.train_dataset)
     collator = ReadOutCollator(trainer.data_collator.cache, trainer.processing_class, questions=("score", "level"))
     batch = collator(rows)
     model = trainer.model.eval()
@@ -346,7 +346,7 @@ def test_right_answers_are_learned_to_their_end(settings, tmp_path, monkeypatch)
     monkeypatch.setattr(Question, "drawn", lambda question, key: question.fixed)
     trainer = make_trainer(settings, tmp_path, loss="read_out_and_format", max_steps=1)
     model, collator, processor = trainer.model.eval(), trainer.data_collator, trainer.processing_class
-    rows = rated_videos(trainer.train_dataset)
+    rows = distinct_videos(trainer.train_dataset)
     batch = collator(rows)
     answers, levels = batch.pop("answers"), batch.pop("targets")["level"].argmax(1)
     with torch.no_grad():
@@ -733,7 +733,7 @@ def test_a_config_that_is_not_there_or_no_yaml(tmp_path):
 
 def test_rated_videos_gives_each_video_once(settings, tmp_path):
     trainer = make_trainer(settings, tmp_path)
-    assert len(trainer.train_dataset) == 8 and len(rated_videos(trainer.train_dataset)) == 4
+    assert len(trainer.train_dataset) == 8 and len(distinct_videos(trainer.train_dataset)) == 4
 
 
 def train_by_command(settings, folder, **changed):

@@ -1,6 +1,6 @@
 """Score and level of one video by the read-out, against one bare prefill of the same tokens.
 
-`python benchmarks/readout.py [--model M] [--video FILE]` prints ratios of times measured in turn in one run, the best
+`python benchmarks/read_out.py [--model M] [--video FILE]` prints ratios of times measured in turn in one run, the best
 of the repeats: `assess` on features that are at hand, without and with the template's text cached, the same with a
 third question (`flaw`; the time does not depend on what was taught), and one plain pass of the language model over
 prefix, two questions and trie nodes.
@@ -24,7 +24,7 @@ CLIP = Path(__file__).parent.parent / "tests" / "data" / "flower.mp4"
 
 
 @torch.no_grad()
-def measure_readout(model: Any, processor: Any, video: str, repeats: int) -> tuple[int, dict[str, float]]:
+def measure_read_out(model: Any, processor: Any, video: str, repeats: int) -> tuple[int, dict[str, float]]:
     """The number of tokens, and the best time of each way in seconds."""
     features = tower_features(model.base_model, processor.video_processor(video, return_tensors="pt"))
     three = copy.copy(processor)
@@ -66,7 +66,7 @@ def main() -> None:
     parser.add_argument("--video", default=str(CLIP))
     parser.add_argument("--repeats", type=int, default=20)
     arguments = parser.parse_args()
-    tokens, best = measure_readout(*load_checkpoint(arguments.model), arguments.video, arguments.repeats)
+    tokens, best = measure_read_out(*load_checkpoint(arguments.model), arguments.video, arguments.repeats)
     print(f"tokens of prefix, questions and trie nodes: {tokens}")
     for name, seconds in best.items():
         print(f"{name}: {seconds * 1000:.1f} ms, ratio {seconds / best['prefill']:.2f}")

@@ -8,7 +8,7 @@ import torch
 from tiny_models import make_tiny
 
 from modeling_lmmvqa.answer_tries import AnswerTrie, lay_out_branches
-from modeling_lmmvqa.quality_readout import read_number, read_words
+from modeling_lmmvqa.quality_read_out import read_number, read_words
 from processing.processing_lmmvqa import LmmVqaProcessor
 from processing.quality_prompts import FLAW, QUESTIONS, conversation
 from processing.questions import Question, QuestionError
