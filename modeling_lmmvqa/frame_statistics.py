@@ -71,4 +71,6 @@ def _quantiles(values: np.ndarray, shares: tuple[float, ...]) -> np.ndarray:
     """(shares,): the nearest of the values."""
     flat = values.reshape(-1)
     ranks = np.rint(np.array(shares, np.float32) * np.float32(flat.size - 1)).astype(int)
+    # Beyond 16 million values float32 has no odd numbers.
+    ranks = np.minimum(ranks, flat.size - 1)
     return np.partition(flat, ranks)[ranks]

@@ -56,6 +56,9 @@ _FORMATS = (
 # As swscale numbers them; not all versions of PyAV have names for them. The second: colours are sampled down from all
 # pixels, not from every second one.
 _SWSCALE_BT2020, _FULL_CHROMA_INPUT = 9, 0x4000
+# Small frames of HDR are so many times larger until their colours are mapped: means of PQ are darker than those of what
+# is shown, and to map whole frames would take as long as to decode them.
+_BEFORE_MAPPING = 4
 _RAW_SUFFIXES = (".yuv", ".rgb", ".raw")
 # Pixels are taken to be square where the file says otherwise by less than this, which rounding explains.
 _SQUARE = 0.01
@@ -254,7 +257,8 @@ class PyAVDecoder:
                 frame = self._as_standard(frame, matrix)
                 matrix = None if frame.format.is_rgb else self._bt709
             if self._maps_colours and is_smaller:
-                pixels = self._mapped(frame, target, matrix).transpose(2, 0, 1)
+                between = min(stored[0], _BEFORE_MAPPING * target[0]), min(stored[1], _BEFORE_MAPPING * target[1])
+                pixels = resized(self._mapped(frame, between, matrix), target)
             # swscale scales the fields of an interlaced frame apart; what is shown is the whole frame.
             elif target == stored or size is None or frame.interlaced_frame:
                 rgb = self._full.reformat(

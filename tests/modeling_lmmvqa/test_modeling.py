@@ -228,6 +228,12 @@ def test_frame_statistics_tell_brightness_and_blur_of_a_real_frame(clip):
     assert falls[0] > 0.9 and (np.diff(falls) < 0).all(), "a blur takes the finest detail most"
 
 
+def test_frame_statistics_of_more_pixels_than_float32_can_count():
+    frame = np.zeros((1, 3, 20, (2**24 + 4) // 20), np.float32)
+    frame[..., -1, -1] = 1
+    assert frame_statistics(frame)[0, [0, len(BRIGHTNESS_QUANTILES) - 1]] == pytest.approx([0, 1])
+
+
 @torch.no_grad()
 def test_a_convolutional_tower_and_a_decoder_unlike_llama(clip):
     tokenizer = make_tokenizer(1)

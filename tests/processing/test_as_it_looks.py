@@ -76,7 +76,8 @@ def test_pq_is_shown_as_its_standard_twin(make, suffix):
     (_, ours), (info, theirs) = read(plain), read(hdr)
     assert apart(ours, theirs) < 4 and not info.warnings
     small = [np.stack([chunk.frames for chunk in chunks]).astype(float) for chunks in (ours, theirs)]
-    assert np.abs(small[0] - small[1]).mean() < 4
+    # Scaled before they are brought to BT.709, they would be 3 apart.
+    assert np.abs(small[0] - small[1]).mean() < 2
     # Read as BT.709 it would be pale and dark.
     with av.open(str(hdr)) as container:
         raw = next(container.decode(video=0)).to_ndarray(format="rgb24").transpose(2, 0, 1)
