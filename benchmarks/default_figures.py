@@ -36,7 +36,7 @@ from lmmvqa.scoring.scorer import Scorer
 from lmmvqa.training.feature_cache import FeatureCache
 from modeling_lmmvqa.comparing import compare
 from modeling_lmmvqa.feature_batches import assessment_inputs
-from modeling_lmmvqa.video_features import Features
+from modeling_lmmvqa.tower_features import Features
 from modeling_lmmvqa.video_score import VideoScore
 from processing.questions import SEPARATOR
 

@@ -1,6 +1,7 @@
 """Imports point one way, without a circle, and what travels to the Hub as remote code imports only its siblings."""
 
 import ast
+import importlib
 import os
 import subprocess
 import sys
@@ -94,6 +95,30 @@ def test_no_circle():
 def test_every_folder_is_a_known_room():
     folders = {".".join(file.parent.relative_to(SITE).parts) for file in FILES}
     assert {folder for folder in folders if folder.count(".") < 2} <= set(ROOMS)
+
+
+SCRIPTS = [file for folder in ("benchmarks", "experiments") for file in sorted((SITE / folder).glob("*.py"))]
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda file: f"{file.parent.name}/{file.name}")
+def test_scripts_import_what_is_there(script):
+    """No other test runs most of them."""
+    for node in ast.walk(ast.parse(script.read_text(encoding="utf-8"))):
+        if not isinstance(node, ast.ImportFrom):
+            continue
+        package, *_ = (node.module or "").split(".")
+        if package in PACKAGES:
+            known = vars(importlib.import_module(str(node.module))).keys() | {
+                name.rpartition(".")[2] for name in MODULES if name.rpartition(".")[0] == node.module
+            }
+        elif (sibling := script.with_name(f"{package}.py")).is_file():
+            known = {
+                name.id if isinstance(name, ast.Name) else getattr(name, "name", None)
+                for name in ast.walk(ast.parse(sibling.read_text(encoding="utf-8")))
+            }
+        else:
+            continue
+        assert {alias.name for alias in node.names} <= known
 
 
 HEAVY = {"torch", "transformers", "datasets"}
