@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -158,6 +158,30 @@ def read_words(log_probabilities: np.ndarray, words: Sequence[str], temperature:
     """
     probabilities = softmax(log_probabilities / temperature)
     return WordAnswer(words, [words[index] for index in probabilities.argmax(1).tolist()], probabilities)
+
+
+def read_answers(
+    questions: Sequence[Any],
+    log_probabilities: Sequence[Any],
+    calibration: Mapping[str, Mapping[str, Any]] | None = None,
+    number: Callable[..., NumberAnswer] = read_number,
+    words: Callable[..., WordAnswer] = read_words,
+) -> QualityOutput:
+    """What a model thinks, from the log-probabilities of each question's answers, (videos, answers).
+
+    Args:
+        questions: with `name`, `kind` and `answers`.
+        calibration: keywords of each question's read-out, by its name.
+        number, words: `read_number` and `read_words`, or the like for tensors.
+    """
+    found: dict[str, NumberAnswer | WordAnswer] = {}
+    for question, read in zip(questions, log_probabilities, strict=True):
+        stated = (calibration or {}).get(question.name, {})
+        if question.kind == "number":
+            found[question.name] = number(read, **stated)
+        else:
+            found[question.name] = words(read, question.answers, **stated)
+    return QualityOutput(found)
 
 
 def calibration_by_question(stated: dict[str, Any] | None) -> dict[str, dict[str, Any]] | None:

@@ -22,7 +22,8 @@ def explain(row: Mapping[str, Any]) -> str:
     """
     if row["error"] is not None:
         return str(row["error"])
-    head = f"{row['level'].capitalize()} ({row['score']:.0f}, {row['interval_low']:.0f} to {row['interval_high']:.0f})"
+    score, interval = f"{row['score']:.0f}", f"{row['interval_low']:.0f} to {row['interval_high']:.0f}"
+    head = f"{row['level'].capitalize()} ({score}, {interval})" if row["level"] else f"{score} ({interval})"
     parts = []
     if flaws := row.get("flaws"):
         parts.append(flaw_in_words(flaws))
@@ -42,11 +43,11 @@ def main_flaw(flaws: Mapping[str, float]) -> str:
 
 
 def flaw_in_words(flaws: Mapping[str, float]) -> str:
-    """Such as "mostly compression", "perhaps noise" or "no flaw"."""
+    """Such as "mostly compression", "perhaps noise" or "no flaw stands out"."""
     word = main_flaw(flaws)
     sure = "mostly" if flaws[word] >= _LIKELY else "perhaps"
     if word == "none":
-        return "no flaw" if sure == "mostly" else "perhaps no flaw"
+        return "no flaw stands out" if sure == "mostly" else "perhaps no flaw"
     return f"{sure} {word}"
 
 

@@ -25,7 +25,7 @@ from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs, can_return_tuple
 
 from .answer_tries import AnswerTrie, Branches, lay_out_answers
-from .answers import NumberAnswer, QualityOutput, UndefinedScore, WordAnswer
+from .answers import NumberAnswer, QualityOutput, UndefinedScore, WordAnswer, read_answers
 from .configuration_lmmvqa import TEMPORAL_GRIDS, LmmVqaConfig
 from .projectors import SPATIAL_PROJECTORS, FeatureStandardizer, MlpProjector, PerceiverProjector, Projector
 from .quality_read_out import AskedQuestion, calibrated_number, lay_out_batch, read_number, read_words
@@ -522,14 +522,7 @@ class LmmVqaForConditionalGeneration(LmmVqaPreTrainedModel, GenerationMixin):
                 f"The model's answers are not finite in {self.lm_head.weight.dtype}: load it with dtype='float32' or "
                 "'bfloat16'."
             )
-        return QualityOutput(
-            {
-                question.name: read_number(answers, **self.config.calibration_of(question.name))
-                if question.kind == "number"
-                else read_words(answers, question.answers, **self.config.calibration_of(question.name))
-                for question, answers in zip(questions, read, strict=True)
-            }
-        )
+        return read_answers(questions, read, self.config.calibration, read_number, read_words)
 
     @torch.no_grad()
     @_in_eval_mode

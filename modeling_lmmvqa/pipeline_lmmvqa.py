@@ -8,7 +8,7 @@ from transformers import Pipeline
 
 from .comparing import compare, rank
 from .explaining import explain
-from .video_score import VideoScore
+from .video_score import VideoScore, describe_levels
 from .video_scorer import VideoScorer, is_one_video
 
 _SETTINGS = ("timeline", "most_seconds", "key_frames", "progress", "fps")
@@ -58,6 +58,10 @@ class LmmVqaPipeline(Pipeline):
     def explain(row: Mapping[str, Any]) -> str:
         """A row in words: see `explaining.explain`."""
         return explain(row)
+
+    def describe_levels(self) -> str:
+        """Which scores each level word means: see `video_score.describe_levels`."""
+        return describe_levels(self.processor.levels, self.processor.level_bounds)
 
     @staticmethod
     def compare(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:

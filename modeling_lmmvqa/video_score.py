@@ -12,7 +12,7 @@ COLUMNS: dict[str, tuple[str, str]] = {
     "score_std": ("float64", "standard deviation of the score, in points"),
     "interval_low": ("float64", "lower end of the central 90 % of the score's distribution"),
     "interval_high": ("float64", "its upper end"),
-    "level": ("string", "the most probable level word"),
+    "level": ("string", "the word for the score, by the points where the checkpoint's levels part"),
     "duration_s": ("float64", "length of the video in seconds"),
     "warnings": ("list<string>", "sentences: why the score may mislead; in CSV the list as JSON text"),
     "error": ("string", "what is wrong with the video and the remedy; there is no score then"),
@@ -22,12 +22,13 @@ PROBABILITY, DIMENSION = "probability_", "dimension_"
 # each further number, such as dimension_sharpness, dimension_sharpness_low and dimension_sharpness_high; one for each
 # further question that asks for a word, such as flaws.
 CHECKPOINT_COLUMNS: dict[str, tuple[str, str]] = {
-    f"{PROBABILITY}*": ("float64", "of each level word, worst first"),
+    f"{PROBABILITY}*": ("float64", "of each level word, worst first, when the model is asked for a word"),
     f"{DIMENSION}*": ("float64", "a further rating, 0 (worst) to 100 (best), and the ends of its central 90 %"),
     "*s": ("map<float64>", "the probability of each word; where they have no order, the most probable first"),
 }
-# Score and level are the answers to two questions. The score is what counts: order and colours follow it. Where it lies
-# more points than this outside the level's part of the scale (equal parts, worst first), the row has a warning.
+# Score and level are two questions, and their answers may disagree. The score is what counts: level, order and colours
+# follow it. Where it lies more points than this outside the part of the word that the model finds most probable, the
+# row has a warning.
 LEVEL_TOLERANCE = 10.0
 
 
@@ -40,8 +41,9 @@ class VideoScore:
         score: 0 to 100, higher is better.
         score_std: standard deviation of the score, in points.
         interval: the central 90 % of the score's distribution.
-        level: the most probable level word.
-        level_probabilities: by level word, worst first; each None where there is an error.
+        level: the word for the score (`level_of`); None where the checkpoint was not taught the level.
+        level_probabilities: of each level word, worst first, when the model is asked for a word; each None where there
+            is an error.
         duration_s: length of the video in seconds.
         warnings: sentences for people: why the score may mislead.
         error: what is wrong and the remedy; scores and level are then None.
@@ -93,12 +95,26 @@ class VideoScore:
         return row if self.timeline is None else row | {"timeline": self.timeline}
 
 
-def level_warning(score: float, level: str, levels: Sequence[str]) -> str | None:
-    """A sentence where score (0 to 100) and level contradict each other, None where they don't."""
-    part, place = 100.0 / len(levels), levels.index(level)
-    if part * place - LEVEL_TOLERANCE <= score <= part * (place + 1) + LEVEL_TOLERANCE:
+def level_of(score: float, levels: Sequence[str], bounds: Sequence[float]) -> str:
+    """The word for a score; `levels` are all, worst first, `bounds` the scores above which each but the worst
+    begins."""
+    return levels[sum(score > bound for bound in bounds)]
+
+
+def describe_levels(levels: Sequence[str], bounds: Sequence[float]) -> str:
+    """Such as "poor up to 61, fair up to 77, good above"; nothing where there are no levels."""
+    parts = [f"{word} up to {bound:.0f}" for word, bound in zip(levels, bounds, strict=False)]
+    return ", ".join([*parts, f"{levels[-1]} above"]) if levels else ""
+
+
+def level_warning(score: float, said: str, levels: Sequence[str], bounds: Sequence[float]) -> str | None:
+    """A sentence where the word that the model finds most probable contradicts the score, None where it doesn't."""
+    place = levels.index(said)
+    low, high = [0.0, *bounds][place], [*bounds, 100.0][place]
+    if low - LEVEL_TOLERANCE <= score <= high + LEVEL_TOLERANCE:
         return None
-    return f"Asked for a word, the model says {level}, which is not what a score of {score:.0f} means: go by the score."
+    meant = level_of(score, levels, bounds)
+    return f"Asked for a word, the model says {said}, but its score of {score:.0f} means {meant}: the score counts."
 
 
 def column_type(column: str) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 from .answers import UndefinedScore
 from .quality_timeline import assess_timeline
 from .video_features import Progress, SecondFeatures, VideoFeatures, extract_features, no_progress
-from .video_score import VideoScore, level_warning
+from .video_score import VideoScore, level_of, level_warning
 
 logger = logging.getLogger(__name__)
 
@@ -244,19 +244,20 @@ class VideoScorer:
         self.close()
 
     def _result(self, video: VideoFeatures, answers: dict[str, dict[str, Any]]) -> VideoScore:
-        score, level = answers.pop("score"), answers.pop("level")
+        score, level = answers.pop("score"), answers.pop("level", None)
         for name, answer in answers.items():
             if self.processor.question(name).kind == "words":
                 probable = sorted(answer["probabilities"].items(), key=lambda pair: -pair[1])
                 answer["probabilities"] = dict(probable)
-        contradiction = level_warning(score["value"], level["value"], self.processor.levels)
+        parts = self.processor.levels, self.processor.level_bounds
+        contradiction = level and level_warning(score["value"], level["value"], *parts)
         return VideoScore(
             path=video.path,
             score=score["value"],
             score_std=score["std"],
             interval=score["interval"],
-            level=level["value"],
-            level_probabilities=level["probabilities"],
+            level=level and level_of(score["value"], *parts),
+            level_probabilities=level and level["probabilities"],
             duration_s=round(video.info.duration_s, 3),
             warnings=(*getattr(video.info, "warnings", ()), *([contradiction] if contradiction else [])),
             answers=answers or None,
@@ -270,9 +271,8 @@ class VideoScorer:
             for question in self.processor.questions
             if question.name not in ("score", "level")
         }
-        return VideoScore(
-            path, level_probabilities=dict.fromkeys(self.processor.levels), error=error, answers=nothing or None
-        )
+        levels = dict.fromkeys(self.processor.levels)
+        return VideoScore(path, level_probabilities=levels or None, error=error, answers=nothing or None)
 
 
 def is_one_video(video: Any) -> bool:

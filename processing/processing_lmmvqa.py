@@ -1,15 +1,14 @@
 """Processor: videos and questions in, the tensors that the model takes out."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
 from transformers import BatchFeature
 from transformers.processing_utils import ProcessingKwargs, ProcessorMixin
 
-from .quality_prompts import LEVELS, SCORE, TASKS, conversation, level_question
-from .questions import Question, QuestionError
+from .quality_prompts import LEVELS, SCORE, conversation, level_question, question_of
+from .questions import AskedQuestion, Question, QuestionError, find_question, level_bounds, level_names
 from .video_processing_lmmvqa import LmmVqaVideosKwargs, as_video_list
 
 # Chat templates of language models expect plain text; this turns the blocks of a message into text, with the
@@ -57,23 +56,6 @@ class LmmVqaProcessorKwargs(ProcessingKwargs, total=False):
     }
 
 
-@dataclass(frozen=True)
-class AskedQuestion:
-    """A question in tokens, as `assess` takes it.
-
-    Args:
-        name, kind, answers: of the `Question`.
-        token_ids: what follows the prefix, up to the answer.
-        answer_ids: of each answer, with the end of the assistant's turn.
-    """
-
-    name: str
-    kind: str
-    answers: tuple[str, ...]
-    token_ids: tuple[int, ...]
-    answer_ids: tuple[tuple[int, ...], ...]
-
-
 class LmmVqaProcessor(ProcessorMixin):
     """Video processor and tokenizer in one, with the prompts and the answer format.
 
@@ -87,12 +69,12 @@ class LmmVqaProcessor(ProcessorMixin):
         video_token: the placeholder; one in the text becomes as many as the video has visual tokens.
         tokens_per_chunk: visual tokens of one second of video (of the whole video where `frame_fusion` is not
         "concat"). frame_fusion: as in the model's config.
-        questions: what the checkpoint was taught to answer, score and level among them; mappings of the fields of
-            `Question` will do. By default these two.
+        questions: what the checkpoint was taught to answer, the score among them; as `question_of` takes them. By
+            default score and level.
         levels: the level words, worst first, as in the model's config, of a checkpoint that states no questions.
 
     Raises:
-        QuestionError: two questions have one name, score or level is missing, or a field has a value that can't be.
+        QuestionError: two questions have one name, the score is missing, or a field has a value that can't be.
     """
 
     valid_processor_kwargs = LmmVqaProcessorKwargs  # type: ignore[assignment]
@@ -104,7 +86,7 @@ class LmmVqaProcessor(ProcessorMixin):
         video_token: str = "<video>",
         tokens_per_chunk: int = 512,
         frame_fusion: Literal["concat", "mean", "joint"] = "concat",
-        questions: Sequence[Question | Mapping[str, Any]] | None = None,
+        questions: Sequence[Question | Mapping[str, Any] | str] | None = None,
         levels: Sequence[str] = LEVELS,
         chat_template: str | None = None,
     ):
@@ -117,12 +99,12 @@ class LmmVqaProcessor(ProcessorMixin):
             )
         self.tokens_per_chunk = tokens_per_chunk
         self.frame_fusion = frame_fusion
-        self.questions = tuple(map(Question.of, questions or (SCORE, level_question(levels))))
+        self.questions = tuple(map(question_of, questions or (SCORE, level_question(levels))))
         names = [question.name for question in self.questions]
-        if len(set(names)) < len(names) or not set(TASKS) <= set(names):
+        if len(set(names)) < len(names) or SCORE.name not in names:
             raise QuestionError(
-                f"A processor can't hold the questions {', '.join(names)}: each has a name of its own, and "
-                f"{' and '.join(TASKS)} are among them."
+                f"A processor can't hold the questions {', '.join(names)}: each has a name of its own, and score, by "
+                "which videos are ordered, compared and followed over time, is among them."
             )
         # Not every tokenizer keeps this when it is saved.
         tokenizer.padding_side = "left"
@@ -166,8 +148,13 @@ class LmmVqaProcessor(ProcessorMixin):
 
     @property
     def levels(self) -> list[str]:
-        """The level words, worst first."""
-        return list(self.question("level").answers)
+        """The level words, worst first; none where the checkpoint was not taught the level."""
+        return level_names(self.questions)
+
+    @property
+    def level_bounds(self) -> list[float]:
+        """The scores above which each level but the worst begins."""
+        return level_bounds(self.questions)
 
     def question(self, name: str) -> Question:
         """The question of this name.
@@ -175,14 +162,7 @@ class LmmVqaProcessor(ProcessorMixin):
         Raises:
             QuestionError: the checkpoint was never taught it.
         """
-        for question in self.questions:
-            if question.name == name:
-                return question
-        raise QuestionError(
-            f"This checkpoint was never taught the question {name}: it answers "
-            f"{', '.join(question.name for question in self.questions)}. Teach it: `lmmvqa train` with {name} among "
-            "its tasks."
-        )
+        return find_question(self.questions, name)
 
     def ask(self, names: Sequence[str] | None = None) -> list[AskedQuestion]:
         """The questions of these names in tokens, as `assess` takes them; without names all of the checkpoint.
@@ -202,6 +182,7 @@ class LmmVqaProcessor(ProcessorMixin):
                 answers=tuple(question.answers),
                 token_ids=tuple(self.question_ids(question.fixed)),
                 answer_ids=tuple(tuple(self.answer_ids(answer)) for answer in question.answers),
+                bounds=tuple(question.bounds),
             )
         return self._asked[question]
 

@@ -128,9 +128,9 @@ SCORE = Question("score", "number", SCORE_INSTRUCTIONS)
 FLAW = Question("flaw", "words", FLAW_INSTRUCTIONS, _FLAW_RESTRICTIONS, FLAWS)
 
 
-def level_question(levels: Sequence[str] = LEVELS) -> Question:
-    """The question for the level, with these words, worst first."""
-    return Question("level", "ranked", LEVEL_INSTRUCTIONS, WORD_RESTRICTIONS, levels)
+def level_question(levels: Sequence[str] = LEVELS, bounds: Sequence[float] = ()) -> Question:
+    """The question for the level, with these words, worst first, and the scores at which they part."""
+    return Question("level", "ranked", LEVEL_INSTRUCTIONS, WORD_RESTRICTIONS, levels, bounds)
 
 
 # By name, the questions that come with words of their own. A composed checkpoint has the first two.
@@ -145,7 +145,8 @@ def question_of(entry: str | Mapping[str, Any] | Question) -> Question:
         QuestionError: it can't be asked.
     """
     if not isinstance(entry, str):
-        return Question.of(entry)
+        is_change = isinstance(entry, Mapping) and "kind" not in entry and entry.get("name") in QUESTIONS
+        return Question.of({**QUESTIONS[entry["name"]].as_data(), **entry} if is_change else entry)
     said = _DIMENSIONS.get(entry, entry.replace("_", " "))
     return QUESTIONS.get(entry) or Question(entry, "number", [text.format(name=said) for text in NUMBER_INSTRUCTIONS])
 

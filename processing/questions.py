@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Literal
+from itertools import pairwise
+from typing import Any, Literal, TypeVar
 
 from .errors import LmmVqaError
 
@@ -74,6 +75,8 @@ class Question:
         instructions, restrictions: ways of asking, of which training draws and inference takes the first. By default
             they are made of the name. "{answers}" in a restriction stands for the words.
         answers: the words; of a number "0" to "100", and nothing to be given.
+        bounds: of ranked words that part a score: the points above which each word but the worst begins. Without them
+            the parts are equal.
 
     Raises:
         QuestionError: a field has a value that can't be.
@@ -84,6 +87,7 @@ class Question:
     instructions: Sequence[str] = ()
     restrictions: Sequence[str] = ()
     answers: Sequence[str] = ()
+    bounds: Sequence[float] = ()
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[a-z][a-z0-9_]*", str(self.name)):
@@ -103,6 +107,16 @@ class Question:
                 f"The question {self.name} allows {', '.join(map(repr, answers)) or 'no answers'}: give it at least "
                 "two different words."
             )
+        bounds = tuple(map(float, self.bounds))
+        if bounds and (
+            self.kind != "ranked"
+            or len(bounds) != len(answers) - 1
+            or any(low >= high for low, high in pairwise((0.0, *bounds, float(MAX_SCORE))))
+        ):
+            raise QuestionError(
+                f"The question {self.name} has the bounds {', '.join(map('{:g}'.format, bounds))}: give ranked words "
+                f"one less than there are, rising, between 0 and {MAX_SCORE}."
+            )
         listed = f"{', '.join(answers[:-1])} or {answers[-1]}"
         is_number = self.kind == "number"
         instructions = self.instructions or (NUMBER_INSTRUCTIONS if is_number else _WORD_INSTRUCTIONS)
@@ -110,6 +124,7 @@ class Question:
         shown = self.name.replace("_", " ")
         for field, value in (
             ("answers", answers),
+            ("bounds", bounds),
             ("instructions", tuple(text.replace("{name}", shown) for text in instructions)),
             ("restrictions", tuple(text.replace("{answers}", listed) for text in restrictions)),
         ):
@@ -137,7 +152,8 @@ class Question:
         """The question as JSON holds it."""
         data: dict[str, Any] = {"name": self.name, "kind": self.kind}
         data |= {name: list(getattr(self, name)) for name in ("instructions", "restrictions")}
-        return data if self.kind == "number" else data | {"answers": list(self.answers)}
+        data |= {} if self.kind == "number" else {"answers": list(self.answers)}
+        return data | ({"bounds": list(self.bounds)} if self.bounds else {})
 
     @property
     def fixed(self) -> str:
@@ -184,6 +200,66 @@ class Question:
         if self.kind == "number":
             return parse_score(text)
         return parse_word(text, self.name, self.answers)
+
+
+@dataclass(frozen=True)
+class AskedQuestion:
+    """A question in tokens, as the read-out takes it.
+
+    Args:
+        name, kind, answers, bounds: of the `Question`.
+        token_ids: what follows the prefix, up to the answer.
+        answer_ids: of each answer, with the end of the assistant's turn.
+    """
+
+    name: str
+    kind: Kind
+    answers: tuple[str, ...]
+    token_ids: tuple[int, ...]
+    answer_ids: tuple[tuple[int, ...], ...]
+    bounds: tuple[float, ...] = ()
+
+    @classmethod
+    def of(cls, data: Mapping[str, Any]) -> AskedQuestion:
+        """The question of `dataclasses.asdict`, also where it went through JSON."""
+        return cls(
+            **data
+            | {name: tuple(data.get(name, ())) for name in ("answers", "token_ids", "bounds")}
+            | {"answer_ids": tuple(map(tuple, data["answer_ids"]))}
+        )
+
+
+Known = TypeVar("Known", Question, AskedQuestion)
+
+
+def find_question(questions: Iterable[Known], name: str) -> Known:
+    """The question of this name among those that a checkpoint was taught.
+
+    Raises:
+        QuestionError: it was never taught it.
+    """
+    known = {question.name: question for question in questions}
+    if name not in known:
+        raise QuestionError(
+            f"This checkpoint was never taught the question {name}: it answers {', '.join(known)}. Teach it: `lmmvqa "
+            f"train` with {name} among its tasks."
+        )
+    return known[name]
+
+
+def level_names(questions: Iterable[Question | AskedQuestion]) -> list[str]:
+    """The words of the question for the level, worst first; none where a checkpoint was not taught it."""
+    return next((list(question.answers) for question in questions if question.name == "level"), [])
+
+
+def level_bounds(questions: Iterable[Question | AskedQuestion]) -> list[float]:
+    """The scores above which each word of the question for the level but the worst begins: equal parts of the scale
+    where nobody stated others."""
+    level = next((question for question in questions if question.name == "level"), None)
+    if level is None:
+        return []
+    count = len(level.answers)
+    return list(level.bounds) or [MAX_SCORE * place / count for place in range(1, count)]
 
 
 def format_score(score: float) -> str:

@@ -74,7 +74,7 @@ def compose_default(recipe: Mapping[str, Any] | None = None) -> tuple[Any, Any]:
     """Model and processor of the default checkpoint with fresh projectors: where its training starts.
 
     Args:
-        recipe: in place of `recipe.json`: "config", "video_processor", and perhaps "questions".
+        recipe: in place of `recipe.json`: "config", "video_processor" and "questions".
     """
     recipe = recipe or json.loads(RECIPE.read_text(encoding="utf-8"))
     decoder, tokenizer = load_decoder(str(fetch(DECODER)))
@@ -87,5 +87,5 @@ def compose_default(recipe: Mapping[str, Any] | None = None) -> tuple[Any, Any]:
         tokenizer=tokenizer,
         config=recipe["config"],
         video_processor=recipe["video_processor"],
-        questions=recipe.get("questions", ()),
+        questions=recipe["questions"],
     )

@@ -25,7 +25,7 @@ from modeling_lmmvqa.configuration_lmmvqa import TEMPORAL_GRIDS
 from modeling_lmmvqa.spatial_tower import frame_size_of, map_shape
 from processing.errors import LmmVqaError
 from processing.processing_lmmvqa import LmmVqaProcessor, video_chat_template
-from processing.quality_prompts import SCORE, conversation, level_question, question_of
+from processing.quality_prompts import TASKS, conversation, level_question
 from processing.video_processing_lmmvqa import LmmVqaVideoProcessor
 
 logger = logging.getLogger(__name__)
@@ -50,7 +50,7 @@ def compose(
     temporal_tower: LmmVqaTemporalModel | None = None,
     config: Mapping[str, Any] | None = None,
     video_processor: Mapping[str, Any] | None = None,
-    questions: Sequence[str | Mapping[str, Any]] = (),
+    questions: Sequence[str | Mapping[str, Any]] = TASKS,
 ) -> tuple[LmmVqaForConditionalGeneration, LmmVqaProcessor]:
     """Join a spatial tower, a temporal tower and a decoder; the projectors between them are fresh.
 
@@ -61,7 +61,7 @@ def compose(
             `num_temporal_tokens`, towers with fewer places than the paper's give as many tokens as they can.
         video_processor: settings of `LmmVqaVideoProcessor` that differ from those of the tower's own image processor,
             or from the paper's where it has none.
-        questions: what it is to answer beside score and level, as `question_of` takes it; training adds its own.
+        questions: what it is to answer, as `question_of` takes it; training adds its own.
 
     Returns:
         Model (in eval mode, parts in the precision they came in) and processor, ready for `save_pretrained`.
@@ -149,7 +149,7 @@ def compose(
         video_token=video_token,
         tokens_per_chunk=model_config.tokens_per_chunk,
         frame_fusion=model_config.frame_fusion,
-        questions=(SCORE, level_question(model_config.levels), *map(question_of, questions)),
+        questions=[level_question(model_config.levels) if entry == "level" else entry for entry in questions],
         chat_template=_chat_template(tokenizer, video_token),
     )
     check_window(model_config, processor.video_processor.max_chunks)

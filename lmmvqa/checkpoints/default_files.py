@@ -8,7 +8,7 @@ from pathlib import Path
 from lmmvqa.checkpoints.parts import Part
 
 CHECKPOINT_FOLDER = Path(__file__).parent / "default"
-# What the model is: fields of LmmVqaConfig and of the video processor, and what it answers beside score and level.
+# What the model is: fields of LmmVqaConfig and of the video processor, and what it answers.
 RECIPE = CHECKPOINT_FOLDER / "recipe.json"
 # What `lmmvqa train` wrote: the projectors, and low-rank updates of the decoder.
 ADAPTER = CHECKPOINT_FOLDER / "adapter"

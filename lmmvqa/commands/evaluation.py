@@ -14,11 +14,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from hub_cards.results import FEW_VIDEOS
 from lmmvqa.commands.checks import check_model
 from lmmvqa.commands.options import Device, Model, Question, QuestionScale, Scale, parse_scales, parse_settings
 from lmmvqa.console import clear_errors, show_error
-from lmmvqa.evaluation.table_cells import between, interval_or_deviation, three_decimals
+from lmmvqa.evaluation.table_cells import SAYS_NOTHING, spread, spread_of_words, three_decimals
 from processing.errors import InputError
 from processing.quality_prompts import LEVELS
 
@@ -253,7 +252,9 @@ def _print(title: str, found: list[dict[str, Any]]) -> None:
     for row in found:
         where = _where(row)
         cells = [three_decimals(row.get(name)) for name in ("krcc", "plcc_fitted", "rmse_fitted")]
-        table.add_row(escape(where), f"{row['n']:,}", three_decimals(row.get("srcc")), _spread(row), *cells)
+        table.add_row(
+            escape(where), f"{row['n']:,}", three_decimals(row.get("srcc")), _red(spread(row, "srcc")), *cells
+        )
         if accuracy := row.get("level_accuracy"):
             shares = [three_decimals(accuracy.get(level)) for level in (*LEVELS, "total")]
             levels.add_row(escape(where), *shares, "as answered" if row["levels_by"] == "answer" else "by rank")
@@ -279,18 +280,18 @@ def _print_questions(console: Console, found: list[dict[str, Any]]) -> None:
             where = (escape(_where(row)), name, f"{of['n']:,}")
             if "confusion" in of:
                 cells = [three_decimals(of[each]) for each in ("balanced_accuracy", "chance", "majority")]
-                words.add_row(*where, cells[0], between(of["interval"]), *cells[1:])
+                words.add_row(*where, cells[0], _red(spread_of_words(of)), *cells[1:])
             else:
-                spread = interval_or_deviation(of, "srcc")
-                numbers.add_row(*where, three_decimals(of.get("srcc")), spread, three_decimals(of.get("plcc_fitted")))
+                figures = (three_decimals(of.get(each)) for each in ("srcc", "plcc_fitted"))
+                numbers.add_row(*where, next(figures), _red(spread(of, "srcc")), *figures)
     for table in (numbers, words):
         if table.row_count:
             console.print(table)
 
 
-def _spread(row: Mapping[str, Any]) -> str:
-    """How sure the SRCC of a row is."""
-    return interval_or_deviation(row, "srcc") if row["n"] >= FEW_VIDEOS else "[red]says nothing[/]"
+def _red(spread: str) -> str:
+    """A spread, so that one that says nothing is seen."""
+    return f"[red]{spread}[/]" if spread == SAYS_NOTHING else spread
 
 
 def _where(row: Mapping[str, Any]) -> str:
@@ -347,7 +348,7 @@ def ablate(
                         where,
                         str(row["n"]),
                         three_decimals(row.get("srcc")),
-                        _spread(row),
+                        _red(spread(row, "srcc")),
                         three_decimals(row.get("plcc_fitted")),
                         three_decimals(level),
                     )

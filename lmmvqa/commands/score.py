@@ -155,8 +155,11 @@ def score(
 
             limits = ReadingLimits(time_limit, memory_limit)
             settings = dict(dtype=dtype, batch_size=batch_size, decoder=decoder, limits=limits)
+            from modeling_lmmvqa.video_score import describe_levels
+
             drawn = html_file is not None
             with load(model, device=device, **settings) as scorer:
+                parts = scorer.processor.levels, scorer.processor.level_bounds
                 results = tally.count(
                     scorer.scores(
                         _watched(videos, len(videos)), timeline=timeline or drawn or explain, key_frames=drawn
@@ -169,9 +172,9 @@ def score(
                 elif csv_file is not None:
                     _write_csv(results, csv_file)
                 elif drawn:
-                    score_page.write_page(in_order(results, sort), html_file)
+                    score_page.write_page(in_order(results, sort), html_file, parts)
                 else:
-                    print_table(in_order(results, sort), timeline=timeline, explained=explain)
+                    print_table(in_order(results, sort), describe_levels(*parts), timeline=timeline, explained=explain)
             if written := csv_file or html_file:
                 messages.print(f"Written to {written}.", soft_wrap=True)
             failed = tally.failed

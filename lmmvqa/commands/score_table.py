@@ -17,7 +17,7 @@ from modeling_lmmvqa.explaining import clock, explain, main_flaw
 if TYPE_CHECKING:
     from modeling_lmmvqa.video_score import VideoScore
 
-# Colours follow the score, by thirds of its scale.
+# From the worst to the best.
 _COLOURS = ("red", "yellow", "green")
 
 
@@ -47,6 +47,7 @@ class Tally:
     def sentence(self) -> str:
         """Such as "4 videos: 2 good, 1 fair, 0 poor, 1 error."."""
         counts = [f"{self._levels[level]} {level}" for level in reversed(self._order)]
+        counts = counts or [f"{self.seen - self.failed} scored"]
         counts.append(f"{self.failed} error{'s' * (self.failed != 1)}")
         return f"{self.seen:,} video{'s' * (self.seen != 1)}: {', '.join(counts)}."
 
@@ -58,10 +59,11 @@ def in_order(scores: Iterable[VideoScore], sort: Literal["score", "path"] | None
     return sorted(scores, key=lambda score: score.path) if sort else list(scores)
 
 
-def print_table(scores: list[VideoScore], *, timeline: bool = False, explained: bool = False) -> None:
+def print_table(scores: list[VideoScore], levels: str = "", *, timeline: bool = False, explained: bool = False) -> None:
     """A row for each video, its name whole, and under it what people should know of single ones.
 
     Args:
+        levels: which scores each level word means, as `describe_levels` says it.
         timeline: also the quality over time.
         explained: also a sentence on each video.
     """
@@ -79,13 +81,15 @@ def print_table(scores: list[VideoScore], *, timeline: bool = False, explained: 
         if score.error is not None:
             table.add_row(name, "-", "-", "[red]error[/]", *(["-"] if has_flaws else []), "-")
             continue
-        colour = _COLOURS[min(2, int(score.score / 100 * 3))]
+        words = list(score.level_probabilities or ())
+        place = (words.index(score.level) + 0.5) / len(words) if words else score.score / 100
+        colour = _COLOURS[min(2, int(3 * place))]
         low, high = score.interval
         table.add_row(
             name,
             f"[{colour}]{score.score:.1f}[/]",
             f"{low:.0f}-{high:.0f}",
-            f"[{colour}]{score.level}[/] {score.level_probabilities[score.level]:.0%}",
+            f"[{colour}]{score.level}[/] {score.level_probabilities[score.level]:.0%}" if words else "-",
             *([_mostly(score.answers["flaw"]["probabilities"])] if has_flaws else []),
             clock(score.duration_s) if score.duration_s >= 60 else f"{score.duration_s:.1f} s",
         )
@@ -105,7 +109,9 @@ def print_table(scores: list[VideoScore], *, timeline: bool = False, explained: 
                 soft_wrap=True,
             )
     console.print(
-        "[dim]Scores go from 0 (worst) to 100 (best). --json prints whole rows.[/]", highlight=False, soft_wrap=True
+        f"[dim]Scores go from 0 (worst) to 100 (best){f': {levels}' if levels else ''}. --json prints whole rows.[/]",
+        highlight=False,
+        soft_wrap=True,
     )
 
 

@@ -48,6 +48,9 @@ CSS = (
 .vqa .moments img { width: 100%; aspect-ratio: 16 / 9; object-fit: contain; background: #000; display: block;
   margin: 0; }
 .vqa .moments span { display: block; padding: .4rem .6rem; }
+.vqa .moment { display: block; margin-top: .5rem; padding: .3rem .7rem; border: 1px solid var(--vqa-line);
+  border-left: 4px solid #b3261e; border-radius: 6px; background: var(--vqa-fill); color: inherit; font-size: .95rem;
+  text-align: left; cursor: pointer; }
 .vqa .sentence { margin: .8rem 0 0; font-size: 1.05rem; }
 .vqa .save { display: inline-block; margin-top: 1rem; padding: .45rem .9rem; border: 1px solid var(--vqa-line);
   border-radius: 8px; color: inherit; text-decoration: none; }
@@ -134,8 +137,8 @@ JS = """
 """
 
 INTRODUCTION = f"""# How good does a video look?
-Drop a video. It gets a score from **0 (worst) to 100 (best)**, and its quality at every second: a click goes to that
-moment.
+Drop a video. It gets a score from **0 (worst) to 100 (best)**{{levels}}, and its quality at every second: a click goes
+to that moment.
 
 The score is the rating that many viewers would give on average, judged by the picture alone: sharpness, compression,
 noise, light and motion, not what is shown. A range tells how sure that is. Each second is judged by itself, and all
@@ -166,12 +169,13 @@ def build(pipe: Any, examples: Sequence[Path] = ()) -> gr.Blocks:
         row["path"] = Path(row["path"]).name
         # The person knows the name of the file, not where the page keeps it.
         row["error"] = row["error"] and row["error"].replace(video, row["path"])
-        html = report(row, pipe.explain(row))
+        html = report(row, pipe.explain(row), pipe.processor.level_bounds)
         # What is kept to compare needs no pictures.
         return _without_pictures(row), html
 
     with gr.Blocks(title="How good does a video look?", analytics_enabled=False, delete_cache=CLEAN_UP) as page:
-        gr.Markdown(INTRODUCTION)
+        levels = pipe.describe_levels()
+        gr.Markdown(INTRODUCTION.format(levels=f" ({levels})" if levels else ""))
         two = gr.Checkbox(label="Compare two videos: they play together", container=False)
         verdict = gr.HTML(visible=False)
         rows, columns = [], []
@@ -225,16 +229,19 @@ def player(video: str | None) -> str:
     return f'<div class="vqa"><video controls playsinline preload="metadata" src="{address}"></video></div>'
 
 
-def report(row: dict[str, Any], sentence: str) -> str:
-    """What the pipeline says of a video, as HTML for people. Colours follow the score; `sentence` says it in words."""
+def report(row: dict[str, Any], sentence: str, bounds: Sequence[float] = ()) -> str:
+    """What the pipeline says of a video, as HTML for people.
+
+    Args:
+        sentence: says it in words.
+        bounds: the scores above which each level but the worst begins; colours follow them.
+    """
     if row["error"] is not None:
         return f'<div class="vqa"><p class="fault" role="alert">{escape(row["error"])}</p></div>'
-    low, high, colour = row["interval_low"], row["interval_high"], drawing.colour(row["score"])
-    sure = row[f"{PROBABILITY}{row['level']}"]
+    low, high, colour = row["interval_low"], row["interval_high"], drawing.colour(row["score"], bounds)
     return f"""<div class="vqa">
 <div class="head"><span class="score">{row["score"]:.0f}</span><span class="quiet">of 100</span>
-<span class="pill" style="background:{colour}">{escape(row["level"])}</span>
-<span class="quiet">{_certainty(row["level"], sure)}</span></div>
+{_level(row, colour)}</div>
 <div class="scale" role="img" aria-label="Score {row["score"]:.0f}, most likely between {low:.0f} and {high:.0f}">
 <div class="range" style="left:{low:.1f}%;width:{high - low:.1f}%;background:{colour}"></div>
 <div class="mark" style="left:{row["score"]:.1f}%"></div></div>
@@ -242,7 +249,7 @@ def report(row: dict[str, Any], sentence: str) -> str:
 <p class="sentence">{escape(sentence)}</p>
 {drawing.notes(row)}
 {drawing.flaws(row)}
-{_over_time(row)}
+{_over_time(row, bounds)}
 {_save(row)}</div>"""
 
 
@@ -255,7 +262,7 @@ def compare(pipe: Any, first: dict[str, Any] | None, second: dict[str, Any] | No
     return f'<div class="vqa"><p class="verdict" role="status">{escape(text)}</p></div>'
 
 
-def _over_time(row: dict[str, Any]) -> str:
+def _over_time(row: dict[str, Any], bounds: Sequence[float]) -> str:
     timeline = row["timeline"]
     stills = [{"at": second["start_s"], "src": drawing.picture(second["key_frame"])} for second in timeline["seconds"]]
     kept = f'<div class="stills" hidden data-stills="{escape(json.dumps(stills))}"></div>'
@@ -264,10 +271,14 @@ def _over_time(row: dict[str, Any]) -> str:
     moments = "".join(
         _moment(name, timeline[key]) for name, key in (("Worst second", "worst"), ("Best second", "best"))
     )
+    worst = drawing.worst_moment_in_words(row)
+    start = row["timeline"]["worst_moment"]["start_s"]
+    link = worst and f'<button type="button" class="moment" data-seek="{start}">{escape(worst)}</button>'
     return f"""<h3>Quality over time</h3>
-{drawing.timeline(row)}
+{drawing.timeline(row, bounds)}
 <div class="ends"><span>0:00</span><span>a bar for each second that was judged</span>
 <span>{drawing.clock(row["duration_s"])}</span></div>
+{link}
 <div class="moments">{moments}</div>
 {kept}"""
 
@@ -302,13 +313,17 @@ def _without_pictures(row: dict[str, Any]) -> dict[str, Any]:
     return row | {"timeline": kept}
 
 
-def _certainty(level: str, probability: float) -> str:
-    """How sure the word is, in words."""
-    if probability >= 0.9:
-        return f"surely {level} ({probability:.0%})"
-    if probability >= 0.5:
-        return f"probably {level} ({probability:.0%})"
-    return f"perhaps {level} ({probability:.0%}): the other words are nearly as likely"
+def _level(row: dict[str, Any], colour: str) -> str:
+    """The word for the score, and how sure the model is of it when it is asked for a word; nothing where it was not
+    taught the levels."""
+    if row["level"] is None:
+        return ""
+    probability = row[f"{PROBABILITY}{row['level']}"]
+    sure = "surely" if probability >= 0.9 else "probably" if probability >= 0.5 else "perhaps"
+    return (
+        f'<span class="pill" style="background:{colour}">{escape(row["level"])}</span>'
+        f'<span class="quiet">{sure} {escape(row["level"])} ({probability:.0%})</span>'
+    )
 
 
 def _title(file: Path) -> str:

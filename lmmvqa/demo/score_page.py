@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lmmvqa.demo import drawing
 from modeling_lmmvqa.explaining import explain
-from modeling_lmmvqa.video_score import VideoScore
+from modeling_lmmvqa.video_score import VideoScore, describe_levels
 from processing.errors import InputError
 
 _CSS = """
@@ -61,16 +61,21 @@ def check_replaceable(path: Path) -> None:
                 )
 
 
-def write_page(scores: Sequence[VideoScore], path: Path) -> None:
+def write_page(
+    scores: Sequence[VideoScore], path: Path, parts: tuple[Sequence[str], Sequence[float]] = ((), ())
+) -> None:
     """Write the page.
 
     Args:
         scores: with timelines that have key frames, in the order of the rows; a click on a column sorts them anew.
+        parts: the level words, worst first, and the scores above which each but the worst begins.
 
     Raises:
         OSError: the file can't be written.
     """
-    rows = "\n".join(_row(score) for score in scores)
+    levels, bounds = parts
+    rows = "\n".join(_row(score, bounds) for score in scores)
+    words = f": {describe_levels(levels, bounds)}" if levels else ""
     known = [score.score for score in scores if score.score is not None]
     mean = f", {sum(known) / len(known):.1f} of 100 on average" if known else ""
     heads = (("", ""), ("path", "Video"), ("score", "Score"), ("length", "Length"), ("", "Quality over time"))
@@ -81,8 +86,9 @@ def write_page(scores: Sequence[VideoScore], path: Path) -> None:
 <html lang="en"><head><meta charset="utf-8">{_MARK}<meta name="viewport" content="width=device-width, initial-scale=1">
 <title>Video quality</title><style>{_CSS}{drawing.CSS}</style></head>
 <body class="vqa"><h1>Video quality</h1>
-<p>{len(scores):,} videos{mean}. Scores go from 0 (worst) to 100 (best): the rating that many viewers would give on
-average, with the range that it is most likely in. Pictures show the worst second.</p>
+<p>{len(scores):,} video{"s" * (len(scores) != 1)}{mean}. Scores go from 0 (worst) to 100 (best){words}. A score is the
+rating that many viewers would give on average, with the range that it is most likely in. Pictures show the worst
+second.</p>
 <table><thead><tr>{head}</tr></thead><tbody>
 {rows}
 </tbody></table><script>{_SCRIPT}</script></body></html>
@@ -91,7 +97,7 @@ average, with the range that it is most likely in. Pictures show the worst secon
     path.write_text(page, encoding="utf-8", errors="backslashreplace")
 
 
-def _row(score: VideoScore) -> str:
+def _row(score: VideoScore, bounds: Sequence[float]) -> str:
     name = escape(score.path, quote=True)
     if score.error is not None or score.timeline is None:
         fault = f'<p class="fault">{escape(str(score.error))}</p>'
@@ -103,9 +109,9 @@ def _row(score: VideoScore) -> str:
     return (
         f'<tr data-path="{name}" data-score="{score.score}" data-length="{score.duration_s}"><td>{picture}</td>'
         f'<td>{name}<br><span class="quiet">{escape(explain(row))}</span>{drawing.notes(row)}</td>'
-        f'<td class="number"><span class="pill" style="background:{drawing.colour(score.score or 0.0)}">'
+        f'<td class="number"><span class="pill" style="background:{drawing.colour(score.score or 0.0, bounds)}">'
         f"{score.score:.1f}</span>"
         f' {escape(score.level or "")}<br><span class="quiet">{low:.0f} to {high:.0f}</span></td>'
         f'<td class="number">{drawing.clock(score.duration_s or 0.0)}</td>'
-        f'<td class="wide">{drawing.timeline(row, interactive=False)}</td></tr>'
+        f'<td class="wide">{drawing.timeline(row, bounds, interactive=False)}</td></tr>'
     )

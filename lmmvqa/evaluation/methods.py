@@ -111,7 +111,8 @@ class LmmVqa:
         from modeling_lmmvqa.answers import UndefinedScore
         from modeling_lmmvqa.feature_batches import assessment_inputs
 
-        asked = [*TASKS, *(question.name for question in self.questions)]
+        taught = {question.name for question in self.processor.questions}
+        asked = [*(name for name in TASKS if name in taught), *(question.name for question in self.questions)]
         inputs = assessment_inputs(self.processor, features, asked).to(self.model.device)
         try:
             quality = self.model.assess(**inputs, mode=self.read_out, processor=self.processor)
@@ -125,14 +126,17 @@ class LmmVqa:
             if quality.errors and quality.errors[i]:
                 predictions.append({"error": quality.errors[i], "unparsable": True})
                 continue
-            prediction: Prediction = {"predicted": quality.score[i].item(), "predicted_level": quality.level[i]}
+            prediction: Prediction = {"predicted": quality.score[i].item()}
+            if quality.level is not None:
+                prediction["predicted_level"] = quality.level[i]
             if quality.score_std is not None:
                 prediction |= {
                     "predicted_std": quality.score_std[i].item(),
                     "interval": quality.score_interval[i].tolist(),
-                    "level_probabilities": quality.level_probabilities[i].tolist(),
                     "score_probabilities": quality.score_probabilities[i].tolist(),
                 }
+            if quality.level_probabilities is not None:
+                prediction["level_probabilities"] = quality.level_probabilities[i].tolist()
             predictions.append(prediction | answer_columns(self.questions, quality.answers, i))
         return predictions
 

@@ -74,7 +74,9 @@ def write_report(
 
     found = report_tables.differences(runs)
     said = report_tables.conclusions(runs, found, published)
-    tables = report_tables.paper_tables(runs, ablations, benchmarks, published)
+    papers = report_tables.paper_tables(runs, ablations, benchmarks, published)
+    # What is ours comes first; tables of others alone are there to look things up in.
+    tables = [table for table in papers if table.ours]
     tables += filter(
         None,
         [
@@ -85,6 +87,7 @@ def write_report(
         ],
     )
     tables += [report_tables.detail_table(run) for run in runs]
+    tables += [table for table in papers if not table.ours]
     drawn = [picture for run in runs for picture in _run_pictures(run, unit)]
     drawn += [picture for item in read if not isinstance(item, Benchmark) for picture in _training_pictures(item)]
     drawn += [_ablation_picture(item, published) for item in ablations]

@@ -12,7 +12,7 @@ from typing import Any
 from hub_cards.results import FEW_VIDEOS
 from lmmvqa.evaluation.finished_runs import Ablations, Benchmark, Run
 from lmmvqa.evaluation.published import Published
-from lmmvqa.evaluation.table_cells import between, interval_or_deviation, three_decimals
+from lmmvqa.evaluation.table_cells import between, spread, spread_of_words, three_decimals
 from lmmvqa.evaluation.vcgbench import ASPECTS
 from lmmvqa.evaluation.vqa_metric.vqa_metric import paired_difference
 from processing.quality_prompts import LEVELS
@@ -183,7 +183,7 @@ def _ablation(table: str, ablations: Sequence[Ablations], published: Published) 
                     if part["part"] is None:
                         pair = f"{three_decimals(part.get('srcc'))} / {three_decimals(part.get('plcc_fitted'))}"
                         seconds = [_seconds(row.get("seconds"))] if timed else []
-                        said = reservation(part) or interval_or_deviation(part, "srcc")
+                        said = reservation(part) or spread(part, "srcc")
                         name = f"{row['table']}: {row['name']}"
                         body.append([name, published.name(set_key(part)), pair, said, *seconds, "measured"])
     ours = len(body)
@@ -232,7 +232,7 @@ def dimension_table(runs: Sequence[Run], published: Published) -> GridTable | No
         [
             *cells,
             three_decimals(of.get("srcc")),
-            interval_or_deviation(of, "srcc"),
+            spread(of, "srcc"),
             three_decimals(of.get("plcc_fitted")),
             reserved,
         ]
@@ -249,7 +249,7 @@ def word_table(runs: Sequence[Run], published: Published) -> GridTable | None:
         [
             *cells,
             three_decimals(of["balanced_accuracy"]),
-            between(of["interval"]),
+            spread_of_words(of),
             *(
                 three_decimals(of.get(each))
                 for each in ("chance", "accuracy", "majority", "either_first", "both_in_three")
@@ -354,7 +354,7 @@ def detail_table(run: Run) -> GridTable:
                 row["part"] or "all",
                 str(row["n"]),
                 three_decimals(row.get("srcc")),
-                interval_or_deviation(row, "srcc"),
+                spread(row, "srcc"),
                 *(three_decimals(row.get(name)) for name in ("krcc", "plcc", "plcc_fitted", "rmse", "rmse_fitted")),
                 f"{scale[0]:g} to {scale[1]:g}" if scale else "as scores",
                 *(three_decimals(accuracy.get(level)) for level in (*LEVELS, "total")),
@@ -385,8 +385,8 @@ def conclusions(runs: Sequence[Run], found: Sequence[Difference], published: Pub
             if row.get("srcc") is None:
                 said.append(f"{start}: SRCC is undefined. {' '.join(row['notes'])}")
                 continue
-            spread = interval_or_deviation(row, "srcc")
-            text = f"{start}: SRCC {row['srcc']:.3f}" + (f" ({spread})" if spread != "-" else "")
+            sure = spread(row, "srcc")
+            text = f"{start}: SRCC {row['srcc']:.3f}" + (f" ({sure})" if sure != "-" else "")
             rest = [*_against_published(run, row, published), *_against_runs(run, row, found), *_missing(row)]
             said.append(" ".join([f"{text}.", *rest]))
     return said

@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from hub_cards.results import FEW_VIDEOS
+
+SAYS_NOTHING = "says nothing"
+
 
 def three_decimals(value: float | None) -> str:
     """A metric that is not defined is None."""
@@ -22,3 +26,13 @@ def interval_or_deviation(row: Mapping[str, Any], metric: str) -> str:
         return between(bounds)
     deviation = (row.get("deviations") or {}).get(metric)
     return "-" if deviation is None else f"deviation {deviation:.3f}"
+
+
+def spread(row: Mapping[str, Any], metric: str) -> str:
+    """How sure a row's metric is: its interval or deviation, unless it is of too few videos to say anything."""
+    return interval_or_deviation(row, metric) if row["n"] >= FEW_VIDEOS else SAYS_NOTHING
+
+
+def spread_of_words(row: Mapping[str, Any]) -> str:
+    """The same of the balanced accuracy of words."""
+    return between(row["interval"]) if row["n"] >= FEW_VIDEOS else SAYS_NOTHING

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -99,16 +100,7 @@ def graph_config(network: Any, processor: Any) -> dict[str, Any]:
             # What stands between the tokens of two seconds.
             "separator": second[len(first) : len(second) - count] if is_concat else [],
         },
-        "questions": [
-            {
-                "name": question.name,
-                "kind": question.kind,
-                "answers": list(question.answers),
-                "token_ids": list(question.token_ids),
-                "answer_ids": [list(answer) for answer in question.answer_ids],
-            }
-            for question in processor.ask()
-        ],
+        "questions": [asdict(question) for question in processor.ask()],
         "calibration": config.calibration or {},
     }
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lmmvqa.checkpoints.default_files import GRAPHS, RECIPE
 from processing.errors import LmmVqaError
+from processing.quality_prompts import question_of
+from processing.questions import Question
 
 MODEL_TYPE = "lmmvqa_onnx"
 CONFIG = "config.json"
@@ -24,27 +24,6 @@ class GraphError(LmmVqaError, RuntimeError):
     """A folder of graphs can't be used. The message names it and the remedy."""
 
 
-@dataclass(frozen=True)
-class AskedQuestion:
-    """A question in tokens, as the processor of the checkpoint made it."""
-
-    name: str
-    kind: str
-    answers: tuple[str, ...]
-    token_ids: tuple[int, ...]
-    answer_ids: tuple[tuple[int, ...], ...]
-
-    @classmethod
-    def of(cls, fields: Mapping[str, Any]) -> AskedQuestion:
-        return cls(
-            fields["name"],
-            fields["kind"],
-            tuple(fields["answers"]),
-            tuple(fields["token_ids"]),
-            tuple(map(tuple, fields["answer_ids"])),
-        )
-
-
 def is_graph_folder(name: str | None) -> bool:
     """Whether a checkpoint's name is that of a folder of graphs."""
     file = Path(name or "") / CONFIG
@@ -56,17 +35,16 @@ def is_graph_folder(name: str | None) -> bool:
         return False
 
 
-def default_questions() -> list[str]:
-    """The names of the questions that the default checkpoint was taught."""
+def default_questions() -> list[Question]:
+    """The questions that the default checkpoint was taught."""
     recipe = json.loads(RECIPE.read_text(encoding="utf-8"))
-    further = [entry if isinstance(entry, str) else entry["name"] for entry in recipe.get("questions", ())]
-    return ["score", "level", *further]
+    return [question_of(entry) for entry in recipe["questions"]]
 
 
 def default_graphs_are_current() -> bool:
     """Whether the default checkpoint's graphs know all that it was taught; not while a new one is being made."""
     known = {question["name"] for question in read_config(GRAPHS)["questions"]}
-    return known >= set(default_questions())
+    return known >= {question.name for question in default_questions()}
 
 
 def read_config(folder: Path) -> dict[str, Any]:

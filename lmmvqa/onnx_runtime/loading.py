@@ -52,8 +52,10 @@ def default_graphs() -> Path:
         config = json.loads((made / CONFIG).read_text(encoding="utf-8"))
         stated = json.loads(CALIBRATION.read_text(encoding="utf-8"))
         config["calibration"] = calibration_by_question(stated)
-        taught = default_questions()
-        config["questions"] = [question for question in config["questions"] if question["name"] in taught]
+        in_tokens = {question["name"]: question for question in config["questions"]}
+        config["questions"] = [
+            in_tokens[question.name] | {"bounds": list(question.bounds)} for question in default_questions()
+        ]
         (made / CONFIG).write_text(json.dumps(config), encoding="utf-8")
         try:
             made.rename(folder)

@@ -17,13 +17,13 @@ from lmmvqa.onnx_runtime.graph_folder import (
     READ_OUT,
     SPATIAL_TOWER,
     TEMPORAL_TOWER,
-    AskedQuestion,
     GraphError,
     read_config,
 )
 from modeling_lmmvqa.answer_tries import AnswerTrie, lay_out_answers, lay_out_rows
-from modeling_lmmvqa.answers import QualityOutput, UndefinedScore, log_softmax, read_number, read_words
+from modeling_lmmvqa.answers import UndefinedScore, log_softmax, read_answers
 from processing.frame_preparation import FramePreparation
+from processing.questions import AskedQuestion, find_question, level_bounds, level_names
 
 # What is masked, as torch's smallest number does it.
 _HIDDEN = np.finfo(np.float32).min
@@ -39,8 +39,13 @@ class GraphProcessor:
 
     @property
     def levels(self) -> list[str]:
-        """The level words, worst first."""
-        return list(self.question("level").answers)
+        """The level words, worst first; none where the checkpoint was not taught the level."""
+        return level_names(self.questions)
+
+    @property
+    def level_bounds(self) -> list[float]:
+        """The scores above which each level but the worst begins."""
+        return level_bounds(self.questions)
 
     def ask(self, names: Sequence[str] | None = None) -> list[AskedQuestion]:
         """The questions of these names; all without them."""
@@ -50,13 +55,9 @@ class GraphProcessor:
         """The question of this name.
 
         Raises:
-            GraphError: the checkpoint was never taught it.
+            QuestionError: the checkpoint was never taught it.
         """
-        for question in self.questions:
-            if question.name == name:
-                return question
-        known = ", ".join(question.name for question in self.questions)
-        raise GraphError(f"This checkpoint was never taught the question {name}: it answers {known}.")
+        return find_question(self.questions, name)
 
     def prefix_ids(self, num_chunks: int) -> list[int]:
         """Token ids up to the last visual token of a video with so many seconds."""
@@ -159,19 +160,14 @@ class OnnxNetwork:
         )
         if not np.isfinite(found).all():
             raise UndefinedScore("The graphs' answers are not finite: export the checkpoint again.")
-        answers, first = {}, 0
-        for question, trie in zip(asked, tries, strict=True):
+        read, first = [], 0
+        for trie in tries:
             is_step = trie.steps[0] >= 0
             likelihoods = np.zeros((len(videos), *is_step.shape), np.float32)
             likelihoods[:, is_step] = found[:, first : first + is_step.sum()]
             first += is_step.sum()
-            log_probabilities = log_softmax(likelihoods.sum(2))
-            calibration = self.config["calibration"].get(question.name, {})
-            if question.kind == "number":
-                answers[question.name] = read_number(log_probabilities, **calibration)
-            else:
-                answers[question.name] = read_words(log_probabilities, question.answers, **calibration)
-        return QualityOutput(answers).as_dicts()
+            read.append(log_softmax(likelihoods.sum(2)))
+        return read_answers(asked, read, self.config["calibration"]).as_dicts()
 
     def describe(self) -> dict[str, str]:
         """What of it can move a score."""

@@ -116,7 +116,8 @@ def calibrate_checkpoint(
         {"score": rating, "level": level, **further}
         for rating, level, further in zip(ratings, levels, labels or [{}] * len(videos), strict=True)
     ]
-    asked = list(dict.fromkeys(name for of_video in known for name in of_video))
+    taught = {question.name for question in processor.questions}
+    asked = [name for name in dict.fromkeys(name for of_video in known for name in of_video) if name in taught]
     said: dict[str, list[torch.Tensor]] = {name: [] for name in asked}
     # Fitted to what the decoder says, not on top of a former temperature.
     model.config.calibration = None

@@ -62,10 +62,9 @@ def scored_example(questions: Sequence[Any]) -> dict[str, Any]:
         else {"probabilities": dict.fromkeys(question.answers, round(1 / len(question.answers), 3))}
         for question in questions
     }
-    score, level = answers.pop("score"), answers.pop("level")["probabilities"]
-    return VideoScore(
-        "clip.mp4", score["value"], 7.0, score["interval"], list(level)[-1], level, 4.97, answers=answers
-    ).as_row()
+    score, level = answers.pop("score"), answers.pop("level", {"probabilities": None})["probabilities"]
+    word = level and list(level)[-1]
+    return VideoScore("clip.mp4", score["value"], 7.0, score["interval"], word, level, 4.97, answers=answers).as_row()
 
 
 def unreadable_example(questions: Sequence[Any]) -> dict[str, Any]:

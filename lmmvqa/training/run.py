@@ -6,6 +6,7 @@ import json
 import logging
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -31,7 +32,7 @@ from lmmvqa.training.feature_cache import FeatureCache
 from lmmvqa.training.settings import read_settings
 from lmmvqa.training.telling import beginning, comparison, learned_from
 from lmmvqa.training.trainer import LmmVqaTrainer, last_checkpoint, rated_indices
-from lmmvqa.training.training_data import TrainingData, check_fit, load_training_data
+from lmmvqa.training.training_data import TrainingData, check_fit, learned_bounds, load_training_data
 from lmmvqa.training.warm_up import warm_up
 from modeling_lmmvqa import LmmVqaConfig
 from processing.errors import InputError
@@ -88,7 +89,7 @@ def run_training(
 def train(arguments: LmmVqaTrainingArguments, *, test: bool = True) -> dict[str, float]:
     """`run_training` for arguments."""
     trainer = build_trainer(arguments)
-    logger.info("%s", beginning(arguments, trainer.record, trainer.model))
+    logger.info("%s", beginning(arguments, trainer.learned, trainer.model))
     trainer.train(resume_from_checkpoint=last_checkpoint(arguments.output_dir))
     trainer.save_model()
     trainer.save_state()
@@ -106,7 +107,7 @@ def train(arguments: LmmVqaTrainingArguments, *, test: bool = True) -> dict[str,
             splits = {"validation": validated} | splits
         if splits:
             messages.print(comparison(splits))
-        logger.info("%s The result is in %s.", learned_from(trainer.record), arguments.output_dir)
+        logger.info("%s The result is in %s.", trainer.learned, arguments.output_dir)
     return metrics
 
 
@@ -141,8 +142,8 @@ def build_trainer(arguments: LmmVqaTrainingArguments) -> LmmVqaTrainer:
         data, _ = encode(data, cache, arguments.encoding_workers)
     else:
         data = add_digests(data, arguments.encoding_workers)
-    record = _base_record(arguments.model).followed_by(_record(data))
-    teach(processor, arguments.questions)
+    base_record, record = _base_record(arguments.model), _record(data)
+    teach(processor, arguments.questions, learned_bounds(data.train, processor.levels))
     maps = {name: entries.get("answer_map") for name, entries in (model.config.calibration or {}).items()}
     shared = {
         "cache": cache,
@@ -197,12 +198,16 @@ def build_trainer(arguments: LmmVqaTrainingArguments) -> LmmVqaTrainer:
         processing_class=processor,
         tests=data.tests,
         warm_up_errors=warm_up_errors,
-        record=record,
+        record=base_record.followed_by(record),
+        learned=learned_from(record, base_record),
     )
 
 
-def teach(processor: Any, questions: Sequence[Question]) -> None:
+def teach(processor: Any, questions: Sequence[Question], bounds: Sequence[float] = ()) -> None:
     """Put questions that the checkpoint does not know among those that its processor holds.
+
+    Args:
+        bounds: the scores at which the levels that are learned part.
 
     Raises:
         ValueError: it knows one of them with other answers.
@@ -218,6 +223,11 @@ def teach(processor: Any, questions: Sequence[Question]) -> None:
             )
         if before is None:
             processor.questions = (*processor.questions, question)
+    if bounds and "level" in [question.name for question in questions]:
+        processor.questions = tuple(
+            replace(question, bounds=bounds) if question.name == "level" else question
+            for question in processor.questions
+        )
 
 
 def _choose_by_what_says_something(arguments: LmmVqaTrainingArguments, rated: int) -> None:

@@ -16,11 +16,11 @@ from lmmvqa.training.arguments import LmmVqaTrainingArguments
 _FIGURES = {"loss": "loss", "srcc": "SRCC", "plcc": "PLCC", "level_accuracy": "right level"}
 
 
-def beginning(arguments: LmmVqaTrainingArguments, record: TrainingRecord, model: Any) -> str:
-    """What is trained, and on what."""
+def beginning(arguments: LmmVqaTrainingArguments, learned: str, model: Any) -> str:
+    """What is trained, and on what: `learned` is what `learned_from` says."""
     trained = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
     whole = sum(weight.numel() for weight in model.parameters())
-    return f"Trains {what_trains(arguments.trains)}: {trained:,} of {whole:,} parameters. {learned_from(record)}"
+    return f"Trains {what_trains(arguments.trains)}: {trained:,} of {whole:,} parameters. {learned}"
 
 
 def what_trains(trains: str) -> str:
@@ -33,14 +33,15 @@ def what_trains(trains: str) -> str:
     }[trains]
 
 
-def learned_from(record: TrainingRecord) -> str:
-    """The videos of a record in a sentence or two."""
+def learned_from(record: TrainingRecord, base: TrainingRecord) -> str:
+    """What a run learned from, and what its base had learned from, in a sentence or two."""
     learned, chose = {}, {}
     for part in record.parts:
         found = learned if part.split == "train" else chose
         found[part.dataset] = found.get(part.dataset, frozenset()) | part.videos
     text = f"Learned from {_counts(learned)}."
-    return f"{text} Validated on {_counts(chose)}." if chose else text
+    text += f" Validated on {_counts(chose)}." if chose else ""
+    return f"{text} Its base had learned from {len(base.videos):,} videos." if base.videos else text
 
 
 def _counts(sets: Mapping[str, frozenset[str]]) -> str:

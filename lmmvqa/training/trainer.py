@@ -26,7 +26,7 @@ from hub_cards.training_card import training_card
 from lmmvqa.checkpoints.remote_code import PUBLIC_FILES
 from lmmvqa.checkpoints.training_record import TrainingRecord
 from lmmvqa.training.collators import spread_over_answers
-from lmmvqa.training.telling import learned_from, what_trains
+from lmmvqa.training.telling import what_trains
 from lmmvqa.training.warm_up import token_scores, token_words, word_direction, word_directions
 from lmmvqa.training.watching import (
     DivergedError,
@@ -56,6 +56,7 @@ class LmmVqaTrainer(Trainer):
         tests: test splits by name, for evaluation after training.
         warm_up_errors: what `lmmvqa.training.warm_up.warm_up` returned, for the log of the run.
         record: what base and run learn from; it stands beside every set of weights that is saved.
+        learned: the same in words, for the terminal and the card.
     """
 
     def __init__(
@@ -64,11 +65,12 @@ class LmmVqaTrainer(Trainer):
         tests: Mapping[str, Dataset] | None = None,
         warm_up_errors: Sequence[float] = (),
         record: TrainingRecord | None = None,
+        learned: str = "",
         **kwargs: Any,
     ):
         super().__init__(*args, **kwargs)
         self.tests = dict(tests or {})
-        self.record = record
+        self.record, self.learned = record, learned
         self.throughput, self.loss_watch = Throughput(loss_names(self.processing_class)), LossWatch()
         # The library's own displays write to standard output, or count what means nothing to a user.
         for display in (PrinterCallback, ProgressCallback):
@@ -263,7 +265,7 @@ class LmmVqaTrainer(Trainer):
             results=self._last_results(),
             adapter=adapter,
             what=f"with {what_trains(arguments.trains)} trained",
-            learned=learned_from(self.record) if self.record is not None else "",
+            learned=self.learned,
             settings={name: getattr(arguments, name) for name in shown}
             | {
                 "global batch": arguments.train_batch_size

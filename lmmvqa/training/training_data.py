@@ -6,6 +6,7 @@ import hashlib
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate, pairwise
 from typing import Any
 
 import datasets
@@ -19,7 +20,7 @@ from lmmvqa.training.settings import DataSource
 from lmmvqa.training.watching import GENERAL
 from processing.errors import InputError
 from processing.quality_prompts import TASKS
-from processing.questions import Question
+from processing.questions import MAX_SCORE, Question
 
 logger = logging.getLogger(__name__)
 
@@ -175,6 +176,18 @@ def _drawn(rows: datasets.Dataset, purpose: str, share: float) -> list[int]:
     ordered = sorted(dict.fromkeys(ids), key=lambda name: hashlib.sha256(f"{purpose}/{name}".encode()).digest())
     chosen = set(ordered[: max(1, round(share * len(ordered)))])
     return [index for index, name in enumerate(ids) if name in chosen]
+
+
+def learned_bounds(rows: datasets.Dataset, levels: Sequence[str]) -> list[float]:
+    """The scores at which the levels of rated videos part; where sets part them differently, as many videos lie below
+    as have a lower level. None where a level has no video."""
+    rated = [(score, level) for score, level in zip(rows["score"][:], rows["level"][:], strict=True) if level in levels]
+    scores = sorted(score for score, _ in rated)
+    ends = list(accumulate(sum(level == word for _, level in rated) for word in levels))[:-1]
+    if not levels or any(not 0 < end < len(scores) for end in ends):
+        return []
+    bounds = [round((scores[end - 1] + scores[end]) / 2, 2) for end in ends]
+    return bounds if all(low < high for low, high in pairwise((0, *bounds, MAX_SCORE))) else []
 
 
 def check_fit(config: Any, processor: Any, data: TrainingData) -> None:

@@ -151,7 +151,7 @@ def word_direction(model: Any, processor: Any) -> torch.Tensor:
     embeddings = model.get_input_embeddings()
     worst, *_, best = (
         embeddings(torch.tensor(processor.text_ids(level), device=embeddings.weight.device))
-        for level in processor.levels
+        for level in model.config.levels
     )
     return best.float().mean(0) - worst.float().mean(0)
 

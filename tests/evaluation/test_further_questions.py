@@ -85,6 +85,8 @@ def test_from_a_label_file_to_report_and_card(taught: Taught, tmp_path):
     done = CliRunner().invoke(app, [*command, "flaw", "--question", "sharpness"], env={"COLUMNS": "120"})
     assert done.exit_code == 0, done.output
     assert "Dimensions" in done.stdout and "First answer right" in done.stdout
+    # Of the score, of the dimension and of the words: there are fewer than 30 videos.
+    assert done.stdout.count("says nothing") >= 4 and " to " not in done.stdout.partition("PLCC and RMSE")[0]
     (figures,) = json.loads((run / "metrics.json").read_text())
     assert figures["questions"]["flaw"]["n"] == 5 and figures["questions"]["flaw"]["balanced_accuracy"] == 1
     assert figures["questions"]["sharpness"]["srcc"] > 0.8
@@ -99,6 +101,9 @@ def test_from_a_label_file_to_report_and_card(taught: Taught, tmp_path):
     assert (
         "| Taught | rated_videos | sharpness | 6 |" in text and "| Taught | rated_videos | flaw | 5 | 1.000 |" in text
     )
+    assert " to " not in "".join(line for line in text.splitlines() if line.startswith("| Taught")), "no interval"
+    # What is ours stands before the tables of others.
+    assert text.index("### Dimensions") < text.index("every figure") < text.index("### Table I:")
     results = read_results([run / "metrics.json"])
     card = model_card("you/taught", ModelFacts(), results).text
     assert "| SRCC: sharpness |" in card and "each word weighing the same: flaw | 1.000 |" in card

@@ -58,7 +58,15 @@ def test_words_are_parsed_strictly():
 def test_all_answers_parse_back_and_a_question_survives_json(question):
     values = range(101) if question.kind == "number" else question.answers
     assert [question.parse(answer) for answer in question.answers] == list(values)
-    assert questions.Question.of(json.loads(json.dumps(question.as_data()))) == question
+    assert prompts.question_of(json.loads(json.dumps(question.as_data()))) == question
+
+
+def test_of_a_question_that_we_know_the_fields_that_differ_are_enough():
+    level = prompts.question_of({"name": "level", "bounds": [60, 80]})
+    assert level == prompts.level_question(bounds=[60, 80]) != prompts.level_question()
+    assert prompts.question_of(json.loads(json.dumps(level.as_data()))) == level
+    assert questions.level_bounds([level]) == [60, 80] and questions.level_bounds([prompts.SCORE]) == []
+    assert questions.level_bounds([prompts.level_question(["bad", "good"])]) == [50]
 
 
 def test_a_label_may_name_several_flaws_and_one_level():
@@ -84,6 +92,9 @@ def test_a_question_without_words_of_its_own_is_asked_by_its_name():
         ({"answers": ["yes"]}, "two different words"),
         ({"answers": ["yes", "yes"]}, "two different words"),
         ({"kind": "number"}, "give it no answers"),
+        ({"bounds": [50]}, "give ranked words one less"),
+        ({"kind": "ranked", "bounds": [40, 60]}, "bounds 40, 60: give ranked words one less"),
+        ({"kind": "ranked", "bounds": [100]}, "rising, between 0 and 100"),
         ({"wording": []}, "no field wording"),
     ],
 )

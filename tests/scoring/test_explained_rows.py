@@ -17,7 +17,7 @@ from lmmvqa.scoring.result_files import SUFFIXES, ResultFile, stored_rows
 from modeling_lmmvqa.explaining import clock, explain
 from modeling_lmmvqa.pipeline_lmmvqa import LmmVqaPipeline
 from modeling_lmmvqa.quality_timeline import _around_worst
-from modeling_lmmvqa.video_score import VideoScore
+from modeling_lmmvqa.video_score import VideoScore, level_of
 from modeling_lmmvqa.video_scorer import VideoScorer
 
 
@@ -88,7 +88,7 @@ def test_a_moment_is_the_worst_second_and_what_is_nearly_as_bad_around_it():
         ({}, "Fair (58, 47 to 69)."),
         ({"flaws": {"compression": 0.7, "blur": 0.3}}, "Fair (58, 47 to 69): mostly compression."),
         ({"flaws": {"compression": 0.4, "blur": 0.3}}, "Fair (58, 47 to 69): perhaps compression."),
-        ({"flaws": {"none": 0.9, "blur": 0.1}, "level": "good"}, "Good (58, 47 to 69): no flaw."),
+        ({"flaws": {"none": 0.9, "blur": 0.1}, "level": "good"}, "Good (58, 47 to 69): no flaw stands out."),
         ({"timeline": moment(5, 9, 40)}, "Fair (58, 47 to 69): worst from 0:05 to 0:09."),
         ({"timeline": moment(5, 9, 56)}, "Fair (58, 47 to 69)."),
         (
@@ -99,6 +99,7 @@ def test_a_moment_is_the_worst_second_and_what_is_nearly_as_bad_around_it():
             {"flaws": {"compression": 0.7, "blur": 0.3}, "timeline": moment(5, 9, 40, freeze=0.45, blur=0.4)},
             "Fair (58, 47 to 69): mostly compression, worst from 0:05 to 0:09 (perhaps freeze).",
         ),
+        ({"level": None, "flaws": {"none": 0.4, "blur": 0.3}}, "58 (47 to 69): perhaps no flaw."),
         ({"error": "a.mp4 can't be read."}, "a.mp4 can't be read."),
     ],
 )
@@ -108,7 +109,7 @@ def test_a_sentence_is_made_of_the_numbers_of_its_row(changed, said):
 
 def test_every_word_can_be_traced(scores):
     """No word of the sentence stands anywhere but in the row, or in the frame that holds the facts together."""
-    frame = {"to", "mostly", "perhaps", "no", "flaw", "worst", "from"}
+    frame = {"to", "mostly", "perhaps", "no", "flaw", "stands", "out", "worst", "from"}
     for score in scores[:2]:
         found = score.as_row()
         worst = found["timeline"]["worst_moment"]
@@ -127,9 +128,28 @@ def test_people_see_it(scores, taught, tmp_path, monkeypatch):
     assert re.search(rf"mostly +length\n.* noise {flaws['noise']:.0%} ", done.stdout), done.stdout
     assert explain(scores[1].as_row()) in done.stdout and "each bar" not in done.stdout
     assert CliRunner().invoke(app, ["score", video, "--explain", "--json"]).exit_code == 2
-    write_page(scores, tmp_path / "page.html")
+    # Training has found where its ratings part.
+    parts = taught.processor.levels, taught.processor.level_bounds
+    assert parts == (["poor", "fair", "good"], [75, 85])
+    assert [score.level for score in scores[:2]] == [level_of(score.score, *parts) for score in scores[:2]]
+    write_page(scores, tmp_path / "page.html", parts)
     page = (tmp_path / "page.html").read_text()
     assert all(explain(score.as_row()) in page for score in scores[:2])
+    assert "poor up to 75, fair up to 85, good above" in page and "poor up to 75" in " ".join(done.stdout.split())
     bars = drawing.flaws(scores[1].as_row())
     assert f'noise</span><div class="bar"><div style="width:{100 * flaws["noise"]:.1f}%' in bars
     assert drawing.flaws(row()) == "" == drawing.flaws(row(flaws=None))
+
+
+def test_the_worst_moment_is_marked_where_it_is():
+    seconds = [{"start_s": second, "end_s": second + 1, "score": 60.0} for second in range(10)]
+    known = row(duration_s=10.0, timeline={"seconds": seconds} | moment(5, 9, 40, blur=0.71, none=0.29))
+    assert drawing.worst_moment_in_words(known) == "Worst from 0:05 to 0:09: blur 71%"
+    assert '<div class="worst" style="left:50.00%;width:40.00%">' in drawing.timeline(known)
+    even = row(duration_s=10.0, timeline={"seconds": seconds} | moment(0, 10, 58))
+    assert drawing.worst_moment_in_words(even) == "" and "worst" not in drawing.timeline(even)
+
+
+def test_colours_follow_the_levels():
+    assert [drawing.colour(score) for score in (0, 40, 100)] == [f"hsl({hue} 65% 38%)" for hue in (0, 50, 125)]
+    assert [drawing.colour(score, [60, 80])[4:].split()[0] for score in (0, 60, 80, 100)] == ["0", "42", "83", "125"]

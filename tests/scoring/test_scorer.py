@@ -1,10 +1,13 @@
 """One line for Python, and one path: the same scores and the same row whichever way a video comes in."""
 
+import contextlib
+import copy
 import csv
 import io
 import json
 import logging
 import os
+import re
 import signal
 
 import numpy as np
@@ -16,12 +19,23 @@ from typer.testing import CliRunner
 
 import lmmvqa
 from lmmvqa.commands.main import app
+from lmmvqa.commands.score_table import Tally, print_table
+from lmmvqa.demo.app import report
 from lmmvqa.scoring import loading
 from lmmvqa.scoring.bulk import score_in_bulk
 from lmmvqa.scoring.bulk_runs import local_engine, score_to_file
 from lmmvqa.scoring.pipeline import WorkerPipeline
 from lmmvqa.scoring.scorer import Scorer
-from modeling_lmmvqa.video_score import COLUMNS, PROBABILITY, VideoScore, column_type, level_warning
+from modeling_lmmvqa.explaining import explain
+from modeling_lmmvqa.video_score import (
+    COLUMNS,
+    PROBABILITY,
+    VideoScore,
+    column_type,
+    describe_levels,
+    level_of,
+    level_warning,
+)
 from modeling_lmmvqa.video_scorer import VideoScorer
 
 
@@ -85,18 +99,36 @@ def test_a_row_is_what_its_description_says():
     assert list(VideoScore("a.mp4", timeline={"seconds": []}).as_row())[-1] == "timeline"
 
 
-def test_a_level_that_contradicts_its_score_is_said():
-    levels = ["poor", "fair", "good"]
-    assert level_warning(60.0, "poor", levels) == (
-        "Asked for a word, the model says poor, which is not what a score of 60 means: go by the score."
-    )
-    assert [level_warning(score, "fair", levels) is None for score in (20, 25, 50, 75, 80)] == [
-        False,
-        True,
-        True,
-        True,
-        False,
+def test_the_score_decides_which_level_is_shown():
+    parts = ["poor", "fair", "good"], [60.9, 76.9]
+    assert [level_of(score, *parts) for score in (0, 60.9, 61, 76.9, 77, 100)] == [
+        *("poor", "poor", "fair", "fair", "good", "good")
     ]
+    assert describe_levels(*parts) == "poor up to 61, fair up to 77, good above" and describe_levels([], []) == ""
+    assert level_warning(54.2, "poor", *parts) is None
+    assert level_warning(80.0, "poor", *parts) == (
+        "Asked for a word, the model says poor, but its score of 80 means good: the score counts."
+    )
+    assert [level_warning(score, "fair", *parts) is None for score in (50, 51, 70, 86, 87)] == [
+        *(False, True, True, True, False)
+    ]
+
+
+def test_a_checkpoint_need_not_have_been_taught_the_level(tiny, short, tmp_path):
+    model, processor = tiny
+    alone = copy.copy(processor)
+    alone.questions = tuple(question for question in processor.questions if question.name != "level")
+    score, missing = Scorer(model, alone)([short, str(tmp_path / "missing.mp4")], timeline=True)
+    assert score.score == Scorer(model, processor)(short).score and score.level is None is score.level_probabilities
+    assert list(missing.as_row()) == list(COLUMNS) == [name for name in score.as_row() if name != "timeline"]
+    assert re.match(r"\d+ \(\d+ to \d+\)", explain(score.as_row()))
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        print_table([score, missing])
+    assert "-" in printed.getvalue()
+    tally = Tally()
+    list(tally.count([score, missing]))
+    assert tally.sentence() == "2 videos: 1 scored, 1 error."
+    assert 'class="pill"' not in report({**score.as_row(), "timeline": {"seconds": []}}, "")
 
 
 class _Poison:
