@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,6 +13,7 @@ import pyarrow.parquet as pq
 from datasets.table import embed_table_storage
 
 from dataset_builders import register
+from dataset_builders.label_files import LabelError
 from dataset_builders.rated_set_builder import RatedSetBuilder
 from dataset_builders.set_specs import SetSpec
 from processing.quality_prompts import TASKS
@@ -21,8 +23,15 @@ _FILE_BYTES = 500_000_000
 _GROUP_ROWS = 1000
 _GROUP_ROWS_WITH_VIDEOS = 8
 
-# score_and_level holds no files of its own: it reads those of both.
-CONFIGURATIONS: dict[str, tuple[str, ...]] = {"score": ("score",), "level": ("level",), "score_and_level": TASKS}
+# The configuration of a set that asks more than score and level: every question.
+ALL = "all"
+
+
+def configurations(further: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """The questions of each configuration; one of several holds no files of its own and reads those of each."""
+    names = (*TASKS, *further)
+    found = {name: (name,) for name in names} | {"_and_".join(TASKS): TASKS}
+    return found | {ALL: names} if further else found
 
 
 class Export(NamedTuple):
@@ -39,19 +48,19 @@ class Export(NamedTuple):
 def export_set(
     spec: SetSpec, out: Path, *, embed_videos: bool = False, num_proc: int | None = None, **options: Any
 ) -> Export:
-    """Write `out/<task>/<split>-00000-of-0000N.parquet`.
+    """Write `out/<question>/<split>-00000-of-0000N.parquet`.
 
     Args:
         spec: one of `RATED_SETS` with its folder.
         out: a folder that is new or empty.
-        embed_videos: put the bytes of the videos into the files, once for each of the two tasks; otherwise rows hold
-            the absolute paths of the videos on this machine.
+        embed_videos: put the bytes of the videos into the files, once for each question; otherwise rows hold the
+            absolute paths of the videos on this machine.
         num_proc: worker processes.
         options: fields of the builder's configuration, such as levels="authors".
 
     Raises:
         FileExistsError: `out` holds something.
-        LabelError: the folder is not the set.
+        LabelError: the folder is not the set, or no video has an answer to one of the questions.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise FileExistsError(f"{out} is not an empty folder: name a new one, so that no old files get into the set.")
@@ -59,23 +68,31 @@ def export_set(
     with tempfile.TemporaryDirectory() as cache:
         builder = datasets.load_dataset_builder(**spec.source, cache_dir=cache, **options)
         builder.download_and_prepare(num_proc=num_proc)
+        parts = configurations([question.name for question in builder.config.further])
         splits = {
             (task, split): rows.filter(_is_task, input_columns="task", fn_kwargs={"wanted": task}, keep_in_memory=True)
             for split, rows in builder.as_dataset().items()
-            for task in TASKS
+            for task in parts[ALL if ALL in parts else builder.DEFAULT_CONFIG_NAME]
         }
+        # Some splits may lack a label that others have.
+        splits = {key: rows for key, rows in splits.items() if len(rows)}
+        if silent := sorted(set(parts) - {ALL, builder.DEFAULT_CONFIG_NAME} - {task for task, _ in splits}):
+            raise LabelError(
+                f"{spec} has no answer to the question {silent[0]}: give it a column {silent[0]}, or leave it out."
+            )
         written = {key: _write(rows, out, *key, embed_videos) for key, rows in splits.items()}
 
     infos, data_files = {}, {}
-    for configuration, tasks in CONFIGURATIONS.items():
+    for configuration, tasks in parts.items():
         split_infos, data_files[configuration] = datasets.SplitDict(), {}
-        for split in dict.fromkeys(split for _, split in splits):
+        for split in dict.fromkeys(split for task, split in splits if task in tasks):
+            there = [task for task in tasks if (task, split) in splits]
             split_infos[split] = datasets.SplitInfo(
                 split,
-                num_examples=sum(len(splits[task, split]) for task in tasks),
-                num_bytes=sum(written[task, split] for task in tasks),
+                num_examples=sum(len(splits[task, split]) for task in there),
+                num_bytes=sum(written[task, split] for task in there),
             )
-            data_files[configuration][split] = [f"{task}/{split}-*.parquet" for task in tasks]
+            data_files[configuration][split] = [f"{task}/{split}-*.parquet" for task in there]
         size = sum(info.num_bytes for info in split_infos.values())
         infos[configuration] = datasets.DatasetInfo(
             features=builder.info.features, splits=split_infos, download_size=size, dataset_size=size

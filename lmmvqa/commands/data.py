@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -13,6 +14,7 @@ from rich.progress import track
 from rich.table import Table
 
 from dataset_builders import RATED_SETS
+from lmmvqa.commands.options import QuestionScale, Scale, parse_scales
 from lmmvqa.console import clear_errors, messages
 
 if TYPE_CHECKING:
@@ -29,9 +31,6 @@ Data = Annotated[
     ),
 ]
 Levels = Annotated[Literal["tertiles", "authors"], typer.Option(help="Where the levels poor, fair and good part.")]
-Scale = Annotated[
-    tuple[float, float] | None, typer.Option(help="rated_videos only: the ratings that become the scores 0 and 100.")
-]
 
 
 @app.command()
@@ -43,7 +42,12 @@ def build(
     ] = False,
     levels: Levels = "tertiles",
     question: Annotated[
-        Literal["drawn", "fixed"], typer.Option(help="Varied questions, or the one of evaluation.")
+        list[str] | None,
+        typer.Option(help="Also ask this, a column of the label file, such as flaw or sharpness; may be given again."),
+    ] = None,
+    question_scale: QuestionScale = None,
+    wording: Annotated[
+        Literal["drawn", "fixed"], typer.Option(help="Of each question: varied, or that of evaluation.")
     ] = "drawn",
     seed: Annotated[int, typer.Option(help="Draws the questions, and LSVQ's validation split.")] = 0,
     scale: Scale = None,
@@ -56,7 +60,8 @@ def build(
         from hub_cards.data_set_card import data_set_card
 
         spec = _built(data)
-        options = {"levels": levels, "question": question, "seed": seed, **_scale_option(spec, scale)}
+        scales = _scale_options(spec, scale, parse_scales(question_scale))
+        options = {"levels": levels, "question": wording, "seed": seed, "questions": question or [], **scales}
         export = export_set(spec, out, embed_videos=embed_videos, num_proc=num_proc, **options)
         builder, survey = export.builder, export.builder.survey()
         used = [video.mos for video in survey.videos if video.path is not None]
@@ -67,6 +72,7 @@ def build(
             infos=export.infos,
             data_files=export.data_files,
             default=builder.DEFAULT_CONFIG_NAME,
+            further=builder.config.further,
             embedded=embed_videos,
             root=spec.folder,
             left_out=len(survey.videos) + len(survey.unrated) - len(used),
@@ -108,7 +114,7 @@ def check(
         from dataset_builders.rated_set_builder import describe_levels
 
         spec = _built(data)
-        builder = datasets.load_dataset_builder(**spec.source, levels=levels, **_scale_option(spec, scale))
+        builder = datasets.load_dataset_builder(**spec.source, levels=levels, **_scale_options(spec, scale))
         survey = builder.survey()
         _print_counts(builder.TITLE, survey, check_set.split_counts(survey, builder.PUBLISHED_ROWS))
         _print_ratings(check_set.unit(survey), *check_set.histogram(survey))
@@ -168,14 +174,20 @@ def _built(data: str) -> SetSpec:
     return spec
 
 
-def _scale_option(spec: SetSpec, scale: tuple[float, float] | None) -> dict[str, tuple[float, float]]:
+def _scale_options(
+    spec: SetSpec, scale: tuple[float, float] | None, scales: Mapping[str, tuple[float, float]] | None = None
+) -> dict[str, Any]:
+    """The options of the builder for the scale of the ratings and those of further numbers.
+
+    Raises:
+        LabelError: the set's own scales are known.
+    """
     from dataset_builders.label_files import LabelError
 
-    if scale is None:
-        return {}
-    if spec.builder != "rated_videos":
-        raise LabelError(f"--scale is for rated_videos; the scale of {spec.builder} is known.")
-    return {"scale": scale}
+    stated = {name: value for name, value in (("scale", scale), ("scales", scales)) if value}
+    if stated and spec.builder != "rated_videos":
+        raise LabelError(f"--scale is for rated_videos; the scales of {spec.builder} are known.")
+    return stated
 
 
 def _print_counts(title: str, survey: Survey, counts: list[tuple[str, int, int, tuple[int, ...]]]) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import datasets
 
 import dataset_builders
+from dataset_builders.export_set import ALL
 from dataset_builders.label_files import LabelError
 from dataset_builders.release_builder import MESSAGES
 from lmmvqa.checkpoints.composing import check_window
@@ -113,6 +114,9 @@ def _load(source: DataSource, questions: Sequence[Question]) -> datasets.Dataset
     further = [question.as_data() for question in questions if question.name not in TASKS]
     if further and source.spec.builder in dataset_builders.RATED_SETS:
         options["questions"] = further
+    elif further and source.spec.builder is None:
+        # Of an exported set what is not asked is left out below.
+        configuration = ALL
     try:
         return datasets.load_dataset(name=configuration, **source.spec.source, **options)
     # A missing configuration, an option that a builder doesn't have and a broken file are errors of unrelated kinds.

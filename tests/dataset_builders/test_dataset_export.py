@@ -15,8 +15,12 @@ from inputs import DATA, SITE
 from typer.testing import CliRunner
 
 from dataset_builders import check_set, export_set
+from dataset_builders.set_specs import SetSpec
 from lmmvqa.commands.data import app
-from processing.quality_prompts import LEVEL_INSTRUCTIONS, SCORE_INSTRUCTIONS
+from lmmvqa.evaluation.rated_sets import read_set
+from lmmvqa.training.arguments import LmmVqaTrainingArguments
+from lmmvqa.training.training_data import load_training_data
+from processing.quality_prompts import FLAW, LEVEL_INSTRUCTIONS, SCORE_INSTRUCTIONS
 
 CLIP = DATA / "flower.mp4"
 
@@ -99,7 +103,7 @@ def test_the_card_states_what_the_set_is(tmp_path):
     )
     next((tmp_path / "set" / "ia-batch2").iterdir()).unlink()
     out = tmp_path / "out"
-    options = ("--levels", "authors", "--seed", 5, "--question", "fixed")
+    options = ("--levels", "authors", "--seed", 5, "--wording", "fixed")
     assert run("build", f"lsvq={tmp_path / 'set'}", "--out", out, *options).exit_code == 0
     card = DatasetCard.load(out / "README.md")
     configurations = {entry["config_name"]: entry for entry in card.data.configs}
@@ -115,6 +119,36 @@ def test_the_card_states_what_the_set_is(tmp_path):
     assert "| train | 27 | 27 | 54 |" in card.text and "| test | 4 | 4 | 8 |" in card.text
     assert "1 rows of the label file" in card.text and "seed 5" in card.text and "fixed ones" in card.text
     assert "`fold`" not in card.text and "{{" not in card.text
+
+
+def test_further_questions_are_exported_and_learned_from(tmp_path):
+    """A row without an answer is not asked, and no video of the test split says how sharp it is."""
+    labels = [("90", "train", "none", "5"), ("70", "train", "noise; blur", ""), ("50", "train", "", "3")]
+    lines = ["video,mos,split,flaw,sharpness"]
+    (tmp_path / "set").mkdir()
+    for name, row in enumerate([*labels, ("30", "test", "blur", "")]):
+        (tmp_path / "set" / f"{name}.mp4").symlink_to(CLIP)
+        lines.append(f"{name}.mp4,{','.join(row)}")
+    (tmp_path / "set" / "ratings.csv").write_text("\n".join(lines))
+    out, command = tmp_path / "out", ("build", f"rated_videos={tmp_path / 'set'}", "--out", tmp_path / "out")
+    silent = run(*command, "--question", "colour")
+    assert silent.exit_code == 2 and "no answer to the question colour" in " ".join(silent.output.split())
+    asked = ("--question", "flaw", "--question", "sharpness", "--question-scale", "sharpness=1-5")
+    done = run(*command, *asked)
+    assert done.exit_code == 0, done.output
+    loaded = load_elsewhere(out, "all", cache=tmp_path / "home")
+    assert loaded["rows"] == {"train": 10, "test": 3} and loaded["row"]["sharpness"] == 100
+    assert loaded["tasks"] == ["flaw", "level", "score", "sharpness"]
+    assert load_elsewhere(out, "sharpness", cache=tmp_path / "home")["rows"] == {"train": 2}
+    card = (out / "README.md").read_text()
+    assert "| train | 3 | 3 | 2 | 2 | 6 | 10 |" in card and "| `flaw` | string | none, compression" in card
+    for questions, count in (("score_and_level", 6), (["score", "flaw", "sharpness"], 7)):
+        arguments = LmmVqaTrainingArguments(output_dir=str(tmp_path), data=str(out), tasks=questions, use_cpu=True)
+        rows = load_training_data(arguments).train
+        assert len(rows) == count
+    assert sorted(flaw for flaw in rows["flaw"][:] if flaw) == ["noise;blur"] * 2 + ["none"] * 3
+    read = read_set(SetSpec.parse(str(out)), questions=[FLAW])
+    assert [row.labels.get("flaw") for row in read] == ["none", "noise;blur", None, "blur"]
 
 
 def test_nothing_is_written_over(gaming, tmp_path):
