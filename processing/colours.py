@@ -87,6 +87,14 @@ def from_limited_range(pixels: np.ndarray) -> np.ndarray:
     return stretched[pixels]
 
 
+def on_white(pixels: np.ndarray, opacity: np.ndarray) -> np.ndarray:
+    """uint8 (height, width, 3), white where it is transparent: what hides there is not shown."""
+    if opacity.min() == 255:
+        return pixels
+    share = opacity[..., None].astype(np.uint16)
+    return ((pixels * share + 255 * (255 - share) + 127) // 255).astype(np.uint8)
+
+
 def without_dither(pixels: np.ndarray) -> np.ndarray:
     """uint8 (height, width, 3) of a palette's colours as the eye mixes them: dithering is no detail."""
     return np.asarray(Image.fromarray(pixels).filter(ImageFilter.GaussianBlur(DITHER_RADIUS)))

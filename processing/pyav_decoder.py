@@ -26,9 +26,11 @@ from .colours import (
     from_limited_range,
     likely_primaries,
     needs_mapping,
+    on_white,
     to_bt709,
     without_dither,
 )
+from .cut_files import is_cut_short
 from .decoding import no_frame, resized, too_large, warn, without_holes
 from .video_files import TimeLimit, VideoError, rewound
 
@@ -50,7 +52,7 @@ _THREADS_MEMORY = 256 * 2**20
 # what they hold: playlists, manifests, scripts, sequences of pictures.
 _FORMATS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,flv,live_flv,kux,mpegts,mpeg,mpegvideo,asf,asf_o,ogg,gif,mxf,nut,ivf,obu,av1,"
-    "h261,h263,h264,hevc,vvc,evc,m4v,vc1,vc1test,dv,rm,wtv,yuv4mpegpipe,mjpeg,mjpeg_2000,smjpeg,apng,amv,swf,gxf,nsv,nuv,"
+    "h261,h263,h264,hevc,vvc,evc,m4v,vc1,vc1test,dv,rm,wtv,yuv4mpegpipe,mjpeg,mjpeg_2000,jpeg_pipe,smjpeg,apng,amv,swf,gxf,nsv,nuv,"
     "pva,dirac,dnxhd,cavsvideo,avs,avs2,avs3,flic,smk,bink,roq,film_cpk,dhav,ty,mp3,aac,wav,flac,ac3,eac3,aiff,amr,caf,w64"
 )
 # As swscale numbers them; not all versions of PyAV have names for them. The second: colours are sampled down from all
@@ -59,6 +61,8 @@ _SWSCALE_BT2020, _FULL_CHROMA_INPUT = 9, 0x4000
 # Small frames of HDR are so many times larger until their colours are mapped: means of PQ are darker than those of what
 # is shown, and to map whole frames would take as long as to decode them.
 _BEFORE_MAPPING = 4
+# FFmpeg's own decoders of these leave out what Matroska holds of transparency.
+_TRANSPARENT = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 _RAW_SUFFIXES = (".yuv", ".rgb", ".raw")
 # Pixels are taken to be square where the file says otherwise by less than this, which rounding explains.
 _SQUARE = 0.01
@@ -80,16 +84,20 @@ class _Survey:
     Args:
         pts, dts: of the packets that are shown, in the order of the file.
         keys: (time of display, time that leads to it) of each key frame.
+        context: its decoder.
         before_key: how many packets come before the first key frame; None where there is none.
+        ends_broken: whether the last packet is not whole.
     """
 
     stream: Any
+    context: Any
     pts: list[int | None] = field(default_factory=list)
     dts: list[int | None] = field(default_factory=list)
     keys: list[tuple[int, int]] = field(default_factory=list)
     num_packets: int = 0
     before_key: int | None = None
     first_frame: Any = None
+    ends_broken: bool = False
 
 
 class PyAVDecoder:
@@ -125,6 +133,7 @@ class PyAVDecoder:
         self._is_damaged = self._is_undecodable = False
         # A reformatter keeps its tables from frame to frame; a frame's own would compute them anew.
         self._full, self._small, self._standard = VideoReformatter(), VideoReformatter(), VideoReformatter()
+        self._opacities = VideoReformatter()
 
         with self._open() as container:
             survey = self._chosen(container)
@@ -164,6 +173,9 @@ class PyAVDecoder:
                 )
         if num_cut_off:
             self._warn_of_damage(self.num_frames)
+        elif survey.ends_broken or is_cut_short(file):
+            self._is_damaged = True
+            warn(self, "It is cut short: its end is missing.")
         self._keys: list[_Key] = []
         if formats & _INDEXED and self._frames_are_timed and not num_cut_off:
             keys = ((int(np.searchsorted(self.timestamps, shown)), decoded) for shown, decoded in survey.keys)
@@ -172,6 +184,8 @@ class PyAVDecoder:
         self._is_palette = codec == "gif" or first_frame.format.name == "pal8"
         if self._is_palette:
             warn(self, "It has the colours of a palette: its dots are smoothed before it is judged.")
+        # A palette's transparent dots are white already.
+        self._is_transparent = not self._is_palette and any(part.is_alpha for part in first_frame.format.components)
         self._is_mirrored = _is_mirrored(first_frame)
         # swscale takes all grey for full range, whatever the file states.
         self._is_limited_grey = first_frame.format.name.startswith("gray") and first_frame.color_range == self._limited
@@ -189,13 +203,15 @@ class PyAVDecoder:
         shown = -1
         with self._open() as container:
             stream = container.streams[self._index]
-            stream.thread_type = "AUTO"
-            stream.thread_count = self._threads()
+            context = self._context(stream)
+            context.thread_type = "AUTO"
+            context.thread_count = self._threads()
             for key, last in self._runs(needed):
                 if key is not None:
                     container.seek(key.time, stream=stream)
+                    context.flush_buffers()
                 landed = None
-                decoded = self._decoded(container, stream, from_start=key is None)
+                decoded = self._decoded(container, stream, context, from_start=key is None)
                 for count, (position, frame) in enumerate(decoded, 1):
                     landed = position if landed is None else landed
                     if key is not None and landed > key.position:
@@ -226,13 +242,13 @@ class PyAVDecoder:
                 runs[-1] = (runs[-1][0], position)
         return [run for run in runs if run[1] >= 0]
 
-    def _decoded(self, container: Any, stream: Any, from_start: bool) -> Iterator[tuple[int, Any]]:
+    def _decoded(self, container: Any, stream: Any, context: Any, from_start: bool) -> Iterator[tuple[int, Any]]:
         """Every frame from where the container stands, with its position."""
         num_decoded, position = 0, -1
         for number, packet in enumerate(chain(self._packets(container, [stream]), [None])):
             if from_start and packet is not None and number < self._reads_from:
                 continue
-            for frame in self._decode(stream, packet):
+            for frame in self._decode(context, packet):
                 position += 1
                 if self._frames_are_timed and frame.pts is not None:
                     # Not shifted by frames that are lost, and right where two fields, or a frame that is
@@ -252,19 +268,22 @@ class PyAVDecoder:
             target = target[::-1]
         matrix = self._untagged_matrix(frame)
         try:
-            is_smaller = target[0] < stored[0] and target[1] < stored[1] and not frame.interlaced_frame
+            # swscale scales the fields of an interlaced frame apart, and what hides where nothing is opaque.
+            is_whole = frame.interlaced_frame or self._is_transparent
+            is_smaller = target[0] < stored[0] and target[1] < stored[1] and not is_whole
+            opacity = self._opacity(frame) if self._is_transparent else None
             if self._maps_colours and not is_smaller:
                 frame = self._as_standard(frame, matrix)
                 matrix = None if frame.format.is_rgb else self._bt709
             if self._maps_colours and is_smaller:
                 between = min(stored[0], _BEFORE_MAPPING * target[0]), min(stored[1], _BEFORE_MAPPING * target[1])
                 pixels = resized(self._mapped(frame, between, matrix), target)
-            # swscale scales the fields of an interlaced frame apart; what is shown is the whole frame.
-            elif target == stored or size is None or frame.interlaced_frame:
+            elif target == stored or size is None or is_whole:
                 rgb = self._full.reformat(
                     frame, format="rgb24", src_colorspace=matrix, interpolation="BILINEAR", threads=1
                 )
                 packed = _plane(rgb.planes[0], samples=3).reshape(*stored, 3)
+                packed = packed if opacity is None else on_white(packed, opacity)
                 pixels = resized(without_dither(packed) if self._is_palette else packed, target)
             else:
                 # On downscaling, swscale widens the bilinear filter, as antialiasing does. Into planes it works with
@@ -286,6 +305,13 @@ class PyAVDecoder:
         if self._is_mirrored:
             pixels = pixels[:, ::-1]
         return np.rot90(pixels, turns, axes=(1, 2)).copy() if turns or self._is_mirrored else pixels
+
+    def _opacity(self, frame: Any) -> np.ndarray | None:
+        """uint8 (height, width): 0 where a frame is transparent; None where all of it is. Programs that capture a
+        screen leave it so, and mean the opposite."""
+        rgba = self._opacities.reformat(frame, format="rgba", threads=1)
+        opacity = _plane(rgba.planes[0], samples=4).reshape(frame.height, frame.width, 4)[..., 3]
+        return opacity if opacity.any() else None
 
     def _untagged_matrix(self, frame: Any) -> Any:
         """Of a frame that does not state the matrix of its colours, where swscale's own choice would be another."""
@@ -375,13 +401,13 @@ class PyAVDecoder:
     def _chosen(self, container: Any) -> _Survey:
         """The stream that is shown."""
         usable = self._usable(container)
-        surveys = {stream.index: _Survey(stream) for stream in usable}
+        surveys = {stream.index: _Survey(stream, self._context(stream)) for stream in usable}
         whole = {stream.index: _begins_whole(container, stream) for stream in usable}
         for packet in self._packets(container, usable):
             self._take(surveys[packet.stream_index], packet, whole[packet.stream_index])
         for survey in surveys.values():
             if survey.first_frame is None:
-                survey.first_frame = next(iter(self._decode(survey.stream, None)), None)
+                survey.first_frame = next(iter(self._decode(survey.context, None)), None)
             if survey.before_key is None and not whole[survey.stream.index]:
                 survey.first_frame = self._first_without_key(survey.stream.index)
         ranked = sorted(surveys.values(), key=_as_players_choose)
@@ -401,19 +427,20 @@ class PyAVDecoder:
         """The first frame of a stream that never says which are key frames, such as one that is refreshed by rows."""
         with self._open() as container:
             stream = container.streams[index]
-            frames = (self._decode(stream, packet) for packet in chain(self._packets(container, [stream]), [None]))
+            context = self._context(stream)
+            frames = (self._decode(context, packet) for packet in chain(self._packets(container, [stream]), [None]))
             return next(chain.from_iterable(frames), None)
 
     def _take(self, survey: _Survey, packet: Any, is_whole: bool) -> None:
-        stream = survey.stream
         if survey.num_packets == 0 and packet.has_sidedata("encryption_info"):
             raise VideoError(f"{self.name} is encrypted. Give a copy without protection.")
         if survey.before_key is None and packet.is_keyframe:
             survey.before_key = survey.num_packets
         survey.num_packets += 1
+        survey.ends_broken = packet.is_corrupt
         # Some codecs decode what comes before the first key frame to grey and ghosts.
         if survey.first_frame is None and (is_whole or survey.before_key is not None):
-            survey.first_frame = next(iter(self._decode(stream, packet)), None)
+            survey.first_frame = next(iter(self._decode(survey.context, packet)), None)
         if not packet.is_discard:  # decoded for the sake of others, but cut away by the edit list
             survey.pts.append(packet.pts)
             survey.dts.append(packet.dts)
@@ -447,9 +474,19 @@ class PyAVDecoder:
         except self._av.FFmpegError as error:
             logger.debug("%s cannot be read further: %s", self.name, error)
 
-    def _decode(self, stream: Any, packet: Any) -> list[Any]:
+    def _context(self, stream: Any) -> Any:
+        """The decoder of a stream."""
+        context = stream.codec_context
+        library = _TRANSPARENT.get(context.name) if stream.metadata.get("alpha_mode") == "1" else None
+        if library in self._av.codecs_available:
+            context = self._av.CodecContext.create(library, "r")
+        # What is cut off at the left would be shown to keep memory aligned.
+        context.flags |= self._av.codec.context.Flags.unaligned
+        return context
+
+    def _decode(self, context: Any, packet: Any) -> list[Any]:
         try:
-            return stream.codec_context.decode(packet)
+            return context.decode(packet)
         except MemoryError as error:
             raise too_large(self.name) from error
         except self._av.FFmpegError as error:

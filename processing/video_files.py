@@ -38,7 +38,18 @@ _REFERENCES = (
     (b"<asx", "a playlist (ASX)"),
     (b"#!avs", "a script (AviSynth)"),
 )
-_PICTURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"BM", b"II*\0", b"MM\0*")
+_PICTURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"BM", b"II*\0", b"MM\0*", b"P5\n", b"P6\n", b"qoif")
+_JPEG2000 = b"\0\0\0\x0cjP  "
+# Pictures that nothing here reads.
+_OTHER_PICTURES = (
+    (b"\xff\x0a", "JPEG XL"),
+    (b"\0\0\0\x0cJXL ", "JPEG XL"),
+    (b"\x76\x2f\x31\x01", "OpenEXR"),
+    (b"SDPX", "DPX"),
+    (b"XPDS", "DPX"),
+    (b"8BPS", "Photoshop"),
+    (b"#?RADIANCE", "Radiance"),
+)
 # Brands of pictures in the container of MP4.
 _PICTURE_BRANDS = {b"avif", b"avis", b"heic", b"heix", b"heim", b"heis", b"mif1", b"msf1"}
 _BOXES = {b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot", b"styp", b"moof", b"uuid"}
@@ -85,6 +96,9 @@ def as_file(video: VideoSource) -> tuple[str | BinaryIO, str]:
     """
     file, name = _as_file(video)
     refuse_references(file, name)
+    head = first_bytes(file)
+    if kind := next((kind for start, kind in _OTHER_PICTURES if head.startswith(start)), None):
+        raise VideoError(f"{name} is a picture of a kind that is not read here ({kind}). Convert it to PNG.")
     return file, name
 
 
@@ -99,6 +113,16 @@ def first_bytes(file: str | BinaryIO, count: int = _HEAD) -> bytes:
         return rewound(file).read(count)
     with open(file, "rb") as opened:
         return opened.read(count)
+
+
+def last_bytes(file: str | BinaryIO, count: int) -> tuple[bytes, int]:
+    """The end of a file, and its size."""
+    if isinstance(file, str):
+        with open(file, "rb") as opened:
+            return last_bytes(opened, count)
+    size = file.seek(0, io.SEEK_END)
+    file.seek(max(0, size - count))
+    return file.read(count), size
 
 
 def refuse_references(file: str | BinaryIO, name: str) -> None:
@@ -124,6 +148,8 @@ def holds_picture(head: bytes) -> bool:
     """Whether a file that begins so is a picture that Pillow reads; GIF is left to FFmpeg."""
     if head.startswith(_PICTURES) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP"):
         return True
+    if head.startswith(_JPEG2000):
+        return head[20:24] != b"mjp2"
     return head[4:8] == b"ftyp" and head[8:12] in _PICTURE_BRANDS
 
 

@@ -25,7 +25,8 @@ _SUFFIXES += (
     ".qt",
 )
 _SUFFIXES += (".h264", ".264", ".hevc", ".h265", ".265", ".obu", ".mjpeg", ".mjpg", ".apng")
-_PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".heif")
+_PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".heif", ".jp2")
+_PICTURE_SUFFIXES += (".ppm", ".qoi")
 
 
 def is_video(path: str) -> bool:

@@ -3,6 +3,7 @@
 import io
 import re
 import subprocess
+import zlib
 from pathlib import Path
 
 import av
@@ -10,7 +11,7 @@ import imageio_ffmpeg
 import numpy as np
 import pytest
 from inputs import DATA, ffmpeg
-from PIL import Image
+from PIL import Image, ImageCms
 
 from processing.picture_ends import contrast
 from processing.video_reader import MOST_CHUNKS, SMALLEST_SIDE, VideoError, open_video
@@ -190,7 +191,41 @@ def test_grey_videos_are_as_bright_as_their_twins_in_colour(make, name, options)
     assert apart(expected[:1], ours[:1]) < 2
 
 
+# What is transparent
+
+
+@pytest.mark.parametrize(
+    ("name", "encoder"),
+    [
+        ("clear.webm", ("libvpx-vp9", "-pix_fmt", "yuva420p", "-crf", "4", "-b:v", "0", "-cpu-used", "8")),
+        ("clear.mov", ("prores_ks", "-profile:v", "4", "-pix_fmt", "yuva444p10le")),
+        ("clear.mkv", ("ffv1", "-pix_fmt", "bgra")),
+    ],
+)
+def test_what_hides_where_a_video_is_transparent_is_not_judged(make, name, encoder):
+    """The right third is transparent, and noise hides there."""
+    clear = "a='if(lt(X,160),255,0)'"
+    hiding = f"scale=240:134,format=rgba,geq=r='r(X,Y)':g='g(X,Y)':b='if(lt(X,160),b(X,Y),255*random(1))':{clear}"
+    _, chunks = read(make(name, "-vf", hiding, "-c:v", *encoder, before=("-t", "0.6")))
+    _, plain = read(make("opaque.mkv", "-vf", "scale=240:134", "-c:v", "ffv1", before=("-t", "0.6")))
+    shown, expected = (pictures(of)[0] for of in (chunks, plain))
+    assert np.abs(shown[..., 168:] - 255).max() < 6 and np.abs(shown - expected)[..., :152].mean() < 4
+    assert (chunks[0].frames[..., 48:] > 250).all()
+    # Programs that capture a screen leave all of it transparent.
+    nowhere = make(f"no_{name}", "-vf", "scale=240:134,format=rgba,colorchannelmixer=aa=0", "-c:v", *encoder)
+    assert np.abs(pictures(read(nowhere)[1])[0] - expected).mean() < 4
+
+
 # Shape
+
+
+def test_what_a_stream_cuts_off_is_not_shown(make):
+    whole = make("main.mp4")
+    cut = whole.with_name("cut_off.mp4")
+    ffmpeg("-i", whole, "-c", "copy", "-bsf:v", "h264_metadata=crop_left=40:crop_right=8:crop_top=20", cut)
+    info, chunks = read(cut)
+    assert (info.width, info.height) == (432, 250)
+    assert np.array_equal(chunks[0].key_frame, read(whole)[1][0].key_frame[:, 20:, 40:472])
 
 
 @pytest.mark.parametrize(("pixels", "sides"), [("4/3", (360, 640)), ("3/4", (480, 480)), ("16/11", (360, 698))])
@@ -394,6 +429,8 @@ def test_odd_photographs(tmp_path):
         "grey.png": Image.fromarray(ramp.astype(np.uint8)),
         "deep.png": Image.fromarray((ramp * 257).astype(np.uint16)),
         "palette.png": Image.fromarray(ramp.astype(np.uint8)).convert("P"),
+        "share.tif": Image.fromarray((ramp / 255).astype(np.float32)),
+        "wavelets.jp2": Image.fromarray(ramp.astype(np.uint8)),
         "cmyk.jpg": Image.fromarray(np.stack([ramp.astype(np.uint8)] * 3, axis=2)).convert("CMYK"),
     }
     for name, picture in pictures.items():
@@ -407,6 +444,46 @@ def test_odd_photographs(tmp_path):
     assert chunk.key_frame[:, 32, 24].tolist() == [0, 0, 255] and chunk.key_frame[:, 32, 72].tolist() == [255] * 3
 
 
+def test_pictures_are_shown_in_the_colours_that_they_state(make, tmp_path):
+    """PNG with numbers of HDR, with a gamma, and with a profile beside a palette; AVIF of HDR."""
+    plain, hdr = twins(make)
+    (expected, *_) = pictures(read(plain)[1])
+    png, avif = tmp_path / "hdr.png", tmp_path / "hdr.avif"
+    ffmpeg("-i", hdr, "-frames:v", "1", "-pix_fmt", "rgb48be", "-color_trc", "smpte2084", png)
+    ffmpeg("-i", hdr, "-frames:v", "1", "-c:v", "libsvtav1", "-crf", "3", avif)
+    shown = Image.fromarray(expected.transpose(1, 2, 0).astype(np.uint8))
+    light = shown.point([round(255 * (level / 255) ** 2.2) for level in range(256)] * 3)
+    chunk = b"gAMA" + (100_000).to_bytes(4, "big")
+    light.save(tmp_path / "light.png")
+    content = (tmp_path / "light.png").read_bytes()
+    gamma = content[:33] + b"\0\0\0\4" + chunk + zlib.crc32(chunk).to_bytes(4, "big") + content[33:]
+    for video, tolerance in ((png, 4), (avif, 5), (gamma, 2)):
+        assert np.abs(pictures(read(video)[1])[0] - expected).mean() < tolerance
+    # Of a profile that lays red to blue.
+    swapped = shown.quantize(256)
+    swapped.save(tmp_path / "profile.png", icc_profile=_swapping_profile())
+    profiled = pictures(read(tmp_path / "profile.png")[1])[0]
+    assert np.abs(profiled - expected[::-1]).mean() < 0.5 * np.abs(profiled - expected).mean()
+
+
+def _swapping_profile() -> bytes:
+    """sRGB whose first colour is blue and whose last is red."""
+    profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    red, blue = (profile.index(name, 128) for name in (b"rXYZ", b"bXYZ"))
+    profile[red : red + 4], profile[blue : blue + 4] = b"bXYZ", b"rXYZ"
+    return bytes(profile)
+
+
+def test_pictures_that_are_not_read_are_called_by_their_kind(tmp_path):
+    for name, content in (("a.jxl", b"\xff\x0a"), ("a.exr", b"\x76\x2f\x31\x01"), ("a.psd", b"8BPS")):
+        with pytest.raises(VideoError, match=r"of a kind that is not read here.*to PNG"):
+            open_video({"path": name, "bytes": content + bytes(100)})
+    raw = tmp_path / "raw.dng"
+    Image.new("RGB", (96, 64)).save(raw, "TIFF", tiffinfo={50706: b"\1\4\0\0"})
+    with pytest.raises(VideoError, match="raw photograph"):
+        open_video(raw)
+
+
 @pytest.mark.parametrize(("name", "encoder"), [("moving.webp", "libwebp_anim"), ("moving.png", "apng")])
 def test_animated_pictures_are_videos(make, name, encoder):
     path = make(name, "-vf", "scale=240:134", "-r", "10", "-c:v", encoder, "-f", "webp" if "webp" in name else "apng")
@@ -417,7 +494,9 @@ def test_animated_pictures_are_videos(make, name, encoder):
 
 def test_damaged_pictures_are_refused_with_a_remedy(make, tmp_path):
     content = make("photo.jpg", "-vf", "scale=480:270", "-frames:v", "1", "-q:v", "1").read_bytes()
-    for broken in (content[:200], content[: len(content) // 2], content[:2000] + bytes(2000), b"RIFF\0\0\0\0WEBP"):
+    moving = make("moving.png", "-vf", "scale=240:134", "-r", "10", "-c:v", "apng", "-f", "apng").read_bytes()
+    starts = (content[:200], content[: len(content) // 2], content[:2000] + bytes(2000), b"RIFF\0\0\0\0WEBP")
+    for broken in (*starts, moving[: len(moving) // 2]):
         path = tmp_path / "broken.jpg"
         path.write_bytes(broken)
         try:
@@ -519,6 +598,11 @@ def test_a_long_video_is_sampled_within_a_stated_number_of_chunks(tmp_path):
         assert len(list(reader)) == MOST_CHUNKS
 
 
+def test_pictures_one_behind_the_other_are_a_video(make):
+    info, chunks = read(make("bare.mjpeg", "-vf", "scale=240:134,fps=25", "-q:v", "3"))
+    assert info.num_frames == 38 and len(chunks) == 2
+
+
 @pytest.mark.parametrize(("name", "encoder"), [("bare.h264", CLEAN), ("bare.hevc", ("-c:v", "libx265"))])
 def test_a_bare_stream_has_the_rate_that_stands_in_it(make, name, encoder):
     info, chunks = read(make(name, "-vf", "scale=240:134,fps=60", *encoder))
@@ -580,6 +664,30 @@ def test_damage_in_the_middle_is_said(make):
     (warning,) = info.warnings
     assert re.match(r"It is damaged: \d+ of 120 frames can be read", warning) and len(chunks) == 4
     assert 80 <= int(warning.split()[3]) < 120
+
+
+@pytest.mark.parametrize(
+    ("name", "encoder"),
+    [
+        ("cut.mkv", CLEAN),
+        ("cut.flv", CLEAN),
+        ("cut.ts", CLEAN),
+        ("cut.m2ts", CLEAN),
+        ("cut.webm", ("-c:v", "libvpx", "-b:v", "2M", "-deadline", "realtime")),
+        ("cut.ogv", ("-c:v", "libtheora", "-q:v", "8")),
+        ("cut.avi", ("-c:v", "mpeg4", "-q:v", "3")),
+        ("cut.wmv", ("-c:v", "wmv2", "-q:v", "3")),
+        ("cut.gif", ()),
+    ],
+)
+def test_a_missing_end_is_said_whatever_the_container(make, name, encoder):
+    whole = make(name, "-vf", "scale=240:134", *encoder)
+    content = whole.read_bytes()
+    cut = read(content[: len(content) * 6 // 10])[0].warnings
+    assert [warning for warning in cut if "cut short" in warning or "damaged" in warning] == [
+        "It is cut short: its end is missing."
+    ]
+    assert not any("cut short" in warning for warning in read(whole)[0].warnings)
 
 
 def test_damage_is_said_once(tmp_path, caplog):
