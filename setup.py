@@ -56,6 +56,7 @@ TESTS = [
     "playwright>=1.50",
     "pre-commit>=4.0",
     "pytest>=8.0",
+    "pytest-xdist>=3.6",
     "ruff>=0.9",
     "schemathesis>=4.0",
     "tensorboard>=2.16",

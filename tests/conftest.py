@@ -1,6 +1,10 @@
 """Fixtures that tests of several rooms share."""
 
+import os
 from pathlib import Path
+
+# Tiny networks are faster on one thread, and so are tests that run beside others; for processes that tests start, too.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch
@@ -62,3 +66,25 @@ def tiny_checkpoint(tiny, tmp_path_factory):
     (folder / "checkpoint-10" / "model.safetensors").write_bytes(b"old")
     (folder / "card.yaml").write_text("title: Tiny\npredicts: nothing\nlicence: apache-2.0\n")
     return folder
+
+
+@pytest.fixture
+def hub(monkeypatch, tmp_path):
+    """A Hub on the loopback interface that the client in this process takes for the Hub, without pauses between its
+    attempts."""
+    from huggingface_hub import constants
+    from huggingface_hub.utils import _http
+    from loopback_hub import TOKEN, LoopbackHub
+    from transformers.utils import hub as transformers_hub
+
+    with LoopbackHub() as hub:
+        monkeypatch.setenv("HF_TOKEN", TOKEN)
+        template = constants.HUGGINGFACE_CO_URL_TEMPLATE.replace(constants.ENDPOINT, hub.endpoint)
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr(constants, "ENDPOINT", hub.endpoint)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+        # The client that transformers keeps is made anew, and with this address.
+        monkeypatch.setattr(transformers_hub, "_hf_api", None)
+        monkeypatch.setattr(_http.time, "sleep", lambda _: None)
+        yield hub

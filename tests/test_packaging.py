@@ -1,5 +1,6 @@
 """What is installed from a wheel is whole: it works where this repository is not."""
 
+import fcntl
 import os
 import subprocess
 import sys
@@ -30,7 +31,10 @@ def built(tmp_path_factory):
     pytest.importorskip("build", reason="The tree is built with the package build.")
     folder = tmp_path_factory.mktemp("dist")
     command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(folder), str(ROOT)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    # Tests that run beside this one may build, too, and in the tree.
+    with (ROOT / "setup.py").open() as tree:
+        fcntl.flock(tree, fcntl.LOCK_EX)
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return next(folder.glob("*.whl")), next(folder.glob("*.tar.gz"))
 

@@ -55,9 +55,13 @@ def evaluate(
         str | None,
         typer.Option(help="Checkpoint: folder or Hub id. Default, for lmm-vqa: the one that comes with LMM-VQA."),
     ] = None,
-    readout: Annotated[
+    read_out: Annotated[
         Literal["distribution", "generate", "level-words"] | None,
-        typer.Option(help="lmm-vqa: distribution (default) or generate. zero-shot: level-words (default) or generate."),
+        typer.Option(
+            "--read-out",
+            "--readout",
+            help="lmm-vqa: distribution (default) or generate. zero-shot: level-words (default) or generate.",
+        ),
     ] = None,
     name: Annotated[str | None, typer.Option(help="The method's name in tables.")] = None,
     levels: Annotated[
@@ -101,12 +105,12 @@ def evaluate(
 
         file = _predictions_file(method)
         label = name or (Path(method).stem if file else method)
-        readout = readout or {"lmm-vqa": "distribution", "zero-shot": "level-words"}.get(method)
+        read_out = read_out or {"lmm-vqa": "distribution", "zero-shot": "level-words"}.get(method)
         settings = {
             "name": label,
             "method": method,
             "model": model,
-            "readout": readout,
+            "readout": read_out,
             "protocol": protocol,
             "data": data,
             "levels": levels,
@@ -120,7 +124,7 @@ def evaluate(
             raise InputError("--question goes with --method lmm-vqa: others give scores, and perhaps levels.")
         asked = _questions(question or [], model, recipe if protocol == "5fold" else "none", parse_settings(setting))
         scales = parse_scales(question_scale)
-        make = (lambda: file) if file else _method(method, model, readout, device, feature_cache, question or [])
+        make = (lambda: file) if file else _method(method, model, read_out, device, feature_cache, question or [])
         chosen = {
             spec: rated_sets.select(
                 rated_sets.read_set(
@@ -150,9 +154,8 @@ def evaluate(
                         "folds": None,
                         "feature_cache": str(features),
                     }
-                    tuned = _fine_tuned(
-                        recipe, overrides, model, output / spec.name / f"fold_{fold}", readout, features, question or []
-                    )
+                    place = output / spec.name / f"fold_{fold}"
+                    tuned = _fine_tuned(recipe, overrides, model, place, read_out, features, question or [])
                     tested = [row for row in rows if row.fold == fold]
                     protocols.predict(tuned, tested, output, f"Predicting {spec.name}, fold {fold}", asked)
             else:
@@ -195,7 +198,7 @@ def _questions(names: list[str], model: str | None, recipe: str, settings: Mappi
 def _method(
     method: str,
     model: str | None,
-    readout: str | None,
+    read_out: str | None,
     device: str | None,
     feature_cache: Path | None,
     questions: list[str],
@@ -208,7 +211,7 @@ def _method(
     if method == "zero-shot":
         if model is None:
             raise InputError("--method zero-shot needs --model: a Hub id or folder of a video or image language model.")
-        return lambda: methods.ZeroShot(model, readout, device=device or "cpu")
+        return lambda: methods.ZeroShot(model, read_out, device=device or "cpu")
     if method != "lmm-vqa":
         raise InputError(
             f"--method {method} is unknown: choose lmm-vqa, zero-shot, niqe, brisque, or a file of predictions."
@@ -221,7 +224,7 @@ def _method(
 
         record = read_record(model or str(default_checkpoint()))
         settings = dict(features=feature_cache, record=record, questions=questions)
-        return methods.LmmVqa(*load_checkpoint(model, device), readout, **settings)
+        return methods.LmmVqa(*load_checkpoint(model, device), read_out, **settings)
 
     return ours
 
@@ -231,7 +234,7 @@ def _fine_tuned(
     overrides: dict[str, Any],
     model: str | None,
     output: Path,
-    readout: str | None,
+    read_out: str | None,
     features: Path,
     questions: list[str],
 ) -> Any:
@@ -240,7 +243,7 @@ def _fine_tuned(
         from lmmvqa.evaluation.protocols import train_fold
 
         network, processor, record = train_fold(recipe, overrides, model, output)
-        return LmmVqa(network, processor, readout, features=features, record=record, questions=questions)
+        return LmmVqa(network, processor, read_out, features=features, record=record, questions=questions)
 
     return tuned
 

@@ -8,14 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from lmmvqa.evaluation.vqa_metric.vqa_metric import vqa_metrics
+from lmmvqa.evaluation.vqa_metric.vqa_metric import CONFIDENCE, drawn_weights, group_numbers, vqa_metrics
 from lmmvqa.training.word_metrics import balanced_accuracy
 from processing.questions import Question
 
 # Columns of a run, and the question's name: the label, and the answer (of words their probabilities).
 RATED, PREDICTED, LABEL, ANSWER = "rated_", "predicted_", "label_", "answer_"
 COLUMNS = {f"{RATED}*": "float64", f"{PREDICTED}*": "float64", f"{LABEL}*": "string", f"{ANSWER}*": "map<float64>"}
-_CONFIDENCE = 95
 
 
 def label_columns(questions: Sequence[Question], labels: Mapping[str, float | str]) -> dict[str, Any]:
@@ -116,14 +115,9 @@ def _interval(
     """Percentiles of the balanced accuracy in a bootstrap over videos, or over whole groups."""
     if not resamples:
         return None
-    random = np.random.default_rng(0)
-    members: dict[Any, list[int]] = {}
-    for place, group in enumerate(groups or range(len(found))):
-        members.setdefault(group, []).append(place)
-    drawn_from = list(members.values())
     values = []
-    for _ in range(resamples):
-        chosen = [place for at in random.integers(len(drawn_from), size=len(drawn_from)) for place in drawn_from[at]]
-        values.append(balanced_accuracy([found[place] for place in chosen], [labels[place] for place in chosen]))
-    tail = (100 - _CONFIDENCE) / 2
-    return np.percentile(values, [tail, 100 - tail]).tolist()
+    for weights in drawn_weights(group_numbers(groups, len(found)), resamples, seed=0):
+        for counts in weights.astype(int):
+            chosen = np.repeat(np.arange(len(found)), counts)
+            values.append(balanced_accuracy([found[place] for place in chosen], [labels[place] for place in chosen]))
+    return np.quantile(values, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]).tolist()

@@ -63,7 +63,7 @@ class LmmVqa:
         questions: Sequence[str] = (),
     ):
         if read_out not in ("distribution", "generate"):
-            raise InputError(f"--readout {read_out} is not one of our model: choose distribution or generate.")
+            raise InputError(f"--read-out {read_out} is not one of our model: choose distribution or generate.")
         self.model, self.processor, self.read_out = model, processor, read_out
         self.record, self.timed, self.cache = record, features is None, None
         if features is not None:
@@ -161,7 +161,7 @@ class ZeroShot:
         from transformers import AutoModelForImageTextToText, AutoProcessor
 
         if read_out not in ("generate", "level-words"):
-            raise InputError(f"--readout {read_out} is not one of a zero-shot model: choose generate or level-words.")
+            raise InputError(f"--read-out {read_out} is not one of a zero-shot model: choose generate or level-words.")
         try:
             self.model = AutoModelForImageTextToText.from_pretrained(name).to(device).eval()
             self.processor = AutoProcessor.from_pretrained(name)
@@ -253,7 +253,7 @@ class ZeroShot:
             words[word] = rest[0]
         if len(set(words.values())) < len(words):
             raise InputError(
-                f"The tokenizer begins two of the words {', '.join(words)} with one token: use --readout generate."
+                f"The tokenizer begins two of the words {', '.join(words)} with one token: use --read-out generate."
             )
         return words
 

@@ -93,8 +93,8 @@ def load_training_data(arguments: LmmVqaTrainingArguments) -> TrainingData:
     )
     if not len(data.train):
         raise InputError("No video is left to train on: raise data_fraction or lower validation_fraction.")
-    for question in questions:
-        if question.name not in TASKS and not any(label is not None for label in data.train[question.name]):
+    for question in _further(questions):
+        if not any(label is not None for label in data.train[question.name]):
             raise InputError(
                 f"tasks asks for {question.name}, and no video to train on has an answer to it: give a label file a "
                 f"column {question.name}, or leave it out of tasks."
@@ -107,11 +107,16 @@ def load_training_data(arguments: LmmVqaTrainingArguments) -> TrainingData:
     return data
 
 
+def _further(questions: Sequence[Question]) -> list[Question]:
+    """The questions beside score and level."""
+    return [question for question in questions if question.name not in TASKS]
+
+
 def _load(source: DataSource, questions: Sequence[Question]) -> datasets.DatasetDict:
     of_all = [question.name for question in questions if question.name in TASKS]
+    further = [question.as_data() for question in _further(questions)]
     configuration = None if source.spec.builder in dataset_builders.GENERAL_SETS else "_and_".join(of_all or TASKS)
     options = {key: tuple(value) if isinstance(value, list) else value for key, value in source.options.items()}
-    further = [question.as_data() for question in questions if question.name not in TASKS]
     if further and source.spec.builder in dataset_builders.RATED_SETS:
         options["questions"] = further
     elif further and source.spec.builder is None:
@@ -134,9 +139,9 @@ def _names(sources: list[DataSource]) -> list[str]:
 def _common(rows: datasets.Dataset, source: str, questions: Sequence[Question]) -> datasets.Dataset:
     """Rows of any source with the columns of all, of the tasks that are asked for."""
     asked = {GENERAL, *(question.name for question in questions)}
-    further = [question for question in questions if question.name not in TASKS]
     features = {
-        question.name: datasets.Value("float64" if question.kind == "number" else "string") for question in further
+        question.name: datasets.Value("float64" if question.kind == "number" else "string")
+        for question in _further(questions)
     }
     media = "image" if "image" in rows.column_names else "video"
     if missing := {media, "messages"} - set(rows.column_names):

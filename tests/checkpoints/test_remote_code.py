@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from loopback_hub import LoopbackHub
-from strangers import SCORE, SCORE_DIRECTLY, ask_a_stranger, bare_packages
+from strangers import SCORE, SCORE_DIRECTLY, Stranger
 from tiny_models import make_decoder, make_tokenizer, make_vision_tower
 from transformers import AutoModelForImageTextToText, AutoProcessor, pipeline
 
@@ -21,9 +21,17 @@ from lmmvqa.release.pushing import staged_model
 from lmmvqa.training.adapters import make_trainable
 
 
-@pytest.fixture(scope="session")
-def packages(tmp_path_factory) -> Path:
-    return bare_packages(tmp_path_factory.mktemp("bare"))
+@pytest.fixture(scope="module")
+def shared_hub():
+    with LoopbackHub() as hub:
+        yield hub
+
+
+@pytest.fixture(scope="module")
+def stranger(shared_hub, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("stranger")
+    with Stranger(folder, **shared_hub.environment(folder / "home")) as stranger:
+        yield stranger
 
 
 def link_weights(source: str, target: str) -> None:
@@ -33,14 +41,14 @@ def link_weights(source: str, target: str) -> None:
         shutil.copy(source, target)
 
 
-def test_a_folder_works_without_our_package(default_model, clip, packages, tmp_path):
+def test_a_folder_works_without_our_package(default_model, clip, stranger, tmp_path):
     """The default checkpoint, as it is assembled."""
     model, processor = default_model
     folder = tmp_path / "checkpoint"
     # The cache may have been assembled by an older release.
     shutil.copytree(default_checkpoint(), folder, copy_function=link_weights)
     add_remote_code(folder)
-    found = ask_a_stranger(SCORE, [folder, clip], packages, tmp_path)
+    found = stranger.ask(SCORE, folder, clip)
     ours = model.assess(**processor(videos=str(clip)))
     assert found["scores"] == pytest.approx(ours.score.tolist(), abs=1e-3)
     assert found["levels"] == ours.level
@@ -48,14 +56,11 @@ def test_a_folder_works_without_our_package(default_model, clip, packages, tmp_p
     assert found["rows"] == json.loads(json.dumps([pipe(str(clip), timeline=True)]))
 
 
-def test_a_repository_works_without_our_package(taught, clip, packages, tmp_path):
+def test_a_repository_works_without_our_package(taught, clip, shared_hub, stranger):
     """Also what it was taught beside score and level."""
     model, processor, checkpoint, _ = taught
-    with LoopbackHub() as hub:
-        hub.upload("user/tiny", checkpoint)
-        found = ask_a_stranger(
-            SCORE, ["user/tiny", clip, clip], packages, tmp_path, **hub.environment(tmp_path / "home")
-        )
+    shared_hub.upload("user/taught", checkpoint)
+    found = stranger.ask(SCORE, "user/taught", clip, clip)
     ours = model.assess(**processor(videos=[str(clip)] * 2))
     assert found["scores"] == pytest.approx(ours.score.tolist(), abs=1e-5)
     assert [row["score"] for row in found["rows"]] == pytest.approx(ours.score.tolist(), abs=1e-3)
@@ -66,7 +71,7 @@ def test_a_repository_works_without_our_package(taught, clip, packages, tmp_path
     assert "can't be told which" in found["verdict"]
 
 
-def test_an_adapter_works_as_its_card_says(tiny_checkpoint, clip, packages, tmp_path):
+def test_an_adapter_works_as_its_card_says(tiny_checkpoint, clip, shared_hub, stranger, tmp_path):
     model, processor = load_checkpoint(str(tiny_checkpoint))
     with torch.no_grad():
         trained = make_trainable(model, "projectors")
@@ -80,11 +85,10 @@ def test_an_adapter_works_as_its_card_says(tiny_checkpoint, clip, packages, tmp_
         "import json, sys; from transformers import pipeline\n"
         "print(json.dumps(pipeline(model='user/adapter', trust_remote_code=True)(sys.argv[1])))"
     )
-    with LoopbackHub() as hub:
-        hub.upload("user/tiny", tiny_checkpoint)
-        with staged_model(tmp_path / "adapter", "user/adapter", base_model="user/tiny") as stage:
-            hub.upload("user/adapter", stage)
-        found = ask_a_stranger(code, [clip], packages, tmp_path, **hub.environment(tmp_path / "home"))
+    shared_hub.upload("user/tiny", tiny_checkpoint)
+    with staged_model(tmp_path / "adapter", "user/adapter", base_model="user/tiny") as stage:
+        shared_hub.upload("user/adapter", stage)
+    found = stranger.ask(code, clip)
     assert found["score"] == pytest.approx(expected.score.item(), abs=1e-3)
 
 
@@ -98,17 +102,17 @@ print("true")
 """
 
 
-def save_plainly(source: Path, target: Path, packages: Path) -> None:
+def save_plainly(source: Path, target: Path, stranger: Stranger) -> None:
     """By the library's own methods, after loading."""
     AutoModelForImageTextToText.from_pretrained(source).save_pretrained(target)
     AutoProcessor.from_pretrained(source).save_pretrained(target)
 
 
-def save_as_a_stranger(source: Path, target: Path, packages: Path) -> None:
-    ask_a_stranger(SAVE_AGAIN, [source, target], packages, target.parent)
+def save_as_a_stranger(source: Path, target: Path, stranger: Stranger) -> None:
+    stranger.ask(SAVE_AGAIN, source, target)
 
 
-def save_by_merging(source: Path, target: Path, packages: Path) -> None:
+def save_by_merging(source: Path, target: Path, stranger: Stranger) -> None:
     model, processor = load_checkpoint(str(source))
     adapter = target.with_name("adapter")
     make_trainable(model, "projectors").save_pretrained(adapter)
@@ -117,15 +121,15 @@ def save_by_merging(source: Path, target: Path, packages: Path) -> None:
 
 
 @pytest.mark.parametrize("save", [save_plainly, save_as_a_stranger, save_by_merging])
-def test_a_folder_works_elsewhere_however_it_was_saved(save, tiny, tiny_checkpoint, clip, packages, tmp_path):
+def test_a_folder_works_elsewhere_however_it_was_saved(save, tiny, tiny_checkpoint, clip, stranger, tmp_path):
     model, processor = tiny
     source = tmp_path / "source"
     shutil.copytree(tiny_checkpoint, source)
     TrainingRecord((SeenVideos("mine", "train", frozenset({"0" * 64})),)).write(source)
-    save(source, tmp_path / "saved", packages)
+    save(source, tmp_path / "saved", stranger)
     # Whoever has our code from a checkpoint has of it what they used, and that is not the pipeline.
     code = SCORE_DIRECTLY if save is save_as_a_stranger else SCORE
-    found = ask_a_stranger(code, [tmp_path / "saved", clip], packages, tmp_path)
+    found = stranger.ask(code, tmp_path / "saved", clip)
     assert found["scores"] == pytest.approx(model.assess(**processor(videos=str(clip))).score.tolist(), abs=1e-3)
     assert read_record(str(tmp_path / "saved")) == read_record(str(source))
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import dataset_layouts
 import numpy as np
@@ -19,6 +20,7 @@ from inputs import DATA
 from loopback_judge import loopback_judge, write_questions
 from scipy.stats import spearmanr
 from tiny_models import make_tiny, make_tokenizer
+from transformers import PreTrainedTokenizerFast
 from typer.testing import CliRunner
 
 from dataset_builders.set_specs import SetSpec
@@ -247,7 +249,7 @@ def test_generated_answers_that_do_not_parse_are_counted(konvid, tiny_checkpoint
         tiny_checkpoint,
         "--output",
         tmp_path,
-        "--readout",
+        "--read-out",
         "generate",
         code=1,
     )
@@ -257,6 +259,13 @@ def test_generated_answers_that_do_not_parse_are_counted(konvid, tiny_checkpoint
     metrics = json.loads((tmp_path / "metrics.json").read_text())[0]
     assert metrics["unparsable"] == len(unparsable) and metrics["n"] == VIDEOS - len(unparsable)
     assert f"({len(unparsable)} gave an unparsable answer)" in said.replace("\n", " ")
+
+
+@pytest.mark.parametrize("option", ["--read-out", "--readout"])
+def test_an_unknown_read_out_is_refused(option, tmp_path):
+    """By the documents' spelling and by that of older releases."""
+    said = run("evaluate", "--protocol", "ood", "--data", "mine", "--output", tmp_path, option, "words", code=2)
+    assert "is not one of 'distribution', 'generate', 'level-words'" in " ".join(said.replace("│", "").split())
 
 
 def test_five_folds_from_data_to_table(fold_run, konvid):
@@ -471,11 +480,25 @@ CHAT = (
 )
 
 
+def strange_parts() -> tuple[PreTrainedTokenizerFast, dict[str, Any]]:
+    """A tokenizer that knows images and videos, and a tiny tower and decoder for it."""
+    from transformers import CLIPVisionConfig, LlamaConfig
+
+    tokenizer = make_tokenizer(1)
+    tokenizer.add_tokens(["<image>", "<video>"], special_tokens=True)
+    image_id, video_id = tokenizer.convert_tokens_to_ids(["<image>", "<video>"])
+    shape = dict(hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2)
+    return tokenizer, dict(
+        vision_config=CLIPVisionConfig(**shape, image_size=28, patch_size=7, projection_dim=32),
+        text_config=LlamaConfig(**shape, vocab_size=len(tokenizer), eos_token_id=tokenizer.eos_token_id),
+        image_token_index=image_id,
+        video_token_index=video_id,
+    )
+
+
 def save_llava_next_video(folder: Path) -> None:
     """A tiny network of the library's own architecture, random weights, with its own processor."""
     from transformers import (
-        CLIPVisionConfig,
-        LlamaConfig,
         LlavaNextImageProcessor,
         LlavaNextVideoConfig,
         LlavaNextVideoForConditionalGeneration,
@@ -483,32 +506,8 @@ def save_llava_next_video(folder: Path) -> None:
         LlavaNextVideoVideoProcessor,
     )
 
-    tokenizer = make_tokenizer(1)
-    tokenizer.add_tokens(["<image>", "<video>"], special_tokens=True)
-    image_id, video_id = tokenizer.convert_tokens_to_ids(["<image>", "<video>"])
-    config = LlavaNextVideoConfig(
-        vision_config=CLIPVisionConfig(
-            hidden_size=32,
-            intermediate_size=64,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            image_size=28,
-            patch_size=7,
-            projection_dim=32,
-        ),
-        text_config=LlamaConfig(
-            hidden_size=32,
-            intermediate_size=64,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            num_key_value_heads=2,
-            vocab_size=len(tokenizer),
-            eos_token_id=tokenizer.eos_token_id,
-        ),
-        image_token_index=image_id,
-        video_token_index=video_id,
-        image_grid_pinpoints=[[28, 28]],
-    )
+    tokenizer, parts = strange_parts()
+    config = LlavaNextVideoConfig(**parts, image_grid_pinpoints=[[28, 28]])
     torch.manual_seed(0)
     LlavaNextVideoForConditionalGeneration(config).save_pretrained(folder)
     sizes = dict(size={"shortest_edge": 28}, crop_size={"height": 28, "width": 28})
@@ -525,8 +524,6 @@ def save_llava_next_video(folder: Path) -> None:
 
 def save_video_llava(folder: Path) -> None:
     from transformers import (
-        CLIPVisionConfig,
-        LlamaConfig,
         VideoLlavaConfig,
         VideoLlavaForConditionalGeneration,
         VideoLlavaImageProcessor,
@@ -534,33 +531,8 @@ def save_video_llava(folder: Path) -> None:
         VideoLlavaVideoProcessor,
     )
 
-    tokenizer = make_tokenizer(1)
-    tokenizer.add_tokens(["<image>", "<video>"], special_tokens=True)
-    image_id, video_id = tokenizer.convert_tokens_to_ids(["<image>", "<video>"])
-    config = VideoLlavaConfig(
-        vision_config=CLIPVisionConfig(
-            hidden_size=32,
-            intermediate_size=64,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            image_size=28,
-            patch_size=7,
-            projection_dim=32,
-        ),
-        text_config=LlamaConfig(
-            hidden_size=32,
-            intermediate_size=64,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            num_key_value_heads=2,
-            vocab_size=len(tokenizer),
-            eos_token_id=tokenizer.eos_token_id,
-        ),
-        image_token_index=image_id,
-        video_token_index=video_id,
-        image_seq_length=17,
-        video_seq_length=136,
-    )
+    tokenizer, parts = strange_parts()
+    config = VideoLlavaConfig(**parts, image_seq_length=17, video_seq_length=136)
     torch.manual_seed(0)
     VideoLlavaForConditionalGeneration(config).save_pretrained(folder)
     sizes = dict(size={"shortest_edge": 28}, crop_size={"height": 28, "width": 28})

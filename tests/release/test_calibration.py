@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 import torch
-from inputs import DATA
+from inputs import stand_in_clips
 from tiny_models import make_tiny
 from typer.testing import CliRunner
 
@@ -65,10 +65,9 @@ def test_a_checkpoint_is_calibrated_in_place(tmp_path):
     for part in (network, processor):
         part.save_pretrained(tmp_path)
     videos, ratings, levels, labels = [], [], [], []
+    clips = stand_in_clips(tmp_path / "clips", (20,))
     for number in range(14):
-        videos.append(
-            str(shutil.copy(DATA / ("flower.mp4" if number % 2 else "toy_monster.mp4"), tmp_path / f"{number}.mp4"))
-        )
+        videos.append(str(shutil.copy(clips[number % 2], tmp_path / f"{number}.mp4")))
         ratings.append(10.0 + 5 * number)
         levels.append(("poor", "fair", "good")[number // 5])
         # One of them has no label, and another names two flaws.
@@ -90,11 +89,12 @@ def test_a_family_is_left_out_and_an_unknown_one_refused(tmp_path):
     data.mkdir()
     for part in make_tiny():
         part.save_pretrained(checkpoint)
+    clip, _ = stand_in_clips(tmp_path / "clips", (20,))
     with (data / "ratings.csv").open("w", newline="", encoding="utf-8") as file:
         rows = csv.writer(file)
         rows.writerow(["video", "mos", "split", "family"])
         for number in range(15):
-            shutil.copy(DATA / "flower.mp4", data / f"{number}.mp4")
+            shutil.copy(clip, data / f"{number}.mp4")
             rows.writerow(
                 [f"{number}.mp4", 50 + number if number else 1, "validation", "codec" if number else "exposure"]
             )

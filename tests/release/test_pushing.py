@@ -9,10 +9,8 @@ import sys
 from functools import partial
 
 import pytest
-from huggingface_hub import HfApi, ModelCard, constants
-from huggingface_hub.utils import _http
-from loopback_hub import TOKEN, LoopbackHub
-from transformers.utils import hub as transformers_hub
+from huggingface_hub import ModelCard
+from loopback_hub import LoopbackHub
 from typer.testing import CliRunner
 
 from lmmvqa.checkpoints import assembling, default_files
@@ -20,20 +18,6 @@ from lmmvqa.checkpoints.loading import load_checkpoint
 from lmmvqa.commands.main import app
 from lmmvqa.release import pushing, verifying
 from lmmvqa.training.adapters import make_trainable
-
-
-@pytest.fixture
-def hub(monkeypatch):
-    """The client of the Hub in this process, with another address and no pauses between its attempts."""
-    with LoopbackHub() as hub:
-        monkeypatch.setattr(pushing, "HfApi", partial(HfApi, endpoint=hub.endpoint, token=TOKEN))
-        monkeypatch.setattr(pushing, "get_token", lambda: TOKEN)
-        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-        monkeypatch.setattr(constants, "ENDPOINT", hub.endpoint)
-        # The client that transformers keeps is made anew, and with this address.
-        monkeypatch.setattr(transformers_hub, "_hf_api", None)
-        monkeypatch.setattr(_http.time, "sleep", lambda _: None)
-        yield hub
 
 
 @pytest.fixture
@@ -156,8 +140,7 @@ def test_an_adapter_goes_up_with_the_name_of_its_base(hub, tiny_checkpoint, tmp_
     assert json.loads((tmp_path / "adapter_config.json").read_text())["base_model_name_or_path"] == str(tiny_checkpoint)
 
 
-def test_no_part_says_where_on_this_machine_it_was(hub, tiny_checkpoint, monkeypatch):
-    monkeypatch.setenv("HF_TOKEN", TOKEN)
+def test_no_part_says_where_on_this_machine_it_was(hub, tiny_checkpoint):
     model, processor = load_checkpoint(str(tiny_checkpoint))
     for number, part in enumerate((model, model.config, processor, processor.tokenizer, processor.video_processor)):
         part.push_to_hub(f"user/{number}")

@@ -4,6 +4,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -123,18 +124,20 @@ def bucket(small_clip):
             server.wait()
 
 
-def test_videos_of_a_bucket(bucket, tiny, small_clip, tmp_path):
+def test_videos_of_a_bucket(bucket, tiny, small_clip, tmp_path, monkeypatch):
     model, processor = tiny
+    # Of this test alone, whatever runs beside it.
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", None)
     videos = find_videos([bucket])
     assert videos == [f"{bucket}/{name}" for name in ("a b.mp4", "deep/ü.mp4", "empty.mp4")]
     assert find_videos([f"{bucket}/*.mp4"]) == [f"{bucket}/a b.mp4", f"{bucket}/empty.mp4"]
     assert find_videos([f"{bucket}/a b.mp4"]) == [f"{bucket}/a b.mp4"]
     (expected,) = Scorer(model, processor).scores([str(small_clip)])
-    before = set(os.listdir("/tmp"))
     scores = {
         score.path: score for score in score_in_bulk([*videos, f"{bucket}/none.mp4"], model, processor, workers=2)
     }
-    assert not [name for name in set(os.listdir("/tmp")) - before if name.startswith("lmmvqa-")]
+    assert not [name for name in os.listdir(tmp_path) if name.startswith("lmmvqa-")]
     assert all(abs(scores[video].score - expected.score) < 1e-3 for video in videos[:2])
     assert scores[f"{bucket}/empty.mp4"].error.startswith(f"{bucket}/empty.mp4")
     assert "none.mp4 can't be fetched" in scores[f"{bucket}/none.mp4"].error

@@ -32,7 +32,7 @@ from loopback_hub import LoopbackHub
 from loopback_judge import loopback_judge, write_questions
 from public_parts import write_clip, write_llama_3, write_slowfast
 from safetensors.torch import load_file
-from strangers import SCORE, ask_a_stranger, bare_packages
+from strangers import SCORE, Stranger
 
 from dataset_builders.rated_set_builder import protocol_folds
 from lmmvqa.checkpoints.training_record import read_record
@@ -353,18 +353,7 @@ class Rehearsal:
                         f"{kind} {name}: {file} names a place on this machine"
                     )
                     assert not file.startswith("features/") and Path(file).name != "settings.yaml", file
-            packages = elsewhere / "packages"
-            packages.mkdir()
-            bare_packages(packages)
             clip = self.home / "clips" / "flower_20.mp4"
-            scores = [
-                ask_a_stranger(SCORE, [name, clip], packages, elsewhere, **hub.environment(elsewhere / "home"))[
-                    "scores"
-                ]
-                for name in ("user/lsvq", "user/adapter")
-            ]
-            print(f"\nThe model and its adapter, where our package is not: {scores}")
-            assert abs(scores[0][0] - scores[1][0]) < 1e-2
             asked = (
                 "import json\nfrom datasets import load_dataset\nimport evaluate\n"
                 "rows = load_dataset('user/konvid', 'score')['train']\n"
@@ -372,9 +361,16 @@ class Rehearsal:
                 "found = metric.compute(predictions=rows['score'], references=rows['score'])\n"
                 "print(json.dumps([len(rows), rows[0]['video']['path'], found['srcc']]))"
             )
-            found = ask_a_stranger(asked, [], packages, elsewhere, **hub.environment(elsewhere / "home"))
-            print(f"Data and metric there: {found}")
-            assert found[0] == 5 * KONVID_PER_FOLD and not found[1].startswith("/") and found[2] == 1
+            with Stranger(elsewhere, **hub.environment(elsewhere / "home")) as stranger:
+                scores = [stranger.ask(SCORE, name, clip)["scores"][0] for name in ("user/lsvq", "user/adapter")]
+                count, path, srcc = stranger.ask(asked)
+        print("\nIn a process without our package:")
+        print(f"the model gives {clip.name} the score {scores[0]:.3f}, its adapter on its base {scores[1]:.3f};")
+        print(
+            f"the data set has {count} videos, the first of them {path}; the metric gives {srcc:.3f} of equal scores."
+        )
+        assert abs(scores[0] - scores[1]) < 1e-2
+        assert count == 5 * KONVID_PER_FOLD and not path.startswith("/") and srcc == 1
 
     # What the steps share.
 

@@ -17,7 +17,6 @@ import torch
 import yaml
 from accelerate.commands.config.config_args import load_config_from_file
 from inputs import DATA, SITE, fill, stand_in_clips
-from loopback_hub import LoopbackHub
 from safetensors.torch import load_file
 from tiny_models import make_decoder, make_temporal_tower, make_tiny, make_tokenizer, make_vision_tower
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
@@ -30,6 +29,7 @@ from lmmvqa.training.memory import estimate_memory
 from lmmvqa.training.run import run_training
 from lmmvqa.training.settings import RECIPES
 from modeling_lmmvqa import LmmVqaConfig
+from processing.errors import InputError
 
 ACCELERATE = SITE / "lmmvqa" / "training" / "accelerate"
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(SITE), "OMP_NUM_THREADS": "1"}
@@ -232,79 +232,60 @@ def test_a_model_that_fsdp_shards_scores_and_learns_as_a_whole_one(tmp_path, cli
     assert done.returncode == 0, done.stderr[-3000:]
 
 
-def test_a_run_is_pushed_with_its_card_and_loads_with_its_base(rated, cache, tmp_path):
+def test_a_run_is_pushed_with_its_card_and_loads_with_its_base(hub, rated, tmp_path, monkeypatch):
     base = save_tiny(tmp_path / "base")
-    with LoopbackHub() as hub:
-        environment = {**ENVIRONMENT, **hub.environment(tmp_path / "home")}
-        hub.upload("user/base", base)
-        config = write_config(
-            tmp_path,
-            rated,
-            cache,
-            model="user/base",
-            push_to_hub=True,
-            hub_model_id="user/tuned",
-            feature_cache=None,
-            save_steps=2,
-        )
-        train = lambda **more: subprocess.run(  # noqa: E731
-            [*CLI, "train", str(config)], env={**environment, **more}, capture_output=True, text=True, check=False
-        )
-        refused = train(HF_TOKEN="hf_wrong")
-        assert (
-            refused.returncode == 2
-            and "hf auth login" in refused.stderr
-            and not (tmp_path / "run" / "adapter_model.safetensors").exists()
-        )
-        # A Hub that is busy, and a connection that is lost, are tried again.
-        hub.fail("POST .*/user/tuned/preupload/", 429)
-        hub.fail("POST .*/user/tuned/commit/", 0)
-        done = train()
-        assert done.returncode == 0, done.stderr[-3000:]
-        files = hub.files("user/tuned")
-        assert {
-            "adapter_model.safetensors",
-            "adapter_config.json",
-            "README.md",
-            "processor_config.json",
-            "training_record.json",
-        } <= set(files)
-        # The features lie in the run's folder, and stay there, as do its settings: nothing names a place here.
-        assert list((tmp_path / "run" / "features").glob("*.safetensors"))
-        assert "model.safetensors" not in files and not [name for name in files if "/" in name]
-        for commit, message, files in hub.repositories["model", "user/tuned"].commits:
-            assert not [name for name, content in files.items() if str(tmp_path).encode() in content], (commit, message)
-        header, card = files["README.md"].decode().split("---\n")[1:3]
-        index = yaml.safe_load(header)
-        assert index["base_model"] == "user/base"
-        metrics = {
-            item["type"]: item["value"] for result in index["model-index"][0]["results"] for item in result["metrics"]
-        }
-        results = json.loads((tmp_path / "run" / "all_results.json").read_text())
-        # Two test videos: a correlation of these is no figure to publish.
-        assert metrics == {"level_accuracy": round(results["test_level_accuracy"], 4)}
-        assert "| test | 2 |" in card and "Learned from 2 videos of rated_videos" in " ".join(card.split())
-        assert "| test |" in card and 'from_pretrained("user/tuned")' in card
-        code = (
-            "import sys, lmmvqa\nfrom transformers import AutoModelForImageTextToText, AutoProcessor\n"
-            "model = AutoModelForImageTextToText.from_pretrained('user/tuned').eval()\n"
-            "processor = AutoProcessor.from_pretrained('user/tuned')\n"
-            "print(model.assess(**processor(videos=[sys.argv[1]])).score.item())"
-        )
-        clip = str(DATA / "flower.mp4")
-        loaded = subprocess.run(
-            [sys.executable, "-c", code, clip], env=environment, capture_output=True, text=True, check=False
-        )
-        assert loaded.returncode == 0, loaded.stderr[-3000:]
-        config = json.loads((tmp_path / "run" / "adapter_config.json").read_text())
-        (tmp_path / "run" / "adapter_config.json").write_text(
-            json.dumps(config | {"base_model_name_or_path": str(base)})
-        )
-        model, processor = (
-            AutoModelForImageTextToText.from_pretrained(tmp_path / "run").eval(),
-            AutoProcessor.from_pretrained(tmp_path / "run"),
-        )
-        assert float(loaded.stdout) == pytest.approx(model.assess(**processor(videos=[clip])).score.item(), abs=1e-3)
+    hub.upload("user/base", base)
+    config = write_config(
+        tmp_path,
+        rated,
+        None,
+        model="user/base",
+        push_to_hub=True,
+        hub_model_id="user/tuned",
+        save_steps=2,
+    )
+    with monkeypatch.context() as wrong, pytest.raises(InputError, match="hf auth login"):
+        wrong.setenv("HF_TOKEN", "hf_wrong")
+        run_training(config)
+    assert not (tmp_path / "run").exists()
+    # A Hub that is busy, and a connection that is lost, are tried again.
+    hub.fail("POST .*/user/tuned/preupload/", 429)
+    hub.fail("POST .*/user/tuned/commit/", 0)
+    run_training(config)
+    files = hub.files("user/tuned")
+    assert {
+        "adapter_model.safetensors",
+        "adapter_config.json",
+        "README.md",
+        "processor_config.json",
+        "training_record.json",
+    } <= set(files)
+    # The features lie in the run's folder, and stay there, as do its settings: nothing names a place here.
+    assert list((tmp_path / "run" / "features").glob("*.safetensors"))
+    assert "model.safetensors" not in files and not [name for name in files if "/" in name]
+    for commit, message, files in hub.repositories["model", "user/tuned"].commits:
+        assert not [name for name, content in files.items() if str(tmp_path).encode() in content], (commit, message)
+    header, card = files["README.md"].decode().split("---\n")[1:3]
+    index = yaml.safe_load(header)
+    assert index["base_model"] == "user/base"
+    metrics = {
+        item["type"]: item["value"] for result in index["model-index"][0]["results"] for item in result["metrics"]
+    }
+    results = json.loads((tmp_path / "run" / "all_results.json").read_text())
+    # Two test videos: a correlation of these is no figure to publish.
+    assert metrics == {"level_accuracy": round(results["test_level_accuracy"], 4)}
+    assert "| test | 2 |" in card and "Learned from 2 videos of rated_videos" in " ".join(card.split())
+    assert "| test |" in card and 'from_pretrained("user/tuned")' in card
+    clip = str(DATA / "flower.mp4")
+    model = AutoModelForImageTextToText.from_pretrained("user/tuned").eval()
+    pushed = model.assess(**AutoProcessor.from_pretrained("user/tuned")(videos=[clip])).score.item()
+    config = json.loads((tmp_path / "run" / "adapter_config.json").read_text())
+    (tmp_path / "run" / "adapter_config.json").write_text(json.dumps(config | {"base_model_name_or_path": str(base)}))
+    model, processor = (
+        AutoModelForImageTextToText.from_pretrained(tmp_path / "run").eval(),
+        AutoProcessor.from_pretrained(tmp_path / "run"),
+    )
+    assert pushed == pytest.approx(model.assess(**processor(videos=[clip])).score.item(), abs=1e-3)
 
 
 def test_tensorboard_gets_losses_and_read_out(rated, cache, tmp_path, monkeypatch):

@@ -3,7 +3,7 @@ evaluate."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import datasets
@@ -116,6 +116,27 @@ def statistics(x: np.ndarray, y: np.ndarray, fitted: np.ndarray | None, weights:
     return values
 
 
+def group_numbers(groups: Sequence[Any] | None, pairs: int) -> np.ndarray:
+    """(pairs,): the number of each pair's group, from 0; without groups each pair is its own."""
+    if groups is None:
+        return np.arange(pairs)
+    return np.unique([str(group) for group in groups], return_inverse=True)[1]
+
+
+def drawn_weights(numbers: np.ndarray, resamples: int, seed: int) -> Iterator[np.ndarray]:
+    """A bootstrap over whole groups: (rows, pairs), how often each resample holds each pair; as many rows at once as
+    there is memory for.
+
+    Args:
+        numbers: (pairs,), those of `group_numbers`.
+    """
+    random, count = np.random.default_rng(seed), numbers.max() + 1
+    rows_at_once = max(1, _NUMBERS_AT_ONCE // len(numbers))
+    for first in range(0, resamples, rows_at_once):
+        rows = min(rows_at_once, resamples - first)
+        yield random.multinomial(count, np.full(count, 1 / count), size=rows)[:, numbers].astype(float)
+
+
 def intervals(
     x: np.ndarray,
     y: np.ndarray,
@@ -137,18 +158,12 @@ def intervals(
     good for the population, by the degrees of freedom of its parameters: as in an adjusted R squared, the end of the
     worse figures is counted from the figure without that advantage (of the error, both ends).
     """
-    random = np.random.default_rng(seed)
-    labels = (
-        np.arange(len(x)) if groups is None else np.unique([str(group) for group in groups], return_inverse=True)[1]
-    )
-    count = labels.max() + 1
+    numbers = group_numbers(groups, len(x))
+    count = numbers.max() + 1
     if count < FEWEST_FOR_FIT:
         return dict.fromkeys(STATISTICS)
     drawn: dict[str, list[np.ndarray]] = {name: [] for name in STATISTICS}
-    rows_at_once = max(1, _NUMBERS_AT_ONCE // len(x))
-    for first in range(0, resamples, rows_at_once):
-        rows = min(rows_at_once, resamples - first)
-        weights = random.multinomial(count, np.full(count, 1 / count), size=rows)[:, labels].astype(float)
+    for weights in drawn_weights(numbers, resamples, seed):
         for name, column in statistics(x, y, fitted, weights).items():
             drawn[name].append(column)
     bounds: dict[str, list[float] | None] = {}
@@ -215,21 +230,14 @@ def paired_difference(
     if len({side.shape for side in sides}) != 1 or not all(np.isfinite(side).all() for side in sides):
         raise ValueError("Give one finite prediction of each method and one reference for every video.")
     one, other, y = sides
-    labels = np.arange(len(y)) if groups is None else np.unique([str(g) for g in groups], return_inverse=True)[1]
+    numbers = group_numbers(groups, len(y))
     whole = np.ones((1, len(y)))
     figures = [_srcc(side, y, whole)[0] for side in (one, other)]
     result: dict[str, Any] = {"n": len(y), "srcc": [None if np.isnan(f) else float(f) for f in figures]}
-    count = labels.max() + 1 if len(y) else 0
-    if np.isnan(figures).any() or count < FEWEST_FOR_FIT:
+    if np.isnan(figures).any() or len(np.unique(numbers)) < FEWEST_FOR_FIT:
         return result | {"difference": None, "interval": None, "p": None}
-    random = np.random.default_rng(seed)
-    drawn = []
-    rows_at_once = max(1, _NUMBERS_AT_ONCE // len(y))
-    for start in range(0, resamples, rows_at_once):
-        rows = min(rows_at_once, resamples - start)
-        weights = random.multinomial(count, np.full(count, 1 / count), size=rows)[:, labels].astype(float)
-        drawn.append(_srcc(one, y, weights) - _srcc(other, y, weights))
-    differences = np.concatenate(drawn)
+    weightings = drawn_weights(numbers, resamples, seed)
+    differences = np.concatenate([_srcc(one, y, weights) - _srcc(other, y, weights) for weights in weightings])
     differences = differences[np.isfinite(differences)]
     ends = np.quantile(differences, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     sides_of_zero = [(1 + (differences <= 0).sum()), (1 + (differences >= 0).sum())]
