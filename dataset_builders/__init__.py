@@ -35,7 +35,7 @@ def register() -> None:
     from dataset_builders.release_builder import code_fingerprint
 
     packaged.update({name: (f"{__name__}.{name}", code_fingerprint()) for name in RATED_SETS + GENERAL_SETS})
-    stock = datasets.load.PackagedDatasetModuleFactory
+    stock: Any = datasets.load.PackagedDatasetModuleFactory
     if getattr(stock, "knows_releases", False):
         return
 

@@ -82,7 +82,7 @@ def export_set(
             )
         written = {key: _write(rows, out, *key, embed_videos) for key, rows in splits.items()}
 
-    infos, data_files = {}, {}
+    infos, data_files = {}, dict[str, dict[str, list[str]]]()
     for configuration, tasks in parts.items():
         split_infos, data_files[configuration] = datasets.SplitDict(), {}
         for split in dict.fromkeys(split for task, split in splits if task in tasks):

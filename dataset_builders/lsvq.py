@@ -56,8 +56,8 @@ class Lsvq(RatedSetBuilder):
         ratings = [Rating(name, mos, "test" if _IS_TEST[mark] else "train") for (name, mos), mark in rows]
 
         path = find_label_file(root, files, "labels_test_1080p.csv")
-        rows = names_and_ratings(read_table(path), path, "name")
-        return self._with_validation(ratings) + [Rating(name, mos, "test_1080p") for name, mos in rows]
+        large = names_and_ratings(read_table(path), path, "name")
+        return self._with_validation(ratings) + [Rating(name, mos, "test_1080p") for name, mos in large]
 
     def _with_validation(self, ratings: list[Rating]) -> list[Rating]:
         train = [number for number, rating in enumerate(ratings) if rating.split == "train"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
@@ -160,14 +160,17 @@ class RatedSetBuilder(ReleaseBuilder):
     HAS_FOLDS: ClassVar[bool] = True
     # Fields of `RatedVideo` that stand in the rows too: an owner's own set says what its videos are copies of.
     GROUPS: ClassVar[tuple[str, ...]] = ()
-    # Whether a file below the folder may be one that was rated.
-    is_rated: ClassVar[Callable[[str], bool]] = staticmethod(is_video)
     # Rows of the label files in use, by split; several where several releases are in use.
     PUBLISHED_ROWS: ClassVar[dict[str, tuple[int, ...]]] = {}
 
     @abc.abstractmethod
     def ratings(self, root: Path, files: list[str]) -> list[Rating]:
         """The rows of the label files below `root`, in their order; `files` are all files below it."""
+
+    @staticmethod
+    def is_rated(path: str) -> bool:
+        """Whether a file below the folder may be one that was rated."""
+        return is_video(path)
 
     def video_id(self, file: str) -> str | None:
         """The id in the labels of the video at a path relative to the root; None if it can't be of the set."""
@@ -206,7 +209,7 @@ class RatedSetBuilder(ReleaseBuilder):
     def folds(self, rated: list[Rating]) -> list[int | None]:
         """The fold in which each video is tested, 0 to 4; None where the set or the label file has none."""
         known = self.HAS_FOLDS and all(rating.in_order for rating in rated)
-        return protocol_folds(len(rated)) if known else [None] * len(rated)
+        return [*protocol_folds(len(rated))] if known else [None] * len(rated)
 
     def author_thresholds(self, scores: np.ndarray) -> tuple[float, float]:
         """The scores (of the whole set) strictly above which a video is fair, and good, in the authors' protocol."""
@@ -389,7 +392,8 @@ def protocol_folds(count: int) -> list[int]:
 def tertiles(scores: np.ndarray) -> tuple[float, float]:
     """The last scores of the lower and of the middle third: strictly above them a video is fair, and good."""
     ordered = np.sort(scores)
-    return tuple(float(ordered[math.ceil(len(ordered) * third / 3) - 1]) for third in (1, 2))
+    lower, middle = (float(ordered[math.ceil(len(ordered) * third / 3) - 1]) for third in (1, 2))
+    return lower, middle
 
 
 def level_of(score: float, thresholds: tuple[float, float]) -> str:

@@ -80,11 +80,12 @@ class RatedVideos(RatedSetBuilder):
 
     def match(self, root: Path, rated: list[Rating], files: list[str]) -> tuple[dict[str, str], list[str]]:
         there = {composed(f"{root}/{file}"): f"{root}/{file}" for file in files}
-        named = {rating.id: there.get(composed(rating.file), rating.file) for rating in rated}
+        stated = {rating.id: str(rating.file) for rating in rated}
+        named = {name: there.get(composed(file), file) for name, file in stated.items()}
         paths = {name: file for name, file in named.items() if os.path.isfile(file)}
         used = set(paths.values())
         # A folder of videos may hold plots, and one of photographs a clip that shows them.
-        kinds = [kind for kind in (is_video, is_picture) if any(kind(str(rating.file)) for rating in rated)]
+        kinds = [kind for kind in (is_video, is_picture) if any(map(kind, stated.values()))]
         left = [file for file in files if f"{root}/{file}" not in used]
         return paths, [file for file in left if any(kind(file) for kind in kinds)]
 
@@ -115,6 +116,7 @@ class RatedVideos(RatedSetBuilder):
             video = str(video).strip().replace("\\", "/")
             stated = self.config.scale if is_blank(scale) else scale
             labels = {question: cells[row] for question, cells in further.items() if not is_blank(cells[row])}
+            content, family, kind = (None if is_blank(cell) else str(cell).strip() for cell in groups)
             yield Rating(
                 id=composed(without_video_suffix(os.path.normpath(video))),
                 mos=mos,
@@ -124,10 +126,9 @@ class RatedVideos(RatedSetBuilder):
                 file=os.path.normpath(path.parent / video),
                 place=where,
                 labels={question.name: self._label(question, cell, stated, where) for question, cell in labels.items()},
-                **{
-                    name: None if is_blank(cell) else str(cell).strip()
-                    for name, cell in zip(_GROUPS, groups, strict=True)
-                },
+                content=content,
+                family=family,
+                kind=kind,
             )
 
     def _label(self, question: Question, cell: Any, scale: Any, where: str) -> float | str:

@@ -37,7 +37,7 @@ def code_fingerprint() -> str:
     """A hash of all code that decides what the rows are, so that no cache outlives a change of it."""
     sources = [
         *sorted(Path(__file__).parent.glob("*.py")),
-        *(Path(module.__file__) for module in (quality_prompts, questions, video_names)),
+        *(Path(str(module.__file__)) for module in (quality_prompts, questions, video_names)),
     ]
     return hashlib.sha256(b"\0".join(source.read_bytes() for source in sources)).hexdigest()
 

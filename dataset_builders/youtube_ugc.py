@@ -26,4 +26,5 @@ class YoutubeUgc(RatedSetBuilder):
 
     def video_id(self, file: str) -> str | None:
         # "Animation_1080P-01b3_crf_10_ss_00_t_20.0.mp4" in the H.264 release.
-        return super().video_id(file).partition("_crf_")[0]
+        name = super().video_id(file)
+        return name and name.partition("_crf_")[0]

@@ -68,9 +68,10 @@ def read_facts(file: Path) -> ModelFacts:
         if unknown := sorted(set(content) - known):
             raise CardError(f"{file}: unknown key {', '.join(unknown)}. Known are {', '.join(sorted(known))}.")
         parts = tuple(ModelPart(**part) for part in content.pop("parts", ()))
-        return ModelFacts(
-            parts=parts, **{key: tuple(value) if isinstance(value, list) else value for key, value in content.items()}
-        )
+        others: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in content.items()
+        }
+        return ModelFacts(parts=parts, **others)
     except (yaml.YAMLError, TypeError) as error:
         raise CardError(f"{file} can't be read: {error}") from error
 

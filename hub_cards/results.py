@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from processing.errors import LmmVqaError
 
@@ -96,30 +97,28 @@ def read_results(files: Iterable[Path]) -> list[Result]:
         try:
             for row in json.loads(file.read_text(encoding="utf-8")):
                 place = (row["set"], row["split"], row["part"])
-                values = {name: row.get(name) for name in METRICS} | {
-                    "level_accuracy": (row.get("level_accuracy") or {}).get("total")
-                }
+                total = (row.get("level_accuracy") or {}).get("total")
+                values: dict[str, Any] = {name: row.get(name) for name in METRICS} | {"level_accuracy": total}
                 for name, value in values.items():
                     if value is not None:
-                        low, high = row["intervals"].get(name) or (None, None)
-                        interval = None if low is None else (float(low), float(high))
-                        scale = tuple(map(float, row["scale"])) if row.get("scale") else None
-                        results.append(
-                            Result(*place, name, float(value), int(row["n"]), interval, row.get("seen"), scale)
-                        )
+                        ends = _pair(row["intervals"].get(name)), row.get("seen"), _pair(row.get("scale"))
+                        results.append(Result(*place, name, float(value), int(row["n"]), *ends))
                 for question, of in (row.get("questions") or {}).items():
                     for name in _OF_QUESTIONS:
                         if (value := of.get(name)) is not None:
                             bounds = of["interval"] if name == "balanced_accuracy" else of["intervals"].get(name)
-                            interval = None if bounds is None else (float(bounds[0]), float(bounds[1]))
-                            of_all = (float(value), int(of["n"]), interval, row.get("seen"))
-                            results.append(Result(*place, name, *of_all, question=question))
+                            ends = _pair(bounds), row.get("seen"), None
+                            results.append(Result(*place, name, float(value), int(of["n"]), *ends, question))
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise CardError(
                 f"{file} is not a results file ({type(error).__name__}: {error}): name the metrics.json of a run of "
                 "`lmmvqa evaluate`."
             ) from error
     return results
+
+
+def _pair(ends: Sequence[float] | None) -> tuple[float, float] | None:
+    return (float(ends[0]), float(ends[1])) if ends else None
 
 
 def check_figures(text: str, results: Sequence[Result]) -> None:

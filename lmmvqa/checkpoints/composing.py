@@ -364,7 +364,7 @@ def _placeholder(tokenizer: Any) -> str:
     return VIDEO_TOKEN
 
 
-def _make_room(decoder: PreTrainedModel, num_tokens: int) -> None:
+def _make_room(decoder: Any, num_tokens: int) -> None:
     """Add rows to the embeddings for new tokens. They start at the mean, so that their logits stay in the crowd."""
     old = decoder.get_input_embeddings().weight.shape[0]
     if num_tokens <= old:

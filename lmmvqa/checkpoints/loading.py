@@ -44,9 +44,8 @@ def load_checkpoint(name_or_path: str | None = None, device: str | None = None, 
     try:
         # Without this, the library would ask on the terminal whether a checkpoint's own code may run.
         ours = {"trust_remote_code": False}
-        model, report = AutoModelForImageTextToText.from_pretrained(
-            source, output_loading_info=True, dtype=dtype, **ours
-        )
+        found: Any = AutoModelForImageTextToText.from_pretrained(source, output_loading_info=True, dtype=dtype, **ours)
+        model, report = found
         processor = AutoProcessor.from_pretrained(source, **ours)
     # The readers under the library raise errors of many kinds for a broken file.
     except Exception as error:

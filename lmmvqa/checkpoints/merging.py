@@ -27,7 +27,7 @@ def merge(adapter: str | os.PathLike, output: str | os.PathLike) -> None:
         )
     if Path(output).exists() and any(Path(output).iterdir()):
         raise FileExistsError(f"{output} is not an empty folder: name a new one.")
-    base = PeftConfig.from_pretrained(adapter).base_model_name_or_path
+    base = PeftConfig.from_pretrained(str(adapter)).base_model_name_or_path
     if os.path.isabs(base) and not os.path.isdir(base):
         raise FileNotFoundError(
             f"{adapter} was trained on {base}, which is gone: put it back, or name its place in adapter_config.json."

@@ -55,7 +55,7 @@ def add_remote_code(folder: Path) -> None:
         if not (folder / name).is_file():
             raise FileNotFoundError(f"{folder} has no {name}: save model and processor there first.")
     for package in (modeling_lmmvqa, processing):
-        for file in Path(package.__file__).parent.glob("*.py"):
+        for file in Path(str(package.__file__)).parent.glob("*.py"):
             if file.name != "__init__.py":
                 shutil.copy(file, folder)
     if (folder / "config.json").is_file():

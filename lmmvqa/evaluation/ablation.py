@@ -40,7 +40,7 @@ from dataset_builders.set_specs import SetSpec
 from lmmvqa.checkpoints.training_record import read_record
 from lmmvqa.evaluation import protocols
 from lmmvqa.evaluation.methods import LmmVqa
-from lmmvqa.evaluation.rated_sets import PROTOCOLS, RatedRow, read_set, select
+from lmmvqa.evaluation.rated_sets import PROTOCOLS, Protocol, RatedRow, read_set, select
 from processing.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -79,7 +79,7 @@ class Grid:
 
     recipe: str
     data: SetSpec
-    protocol: str
+    protocol: Protocol
     levels: str
     rows: list[GridRow]
 

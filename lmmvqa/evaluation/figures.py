@@ -51,8 +51,8 @@ def scatter(rows: Sequence[Row], metrics: Row, unit: str) -> Figure:
         )
     if metrics.get("logistic"):
         low, high = (bound([row["predicted"] for row in rows]) for bound in (min, max))
-        x = np.linspace(low, high, 200)
-        axis.plot(x, logistic(x, metrics["logistic"]), color="black", linewidth=1.5, label="logistic fit")
+        along = np.linspace(low, high, 200)
+        axis.plot(along, logistic(along, metrics["logistic"]), color="black", linewidth=1.5, label="logistic fit")
     axis.set(
         xlabel="prediction",
         ylabel=unit,

@@ -109,8 +109,8 @@ def read_finished(folders: Sequence[Path]) -> list[Output]:
             left_out.append(error)
     if not read:
         raise FileNotFoundError("\n".join(map(str, left_out)))
-    for error in left_out:
-        logger.warning("Left out: %s", error)
+    for reason in left_out:
+        logger.warning("Left out: %s", reason)
     return read
 
 

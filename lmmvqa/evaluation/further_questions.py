@@ -118,6 +118,6 @@ def _interval(
     values = []
     for weights in drawn_weights(group_numbers(groups, len(found)), resamples, seed=0):
         for counts in weights.astype(int):
-            chosen = np.repeat(np.arange(len(found)), counts)
+            chosen = np.repeat(np.arange(len(found)), counts).tolist()
             values.append(balanced_accuracy([found[place] for place in chosen], [labels[place] for place in chosen]))
     return np.quantile(values, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]).tolist()

@@ -11,7 +11,7 @@ import logging
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from lmmvqa.checkpoints.training_record import TrainingRecord
 from lmmvqa.evaluation.further_questions import answer_columns
@@ -21,9 +21,11 @@ from processing.quality_prompts import LEVELS, QUESTIONS, TASKS
 from processing.questions import MAX_SCORE, AnswerError
 from processing.video_reader import VideoError, open_video
 
+if TYPE_CHECKING:
+    from lmmvqa.training.feature_cache import FeatureCache
+
 logger = logging.getLogger(__name__)
 
-READ_OUTS = ("distribution", "generate", "level-words")
 # Q-Align's five words and what they are worth, and the beginning of the answer whose next word is read.
 QUALITY_WORDS = {"excellent": 100.0, "good": 75.0, "fair": 50.0, "poor": 25.0, "bad": 0.0}
 WORD_QUESTION = "How would you rate the quality of this video?"
@@ -91,7 +93,7 @@ class LmmVqa:
 
         try:
             if self.cache is not None:
-                return self._cached(row)
+                return self._cached(self.cache, row)
             inputs = self.processor.video_processor(row.source, return_metadata=True, return_tensors="pt")
             info = inputs.pop("video_metadata")[0]
             return {"features": tower_features(self.model.base_model, inputs), "duration_s": info.duration_s}
@@ -99,13 +101,14 @@ class LmmVqa:
         except VideoError as error:
             return {"error": str(error)}
 
-    def _cached(self, row: RatedRow) -> dict[str, Any]:
-        key = self.cache.key(row.source)
-        if error := next((error for _, error in self.cache.fill([(key, row.source)]) if error), None):
+    @staticmethod
+    def _cached(cache: FeatureCache, row: RatedRow) -> dict[str, Any]:
+        key = cache.key(row.source)
+        if error := next((error for _, error in cache.fill([(key, row.source)]) if error), None):
             return {"error": error}
         with open_video(row.source) as reader:
             duration = reader.info.duration_s
-        return {"features": self.cache.load(key), "duration_s": duration}
+        return {"features": cache.load(key), "duration_s": duration}
 
     def _assess(self, features: list[Any]) -> list[Prediction]:
         from modeling_lmmvqa.answers import UndefinedScore
@@ -163,7 +166,8 @@ class ZeroShot:
         if read_out not in ("generate", "level-words"):
             raise InputError(f"--read-out {read_out} is not one of a zero-shot model: choose generate or level-words.")
         try:
-            self.model = AutoModelForImageTextToText.from_pretrained(name).to(device).eval()
+            model: Any = AutoModelForImageTextToText.from_pretrained(name)
+            self.model = model.to(device).eval()
             self.processor = AutoProcessor.from_pretrained(name)
         # The readers under the library raise errors of many kinds.
         except Exception as error:
@@ -211,7 +215,7 @@ class ZeroShot:
         }
         return {
             "predicted": sum(p * QUALITY_WORDS[word] for word, p in probabilities.items()),
-            "predicted_level": max(levels, key=levels.get),
+            "predicted_level": max(levels, key=levels.__getitem__),
             "level_probabilities": list(levels.values()),
         }
 
@@ -308,10 +312,10 @@ class Baseline:
                 yield {"error": str(error)}
 
 
-def watched(predictions: Iterable[Prediction], count: int, title: str) -> Iterator[Prediction]:
+def watched(items: Iterable[Any], count: int, title: str) -> Iterator[Any]:
     """With a progress bar on standard error."""
     from rich.progress import track
 
     from lmmvqa.console import messages
 
-    return iter(track(predictions, title, count, console=messages, disable=not messages.is_terminal, transient=True))
+    return iter(track(items, title, count, console=messages, disable=not messages.is_terminal, transient=True))

@@ -38,9 +38,10 @@ def motion_curve(video: Any, max_seconds: int = 10) -> Motion:
     with open_video(video) as reader:
         height = max(16, round(FLOW_WIDTH * reader.info.height / reader.info.width))
         rate = max(1, round(reader.info.fps / ceil(reader.info.fps / MOST_FRAMES_PER_SECOND)))
-    times, frames = [], []
+    times, frames = list[float](), list[np.ndarray]()
     with open_video(video, frames_per_chunk=rate, frame_size=(height, FLOW_WIDTH), max_chunks=max_seconds) as reader:
         for chunk in reader:
+            assert chunk.frames is not None, "they were asked for"
             luma = chunk.frames.mean(1, dtype=np.float32) / 255
             for number, frame in enumerate(luma):
                 time = chunk.start_s + number / rate

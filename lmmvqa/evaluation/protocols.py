@@ -316,8 +316,8 @@ def levels_by_rank(rows: Sequence[dict[str, Any]]) -> list[str]:
     rated = [row["level"] for row in rows]
     ordered = np.sort([row["predicted"] for row in rows])
     ends = np.cumsum([rated.count(level) for level in LEVELS])[:-1]
-    thresholds = tuple(float(ordered[end - 1]) if end else -np.inf for end in ends)
-    return [level_of(row["predicted"], thresholds) for row in rows]
+    fair, good = (float(ordered[end - 1]) if end else -np.inf for end in ends)
+    return [level_of(row["predicted"], (fair, good)) for row in rows]
 
 
 def _mean_of_folds(set_name: str, folds: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -65,6 +65,6 @@ class Published:
 def read_published() -> Published:
     """The figures that ship with the package."""
     with FILE.open(encoding="utf-8", newline="") as file:
-        figures = tuple(Figure(**{**row, "value": float(row["value"])}) for row in csv.DictReader(file))
+        figures = tuple(Figure(value=float(row.pop("value")), **row) for row in csv.DictReader(file))
     words = yaml.safe_load(WORDS.read_text(encoding="utf-8"))
     return Published(figures, words["sources"], words["sets"], tuple(words["rated_sets"]), words["tables"])

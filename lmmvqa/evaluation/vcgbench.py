@@ -200,8 +200,8 @@ def run_vcgbench(
     with ResultFile(output / "answers.jsonl", ANSWERS) as answers:
         missing = [question for question in questions if question.key not in answers]
         if missing:
-            for row in _answers(missing, videos, model, device):
-                answers.append(row)
+            for answered in _answers(missing, videos, model, device):
+                answers.append(answered)
         given = {row["key"]: row for row in answers.rows()}
     instructions = {aspect: judge_instruction(aspect) for aspect in ASPECTS}
     # Marks of another judge, or by other instructions, are other marks.

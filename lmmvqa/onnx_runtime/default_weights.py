@@ -80,7 +80,9 @@ def _decoder(path: Path) -> Iterator[tuple[str, np.ndarray]]:
     )
     for tensor in reader.tensors:
         value = np.array(dequantize(tensor.data, tensor.tensor_type), np.float32)
-        layer, name = re.fullmatch(r"(?:blk\.(\d+)\.)?(\w+)\.weight", tensor.name).groups()
+        match = re.fullmatch(r"(?:blk\.(\d+)\.)?(\w+)\.weight", tensor.name)
+        assert match is not None, tensor.name
+        layer, name = match.groups()
         if name == "token_embd":
             # The placeholder of the visual tokens has a row of its own, as `compose` adds it.
             value = np.concatenate([value, value.mean(0, keepdims=True, dtype=np.float64).astype(np.float32)])

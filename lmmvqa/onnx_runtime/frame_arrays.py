@@ -28,12 +28,11 @@ def look(tower: Mapping[str, Any] | None, frame: np.ndarray) -> dict[str, np.nda
 
 def _look(view: Mapping[str, Any], grid: int, frame: np.ndarray) -> np.ndarray:
     if view["side"] is not None:
-        frame = _resized(frame, resized_shape(*frame.shape[1:], view["side"], view["patch"]))
+        frame = _resized(frame, resized_shape(frame.shape[1], frame.shape[2], view["side"], view["patch"]))
     if view["tile_size"] is None:
         return frame[None]
-    return np.stack(
-        [frame[:, rows, columns] for rows, columns in tile_places(*frame.shape[1:], view["tile_size"], grid)]
-    )
+    places = tile_places(frame.shape[1], frame.shape[2], view["tile_size"], grid)
+    return np.stack([frame[:, rows, columns] for rows, columns in places])
 
 
 def _resized(frame: np.ndarray, shape: tuple[int, int]) -> np.ndarray:

@@ -84,7 +84,7 @@ class OnnxNetwork:
         self.processor = GraphProcessor(self.config)
         self._graphs: dict[str, Future] = {}
         self._lock = threading.Lock()
-        self.use_threads(threads)
+        self.threads = threads
         self._open()
 
     def _open(self) -> dict[str, Future]:

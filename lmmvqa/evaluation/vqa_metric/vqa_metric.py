@@ -170,8 +170,10 @@ def intervals(
     for name, columns in drawn.items():
         column, figure = np.concatenate(columns), figures[name]
         column = column[np.isfinite(column)]
-        known = figure is not None and len(column) >= _SHARE_WITH_VALUE * resamples
-        bounds[name] = _interval(name, figure, column, len(x), count) if known else None
+        if figure is None or len(column) < _SHARE_WITH_VALUE * resamples:
+            bounds[name] = None
+        else:
+            bounds[name] = _interval(name, figure, column, len(x), count)
     return bounds
 
 
@@ -272,7 +274,7 @@ def level_agreement(predicted: Sequence[str], rated: Sequence[str], levels: Sequ
 
 
 def vqa_metrics(
-    predictions: Sequence[float],
+    predictions: Sequence[float] | np.ndarray,
     references: Sequence[float],
     *,
     level_predictions: Sequence[str] | None = None,
@@ -295,10 +297,10 @@ def vqa_metrics(
         )
     if len(x) < 2:
         raise ValueError(f"{len(x)} pairs: agreement needs at least two, and means something from some dozens on.")
-    for name, values in (("predictions", x), ("references", y)):
-        if len(bad := np.flatnonzero(~np.isfinite(values))):
+    for name, side in (("predictions", x), ("references", y)):
+        if len(bad := np.flatnonzero(~np.isfinite(side))):
             raise ValueError(
-                f"{len(bad)} of {len(values)} {name} are not finite (the first is number {bad[0]}): leave these pairs "
+                f"{len(bad)} of {len(side)} {name} are not finite (the first is number {bad[0]}): leave these pairs "
                 "out and say how many."
             )
     if groups is not None and len(groups) != len(x):
@@ -334,7 +336,7 @@ def vqa_metrics(
         "logistic": parameters,
         "notes": notes,
     }
-    if level_predictions is not None:
+    if level_predictions is not None and level_references is not None:
         result |= level_agreement(level_predictions, level_references, levels)
     return result
 
@@ -343,7 +345,7 @@ def _ranks(x: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """(rows, pairs): the rank of each pair among those that its row holds, ties sharing the mean of their ranks."""
     values, index = np.unique(x, return_inverse=True)
     counts = np.zeros((len(weights), len(values)))
-    np.add.at(counts, (slice(None), index), weights)
+    np.add.at(counts.T, index, weights.T)
     return (counts.cumsum(1) - counts / 2 + 0.5)[:, index]
 
 
@@ -364,7 +366,7 @@ def _kendall(x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> np.ndarray:
     for side in (x, y):
         values, index = np.unique(side, return_inverse=True)
         counts = np.zeros((len(weights), len(values)))
-        np.add.at(counts, (slice(None), index), weights)
+        np.add.at(counts.T, index, weights.T)
         untied.append(total - (counts**2).sum(1))
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.clip(agreement / np.sqrt(untied[0]) / np.sqrt(untied[1]), -1, 1)
