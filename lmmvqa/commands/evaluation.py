@@ -399,7 +399,12 @@ def vcgbench(
     ] = "OPENAI_API_KEY",
     device: Device = None,
 ) -> None:
-    """Video-ChatGPT's benchmark of video understanding (the paper's Table IX), marked by a judge."""
+    """Video-ChatGPT's benchmark of video understanding (the paper's Table IX), marked by a judge.
+
+    Run again, it goes on where it was stopped, and tries failed videos again.
+
+    Exit code 0: every question has an answer. 1: some have none. 2: the command itself failed.
+    """
     with clear_errors():
         from lmmvqa.evaluation.vcgbench import Judge, read_questions, run_vcgbench
 
@@ -418,3 +423,4 @@ def vcgbench(
         Console().print(table)
         if scores["unanswered"]:
             typer.echo(f"{scores['unanswered']} questions without an answer; answers.jsonl says why.")
+    raise typer.Exit(1 if scores["unanswered"] else 0)

@@ -28,6 +28,7 @@ from lmmvqa.scoring.result_files import Columns, ResultFile
 from processing.errors import InputError, LmmVqaError
 from processing.quality_prompts import conversation
 from processing.video_names import is_video
+from processing.video_reader import VideoError
 
 logger = logging.getLogger(__name__)
 
@@ -190,7 +191,8 @@ def read_questions(folder: Path) -> list[Question]:
 def run_vcgbench(
     questions: list[Question], videos: Path, model: str | None, judge: Judge, output: Path, device: str | None = None
 ) -> dict[str, Any]:
-    """Answer, have the answers marked, and average; each step goes on where it was stopped.
+    """Answer, have the answers marked, and average; each step goes on where it was stopped, and tries failed videos
+    again.
 
     Returns:
         {aspect: mean mark}, "mean" over the aspects, with counts, the judge, and its instructions; also in
@@ -198,6 +200,7 @@ def run_vcgbench(
     """
     output.mkdir(parents=True, exist_ok=True)
     with ResultFile(output / "answers.jsonl", ANSWERS) as answers:
+        answers.drop(lambda row: row["error"] is not None)
         missing = [question for question in questions if question.key not in answers]
         if missing:
             for answered in _answers(missing, videos, model, device):
@@ -254,8 +257,8 @@ def _answers(questions: list[Question], folder: Path, name: str | None, device: 
             row["answers"] = [
                 _answer(model, processor, str(files[question.video]), text) for text in question.questions
             ]
-        # One bad video must not end a run.
-        except Exception as error:
+        # Of one bad video; anything else is a fault of ours, and ends the run with its trace.
+        except (FileNotFoundError, VideoError) as error:
             logger.warning("%s: %s", question.key, error)
             row["error"] = str(error)
         yield row

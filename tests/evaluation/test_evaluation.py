@@ -25,7 +25,7 @@ from typer.testing import CliRunner
 
 from dataset_builders.set_specs import SetSpec
 from lmmvqa.commands.main import app
-from lmmvqa.evaluation import methods, natural_scene, rated_sets
+from lmmvqa.evaluation import methods, natural_scene, rated_sets, vcgbench
 from lmmvqa.evaluation.motion import motion_curve
 from lmmvqa.evaluation.report import write_report
 from lmmvqa.evaluation.vcgbench import Judge, JudgeError, judge_instruction, read_mark, read_questions, run_vcgbench
@@ -738,7 +738,7 @@ def test_the_motion_curve_finds_the_motion(tmp_path):
 
 @pytest.fixture
 def judge_server():
-    with loopback_judge() as server:
+    with loopback_judge(marks_context=False) as server:
         yield server
 
 
@@ -757,13 +757,17 @@ def test_vcgbench_asks_marks_and_goes_on(judge_server, benchmark_files, tiny_che
         Judge(url, "judge-1", api_key="secret"),
         tmp_path / "out",
     )
+    with monkeypatch.context() as broken, pytest.raises(TypeError):
+        broken.setattr(vcgbench, "_answer", lambda: "A fault of ours is no fault of the video.")
+        run_vcgbench(*arguments)
     judge_server.dies_after = 3
     with pytest.raises(JudgeError, match="refuses with 401"):
         run_vcgbench(*arguments)
     marked = len(judge_server.asked) - 2
     assert marked == 2
     judge_server.dies_after = 10**6
-    monkeypatch.setattr("lmmvqa.evaluation.vcgbench._answers", lambda *_: pytest.fail("answered again"))
+    # What failed alone is tried again.
+    monkeypatch.setattr(vcgbench, "_answer", lambda *_: pytest.fail("answered again"))
     scores = run_vcgbench(*arguments)
     # Five marks in all for the questions with a video; two were there already.
     assert len(judge_server.asked) == 4 + 3
@@ -812,12 +816,13 @@ def test_vcgbench_that_was_killed_goes_on_where_it_was(judge_server, benchmark_f
     assert len(judge_server.asked) == 3, "refused as busy, marked, killed"
     judge_server.victim = None
     answers = next((tmp_path / "out").glob("answers.jsonl*"))
-    written = answers.read_bytes()
-    run(*command)
+    written = sorted(answers.read_text().splitlines())
+    said = run(*command, code=1)
+    assert "1 questions without an answer" in said
     assert len(judge_server.asked) == 3 + 4
     asked = [body["messages"][1]["content"] + body["messages"][0]["content"] for _, _, body in judge_server.asked[1:]]
     assert len(set(asked)) == len(asked) - 1 == 5
-    assert next((tmp_path / "out").glob("answers.jsonl*")).read_bytes() == written
+    assert sorted((tmp_path / "out" / "answers.jsonl").read_text().splitlines()) == written
     scores = json.loads((tmp_path / "out" / "scores.json").read_text())
     tables = write_report([tmp_path / "out"], tmp_path / "report.html")[1].read_text()
     assert (

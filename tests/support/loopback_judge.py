@@ -30,7 +30,7 @@ class JudgeOnLoopback(BaseHTTPRequestHandler):
         system = body["messages"][0]["content"]
         said = (
             "I would say it is fine."
-            if "theme and context" in system
+            if "theme and context" in system and not self.server.marks_context
             else f"```json\n{{'score': {4 if 'order of events' in system else 3}}}\n```"
         )
         answer = json.dumps({"choices": [{"message": {"role": "assistant", "content": said}}]}).encode()
@@ -44,11 +44,15 @@ class JudgeOnLoopback(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def loopback_judge() -> Iterator[HTTPServer]:
-    """The server; `asked` lists what it was asked, `busy` the requests that it refuses once."""
+def loopback_judge(marks_context: bool = True) -> Iterator[HTTPServer]:
+    """The server; `asked` lists what it was asked, `busy` the requests that it refuses once.
+
+    Args:
+        marks_context: else it gives that aspect no mark that can be read.
+    """
     server = HTTPServer(("127.0.0.1", 0), JudgeOnLoopback)
     server.asked, server.busy, server.dies_after = [], {1}, 10**6
-    server.victim, server.kills_at = None, 3
+    server.victim, server.kills_at, server.marks_context = None, 3, marks_context
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     yield server
