@@ -422,5 +422,5 @@ def vcgbench(
         table.add_row("mean", three_decimals(scores["mean"]), "", "")
         Console().print(table)
         if scores["unanswered"]:
-            typer.echo(f"{scores['unanswered']} questions without an answer; answers.jsonl says why.")
+            typer.echo(f"Questions without an answer: {scores['unanswered']}; answers.jsonl says why.")
     raise typer.Exit(1 if scores["unanswered"] else 0)

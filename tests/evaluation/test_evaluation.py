@@ -818,7 +818,7 @@ def test_vcgbench_that_was_killed_goes_on_where_it_was(judge_server, benchmark_f
     answers = next((tmp_path / "out").glob("answers.jsonl*"))
     written = sorted(answers.read_text().splitlines())
     said = run(*command, code=1)
-    assert "1 questions without an answer" in said
+    assert "Questions without an answer: 1;" in said
     assert len(judge_server.asked) == 3 + 4
     asked = [body["messages"][1]["content"] + body["messages"][0]["content"] for _, _, body in judge_server.asked[1:]]
     assert len(set(asked)) == len(asked) - 1 == 5

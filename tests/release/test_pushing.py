@@ -10,7 +10,6 @@ from functools import partial
 
 import pytest
 from huggingface_hub import ModelCard
-from loopback_hub import LoopbackHub
 from typer.testing import CliRunner
 
 from lmmvqa.checkpoints import assembling, default_files
@@ -223,6 +222,12 @@ def test_a_refusal_names_the_remedy(hub, data_set, status, words):
     assert not hub.repositories
 
 
+def test_a_wrong_token(hub, data_set, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_wrong")
+    done = invoke("data", data_set, "user/ratings")
+    assert done.exit_code == 2 and "hf auth login" in done.output and "Traceback" not in done.output
+
+
 def test_no_token(hub, data_set, monkeypatch):
     monkeypatch.setattr(pushing, "get_token", lambda: None)
     assert "hf auth login" in invoke("data", data_set, "user/ratings").output
@@ -297,26 +302,3 @@ def test_the_default_checkpoint_gives_its_reference_scores(default_model, monkey
     monkeypatch.setattr(verifying, "load_network", lambda *_: default_model)
     verification = verifying.verify()
     assert verification.passed, verification
-
-
-def test_the_command_itself(tiny_checkpoint, tmp_path):
-    """In a process of its own, as a person runs it."""
-    with LoopbackHub() as hub:
-        done = subprocess.run(
-            [
-                sys.executable,
-                "-m",
-                "lmmvqa.commands.main",
-                "push",
-                "model",
-                "user/tiny",
-                "--model",
-                str(tiny_checkpoint),
-            ],
-            capture_output=True,
-            text=True,
-            check=False,
-            env={**os.environ, **hub.environment(tmp_path), "HF_TOKEN": "hf_wrong"},
-        )
-        assert done.returncode == 2 and "hf auth login" in done.stderr, done.stderr
-        assert "Traceback" not in done.stderr
