@@ -1,12 +1,17 @@
 """Small parts with random weights in the very layout of those that the paper takes: CLIP, SlowFast R50, Llama-3."""
 
+import warnings
 from pathlib import Path
 
 import torch
-from pytorchvideo.models.slowfast import create_slowfast
 from tiny_models import make_decoder, make_tokenizer
 from tokenizers import processors
 from transformers import CLIPConfig, CLIPModel, PreTrainedTokenizerFast
+
+with warnings.catch_warnings():
+    # It uses what torch is about to leave behind.
+    warnings.simplefilter("ignore", FutureWarning)
+    from pytorchvideo.models.slowfast import create_slowfast
 
 # Llama 3's own, but for its tools: it writes the BOS token, as the tokenizer does too.
 LLAMA_3_TEMPLATE = (
