@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from hub_cards.results import FEW_VIDEOS
 from lmmvqa.evaluation.motion import Motion
 from lmmvqa.evaluation.vqa_metric.vqa_metric import logistic
 from processing.quality_prompts import LEVELS
@@ -30,6 +31,10 @@ def _figure(width: float = 5.0, height: float = 4.0, columns: int = 1) -> tuple[
         axis.grid(alpha=0.25, linewidth=0.6)
         axis.set_axisbelow(True)
     return figure, axes
+
+
+def _counted(count: int) -> str:
+    return f"n = {count:,}" + (": says nothing" if count < FEW_VIDEOS else "")
 
 
 def scatter(rows: Sequence[Row], metrics: Row, unit: str) -> Figure:
@@ -53,12 +58,9 @@ def scatter(rows: Sequence[Row], metrics: Row, unit: str) -> Figure:
         low, high = (bound([row["predicted"] for row in rows]) for bound in (min, max))
         along = np.linspace(low, high, 200)
         axis.plot(along, logistic(along, metrics["logistic"]), color="black", linewidth=1.5, label="logistic fit")
-    axis.set(
-        xlabel="prediction",
-        ylabel=unit,
-        title=f"SRCC {_said(metrics.get('srcc'))}, PLCC after the fit {_said(metrics.get('plcc_fitted'))}, n = "
-        f"{metrics['n']}",
-    )
+    agreement = f"SRCC {_said(metrics.get('srcc'))}, PLCC after the fit {_said(metrics.get('plcc_fitted'))}, "
+    few = metrics["n"] < FEW_VIDEOS
+    axis.set(xlabel="prediction", ylabel=unit, title=("" if few else agreement) + _counted(metrics["n"]))
     if axis.get_legend_handles_labels()[0]:
         axis.legend(fontsize=8, framealpha=0.8)
     return figure
@@ -177,7 +179,7 @@ def calibration(
         ylabel="share of ratings inside",
         xlim=(0, 1),
         ylim=(0, 1),
-        title=f"n = {len(known)}",
+        title=_counted(len(known)),
     )
     axis.legend(fontsize=8, loc="upper left")
     return figure

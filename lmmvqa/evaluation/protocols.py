@@ -302,7 +302,8 @@ def rating_scale(rows: Sequence[dict[str, Any]]) -> tuple[float, float] | None:
     low = mos[score.argmin()] - slope * score.min()
     if not np.allclose(low + slope * score, mos, atol=1e-6 * (1 + np.abs(mos).max())):
         return None
-    low, high = round(float(low), 6), round(float(low + slope * MAX_SCORE), 6)
+    # Adding 0 makes 0 of -0.
+    low, high = round(float(low), 6) + 0.0, round(float(low + slope * MAX_SCORE), 6)
     return low, high
 
 

@@ -116,12 +116,17 @@ def _correlations(table: str, runs: Sequence[Run], published: Published) -> Grid
     """Methods as rows, sets as columns, SRCC / PLCC."""
     protocols, zero_shot = _CORRELATIONS[table]
     chosen = [run for run in runs if run.settings["protocol"] in protocols and _is_zero_shot(run) == zero_shot]
-    ours = {run.name: {set_key(row): row for row in _standing(run)} for run in chosen}
-    ours = {name: rows for name, rows in ours.items() if rows}
+    ours: list[tuple[str, dict[str, dict[str, Any]]]] = []
+    for run in chosen:
+        measured = {set_key(row): row for row in _standing(run)}
+        # Runs of one method on several sets are one row.
+        same = (rows for name, rows in ours if name == run.name and not rows.keys() & measured.keys())
+        if (rows := next(same, None)) is not None:
+            rows |= measured
+        elif measured:
+            ours.append((run.name, measured))
     theirs = published.rows(table)
-    keys = list(
-        dict.fromkeys([*(k for row in theirs.values() for k in row), *(k for row in ours.values() for k in row)])
-    )
+    keys = list(dict.fromkeys([*(k for row in theirs.values() for k in row), *(k for _, rows in ours for k in rows)]))
     body = [
         [
             name,
@@ -134,7 +139,7 @@ def _correlations(table: str, runs: Sequence[Run], published: Published) -> Grid
             ),
             "measured",
         ]
-        for name, rows in ours.items()
+        for name, rows in ours
     ]
     for (method, source), rows in theirs.items():
         pairs = [(rows.get(key, {}).get("srcc"), rows.get(key, {}).get("plcc")) for key in keys]
@@ -161,6 +166,8 @@ def _levels(runs: Sequence[Run], published: Published) -> GridTable:
             if accuracy := row.get("level_accuracy"):
                 cells = [three_decimals(accuracy.get(level)) for level in (*LEVELS, "total")]
                 source = "measured" if row.get("levels_by", "answer") == "answer" else "measured, by rank"
+                if run.settings.get("levels") == "authors":
+                    source += ", the authors' levels"
                 name = published.name(set_key(row)) + _of_part(row, published)
                 body.append([run.name, name, *cells, source])
     ours = len(body)
@@ -365,7 +372,8 @@ def detail_table(run: Run) -> GridTable:
                 str(row["unparsable"]),
             ]
         )
-        notes += [f"{row['set']} {row['split']} {row['part'] or ''}: {note}" for note in row["notes"]]
+        where = " ".join(filter(None, (row["set"], row["split"], row["part"])))
+        notes += [f"{where}: {note}" for note in row["notes"]]
     read_out = f", read-out: {run.settings['readout']}" if run.settings.get("readout") else ""
     return GridTable(f"{run.name}: every figure ({run.settings['protocol']}{read_out})", head, body, " ".join(notes))
 

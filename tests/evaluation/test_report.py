@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 from lmmvqa.commands.main import app
 from lmmvqa.evaluation import protocols
+from lmmvqa.evaluation.figures import scatter
 from lmmvqa.evaluation.published import FILE, read_published
 from lmmvqa.evaluation.report import write_report
 from lmmvqa.evaluation.report_tables import GridTable
@@ -119,6 +120,32 @@ def test_all_tables_of_the_paper_are_there_with_every_figure(report):
                     assert any(f"{value:.{digits}f}" in row for row in rows), (key, method, source, name, value)
     assert "must be 38k" in "\n".join(table(report, "Table II:"))
     assert "no mean of them can be" in "\n".join(table(report, "Table VI:"))
+
+
+def test_runs_of_one_method_on_several_sets_are_one_row(tmp_path):
+    mos = np.linspace(0, 4.6, 40)
+    made = [
+        make_run(tmp_path / name, "Good", mos, mos, set_name=name, settings={"levels": levels})
+        for name, levels in (("konvid_1k", "tertiles"), ("live_vqc", "authors"))
+    ]
+    # Another run on a set that the row has is a row of its own.
+    made.append(make_run(tmp_path / "again", "Good", -mos, mos))
+    text = write_report(made, tmp_path / "report.html")[1].read_text()
+    table_iv = text.partition("### Table IV:")[2].partition("### Table V:")[0]
+    assert [line for line in table_iv.splitlines() if "| measured |" in line] == [
+        "| Good | 1.000 / 1.000 (n = 40) | - | 1.000 / 1.000 (n = 40) | - | measured |",
+        "| Good | -1.000 / 1.000 (n = 40) | - | - | - | measured |",
+    ]
+    assert (
+        "| Good | LIVE-VQC (n = 40) | 1.000 | 1.000 | 1.000 | 1.000 | measured, by rank, the authors' levels |" in text
+    )
+    assert "| 0 to 5 |" in text and "-0 to" not in text
+
+
+def test_a_figure_of_few_videos_says_so():
+    rows = [{"predicted": place, "mos": place, "family": None} for place in range(40)]
+    few, many = (scatter(rows[:n], {"n": n, "srcc": 1.0}, "MOS").axes[0].get_title() for n in (4, 40))
+    assert few == "n = 4: says nothing" and many == "SRCC 1.000, PLCC after the fit undefined, n = 40"
 
 
 def test_our_runs_stand_beside_them_where_they_may(report):
