@@ -145,8 +145,9 @@ def question_of(entry: str | Mapping[str, Any] | Question) -> Question:
         QuestionError: it can't be asked.
     """
     if not isinstance(entry, str):
-        is_change = isinstance(entry, Mapping) and "kind" not in entry and entry.get("name") in QUESTIONS
-        return Question.of({**QUESTIONS[entry["name"]].as_data(), **entry} if is_change else entry)
+        if isinstance(entry, Mapping) and "kind" not in entry and entry.get("name") in QUESTIONS:
+            entry = {**QUESTIONS[entry["name"]].as_data(), **entry}
+        return Question.of(entry)
     said = _DIMENSIONS.get(entry, entry.replace("_", " "))
     return QUESTIONS.get(entry) or Question(entry, "number", [text.format(name=said) for text in NUMBER_INSTRUCTIONS])
 

@@ -222,11 +222,8 @@ class AskedQuestion:
     @classmethod
     def of(cls, data: Mapping[str, Any]) -> AskedQuestion:
         """The question of `dataclasses.asdict`, also where it went through JSON."""
-        return cls(
-            **data
-            | {name: tuple(data.get(name, ())) for name in ("answers", "token_ids", "bounds")}
-            | {"answer_ids": tuple(map(tuple, data["answer_ids"]))}
-        )
+        tuples = {name: tuple(data.get(name, ())) for name in ("answers", "token_ids", "bounds")}
+        return cls(**{**data, **tuples, "answer_ids": tuple(map(tuple, data["answer_ids"]))})
 
 
 Known = TypeVar("Known", Question, AskedQuestion)
