@@ -90,7 +90,9 @@ def train(arguments: LmmVqaTrainingArguments, *, test: bool = True) -> dict[str,
     """`run_training` for arguments."""
     trainer = build_trainer(arguments)
     logger.info("%s", beginning(arguments, trainer.learned, trainer.model))
-    trainer.train(resume_from_checkpoint=last_checkpoint(arguments.output_dir))
+    if (checkpoint := last_checkpoint(arguments.output_dir)) is not None:
+        logger.info("Goes on from %s.", checkpoint)
+    trainer.train(resume_from_checkpoint=checkpoint)
     trainer.save_model()
     trainer.save_state()
     metrics: dict[str, float] = {}

@@ -143,7 +143,9 @@ class ProgressDisplay(TrainerCallback):
             TimeRemainingColumn,
         )
 
-        self.start, self.start_step, self.first_loss = time.perf_counter(), state.global_step, None
+        self.start, self.start_step = time.perf_counter(), state.global_step
+        # Of a run that goes on, the first of all.
+        self.first_loss = next((entry["loss"] for entry in state.log_history if "loss" in entry), None)
         # A run of a few steps is reported ten times, too.
         state.logging_steps = max(1, min(state.logging_steps, state.max_steps // 10))
         columns = (

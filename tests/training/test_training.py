@@ -607,8 +607,9 @@ def test_every_answer_of_a_conversation_is_learned(tiny):
 
 
 @pytest.mark.parametrize("warm_up_epochs", [0, 3])
-def test_resuming_ends_with_the_same_weights(settings, tmp_path, warm_up_epochs):
+def test_resuming_ends_with_the_same_weights(settings, tmp_path, warm_up_epochs, caplog):
     settings = settings | {"warm_up_epochs": warm_up_epochs}
+    caplog.set_level("INFO", "lmmvqa")
     make_trainer(settings, tmp_path / "whole", max_steps=4).train()
     make_trainer(settings, tmp_path / "parts", max_steps=2).train()
     make_trainer(settings, tmp_path / "parts", max_steps=4).train(resume_from_checkpoint=True)
@@ -619,15 +620,20 @@ def test_resuming_ends_with_the_same_weights(settings, tmp_path, warm_up_epochs)
         assert [entry["warm_up_epoch"] for entry in warm_up] == list(range(1, warm_up_epochs + 1))
         assert not warm_up or warm_up[-1]["warm_up_error"] < warm_up[0]["warm_up_error"]
         assert not any("warm_up_epoch" in entry for entry in log[warm_up_epochs:])
+    first, *_, last = (entry["loss"] for entry in log if "loss" in entry)
+    assert f"loss {last:.3f} (at first {first:.3f})" in caplog.messages[-1]
 
 
-def test_a_folder_with_another_run_is_not_gone_on_with(settings, tmp_path):
+def test_a_folder_with_another_run_is_not_gone_on_with(settings, tmp_path, caplog):
+    caplog.set_level("INFO", "lmmvqa")
     config = write_config(tmp_path, settings, max_steps=2)
     run_training(config)
     # A checkpoint that a kill cut off is passed over.
     (tmp_path / "run" / "checkpoint-9").mkdir()
     (tmp_path / "run" / "checkpoint-9" / "trainer_state.json").write_text('{"epoch"')
+    assert "Goes on" not in caplog.text
     run_training(config, {"logging_steps": 2})
+    assert f"Goes on from {tmp_path / 'run' / 'checkpoint-2'}." in caplog.messages
     with pytest.raises(ValueError, match=r"learning_rate \(0.01 before, 0.02 now\)"):
         run_training(config, {"learning_rate": 0.02})
 
