@@ -18,7 +18,7 @@ test: $(DEV_STAMP)
 	.venv/bin/python -m pytest $(SIDE_BY_SIDE)
 
 # Wheel and sdist in dist/, then the tests that the sdist carries against the wheel, where this repository is not. All other
-# packages are those of .venv. TESTS="tests/test_cards.py" runs a part.
+# packages are those of .venv. TESTS="tests/hub_cards" runs a part.
 TESTS ?=
 SITE := import sysconfig; print(sysconfig.get_path("purelib"))
 test-wheel: $(DEV_STAMP)

@@ -412,8 +412,7 @@ def test_processes_of_accelerate_share_the_videos(tiny_checkpoint, library, tmp_
         "torch.distributed.run",
         "--nproc_per_node",
         "2",
-        "--master_port",
-        "29617",
+        "--standalone",
         "-m",
         "lmmvqa.commands.main",
     ]
