@@ -210,8 +210,8 @@ def push(folder: Path, repo_id: str, repo_type: RepoType, *, private: bool = Fal
             raise PushError(
                 f"{repo_id} exists and is public: make it private in its settings first, or push to another name."
             )
-        space = {"space_sdk": "gradio"} if repo_type == "space" else {}
-        url = api.create_repo(repo_id, repo_type=repo_type, private=private or None, exist_ok=True, **space)
+        sdk = "gradio" if repo_type == "space" else None
+        url = api.create_repo(repo_id, repo_type=repo_type, private=private or None, exist_ok=True, space_sdk=sdk)
         api.upload_folder(
             folder_path=folder, repo_id=repo_id, repo_type=repo_type, commit_message="Upload with lmmvqa push"
         )

@@ -13,6 +13,7 @@ from lmmvqa.checkpoints.default_files import CHECKPOINT_FOLDER, REFERENCE
 from lmmvqa.checkpoints.parts import file_sha256
 from lmmvqa.scoring.loading import load_network
 from lmmvqa.scoring.scorer import Scorer
+from modeling_lmmvqa.video_scorer import VideoScorer
 from processing.errors import LmmVqaError
 
 FOLDER = REFERENCE.name
@@ -66,7 +67,7 @@ def verify(model: str | None = None, device: str | None = None, decoder: str = "
     network, processor = load_network(model, device)
     clips = [folder / clip["file"] for clip in reference["clips"]]
     with Scorer(network, processor, decoder=decoder) as scorer:
-        results = scorer([str(clip) for clip in clips])
+        results = list(scorer.scores(map(str, clips)))
     comparisons = [
         Comparison(clip["file"], clip["score"], result.score, result.error)
         for clip, result in zip(reference["clips"], results, strict=True)
@@ -100,7 +101,7 @@ def write_reference(model: str | None = None, device: str | None = None, output:
         )
     network, processor = load_network(model, device)
     with Scorer(network, processor) as scorer:
-        results = scorer([str(clip) for clip in clips])
+        results = list(scorer.scores(map(str, clips)))
     rows = []
     for clip, result in zip(clips, results, strict=True):
         if result.error is not None:
@@ -133,7 +134,7 @@ def reference_folder(model: str | None = None) -> Path:
     return folder / FOLDER
 
 
-def environment(scorer: Scorer, clip: str, decoder: str = "auto") -> Mapping[str, str]:
+def environment(scorer: VideoScorer, clip: str, decoder: str = "auto") -> Mapping[str, str]:
     """What can move a score: decoder, versions of libraries, machine, weights."""
     info = next(iter(scorer.processor.video_processor.stream(clip, decoder=decoder, max_chunks=1))).info
     versions = {}
