@@ -5,8 +5,9 @@ needs are decoded and dropped, or jumped over where the container leads to a key
 scaled as they come, so that memory stays the same whatever the length of the video.
 
 What is read is what a viewer sees: the stream that a player shows, upright, with square pixels, in the colours of
-BT.709, without blank ends (see `pyav_decoder`, `colours`, `picture_ends`). A picture, or a video of one frame, says
-nothing of motion: its small frames are those of a slow, even pan over it, which no one takes for a freeze.
+BT.709, without blank ends and black bars (see `pyav_decoder`, `colours`, `picture_ends`, `black_bars`). A picture, or a
+video of one frame, says nothing of motion: its small frames are those of a slow, even pan over it, which no one takes
+for a freeze.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ import numpy as np
 from PIL import Image
 
 from .array_decoder import ArrayDecoder
-from .chunk_plan import PlannedChunk, plan_chunks
+from .black_bars import NUM_FRAMES, Window, may_have_bars, picture_within
+from .chunk_plan import PlannedChunk, evenly_spaced, plan_chunks
 from .decoding import Decoder, no_frame, warn
 from .decord_decoder import DecordDecoder
 from .picture_ends import BLANK, contrast, dims, first_picture, shown_to_the_end, up_to
@@ -32,9 +34,9 @@ from .video_files import TimeLimit, VideoError, VideoSource, as_file, first_byte
 
 logger = logging.getLogger(__name__)
 
-# Of the rules by which frames are chosen. Another number where they change, so that no features of other frames are
-# taken for those of a video.
-CHUNKING_VERSION = 3
+# Of the rules by which frames are chosen and cut. Another number where they change, so that no features of other frames
+# are taken for those of a video.
+CHUNKING_VERSION = 4
 # Seconds that one video may take to be read where nobody says otherwise, not counting what is done between its chunks.
 TIME_LIMIT_S = 300.0
 # Of a longer video as many chunks are read, evenly spaced, where nobody asks for fewer.
@@ -51,11 +53,11 @@ _PAN = 0.01
 class VideoInfo:
     """What is known of a video.
 
-    `width` and `height` are in pixels as displayed, after rotation and with square pixels. `fps` is the rate that the
-    file states, or the measured one where that is missing or contradicts the timestamps. `duration_s` is that of the
-    whole video, 0 of a picture; `num_chunks` counts it without a blank beginning, before `max_chunks`. `variable_rate`
-    says that chunks are cut by timestamps and not by counting frames. `warnings` are sentences for the person who reads
-    the score; some come up only while the video is decoded.
+    `width` and `height` are in pixels as displayed, after rotation and with square pixels, black bars included. `fps`
+    is the rate that the file states, or the measured one where that is missing or contradicts the timestamps.
+    `duration_s` is that of the whole video, 0 of a picture; `num_chunks` counts it without a blank beginning, before
+    `max_chunks`. `variable_rate` says that chunks are cut by timestamps and not by counting frames. `warnings` are
+    sentences for the person who reads the score; some come up only while the video is decoded.
     """
 
     name: str
@@ -75,8 +77,8 @@ class Chunk:
     """One second of a video.
 
     `index` is the number of the second in the whole video and `start_s` its start in seconds. `key_frame` is its
-    first frame, uint8 RGB of shape (3, height, width), at full size as displayed (where a video changes its size, each
-    key frame has its own), a view of packed pixels. `frames`, uint8 RGB of shape
+    first frame, uint8 RGB of shape (3, height, width), at full size as displayed, without black bars (where a video
+    changes its size, each key frame has its own), a view of packed pixels. `frames`, uint8 RGB of shape
     (frames_per_chunk, 3, frame_height, frame_width), are evenly spaced in it; None if no frame size was asked for.
     """
 
@@ -171,6 +173,10 @@ class VideoReader:
         self._decoder, self._limit = decoder, limit
         self._frame_size = frame_size
         self._passes: list[Iterator[tuple[int, Any]]] = []
+        # Where the picture lies in each frame of a video with bars, once it is known.
+        self._window: Window | None = None
+        self._barred_shape: tuple[int, ...] = ()
+        self._knows_bars = False
         begin = first_picture(decoder)
         plan = plan_chunks(decoder, begin, fps, max_chunks or MOST_CHUNKS, frames_per_chunk, min_tail)
         self._plan = plan
@@ -220,10 +226,27 @@ class VideoReader:
             if screen.ended_before(planned.positions[0]):
                 break
             key_frame = self._decoder.to_rgb(frame)
-            yield (
-                planned,
-                Chunk(planned.index, planned.start_s, key_frame, self._small_frames(screen, planned, key_frame)),
-            )
+            self._look_for_bars(key_frame)
+            frames = self._small_frames(screen, planned, key_frame)
+            yield planned, Chunk(planned.index, planned.start_s, self._without_bars(key_frame), frames)
+
+    def _look_for_bars(self, key_frame: np.ndarray) -> None:
+        """By the first key frame, and by others where that one may have bars."""
+        if self._knows_bars:
+            return
+        self._knows_bars = True
+        if not may_have_bars(key_frame):
+            return
+        chunks = self._plan.chunks
+        positions = np.array([chunks[i].positions[0] for i in evenly_spaced(len(chunks), NUM_FRAMES)])
+        others = self._decoder.frames(positions)
+        screen = _Screen(others)
+        frames = [self._decoder.to_rgb(screen.at(position)) for position in positions]
+        others.close()
+        window = picture_within(frames, SMALLEST_SIDE)
+        if window is not None:
+            self._window, self._barred_shape = window, key_frame.shape
+            warn(self._decoder, "It has black bars around its picture: they are left out.")
 
     def _without_blank_end(self, chunks: Iterator[tuple[PlannedChunk, Chunk]]) -> Iterator[Chunk]:
         """Chunks that go dark are held back until the video shows whether it ends there."""
@@ -257,16 +280,39 @@ class VideoReader:
             none_yet = False
             yield chunk
 
+    def _without_bars(self, key_frame: np.ndarray) -> np.ndarray:
+        if self._window is None or key_frame.shape != self._barred_shape:
+            return key_frame
+        rows, columns = self._window
+        return key_frame[:, rows, columns]
+
     def _small_frames(self, screen: _Screen, planned: PlannedChunk, key_frame: np.ndarray) -> np.ndarray | None:
         if self._frame_size is None:
             return None
         if self._decoder.num_frames == 1:
-            return _pan(key_frame, len(planned.positions), self._frame_size)
+            return _pan(self._without_bars(key_frame), len(planned.positions), self._frame_size)
         small = np.empty((len(planned.positions), 3, *self._frame_size), dtype=np.uint8)
         for position in np.unique(planned.positions):
             # In this thread, while the frame is in the cache: FFmpeg's threads decode meanwhile.
-            small[planned.positions == position] = self._decoder.to_rgb(screen.at(position), self._frame_size)
+            small[planned.positions == position] = self._small(screen.at(position), key_frame.shape)
         return small
+
+    def _small(self, frame: Any, shape: tuple[int, ...]) -> np.ndarray:
+        """A frame of `frame_size`, of a chunk whose key frame has this shape."""
+        if self._window is None or shape != self._barred_shape:
+            return self._decoder.to_rgb(frame, self._frame_size)
+        # The picture is cut out at twice the size that is wanted of it: to convert whole frames would take long.
+        scales = [
+            min(1.0, 2 * small / (lines.stop - lines.start))
+            for small, lines in zip(self._frame_size, self._window, strict=True)
+        ]
+        size = tuple(max(1, round(side * scale)) for side, scale in zip(shape[1:], scales, strict=True))
+        pixels = self._decoder.to_rgb(frame, size)
+        (top, bottom), (left, right) = (
+            (lines.start * new / side, lines.stop * new / side)
+            for lines, new, side in zip(self._window, size, shape[1:], strict=True)
+        )
+        return _cut_out(pixels, (left, top, right, bottom), self._frame_size)
 
     def close(self) -> None:
         """Free the decoder. Iterations that have begun end."""
@@ -316,14 +362,16 @@ def _kept(chunk: Chunk) -> Callable[[], Chunk]:
 
 def _pan(key_frame: np.ndarray, num_frames: int, size: tuple[int, int]) -> np.ndarray:
     """(num_frames, 3, height, width) uint8: a window goes over a still, slowly and evenly, from left to right."""
-    still = Image.fromarray(np.ascontiguousarray(key_frame.transpose(1, 2, 0)))
-    height, width = size
-    margin = still.width * _PAN
-    frames = []
-    for step in np.linspace(0, margin, num_frames):
-        box = (step, 0, still.width - margin + step, still.height)
-        frames.append(np.asarray(still.resize((width, height), Image.Resampling.BILINEAR, box)))
-    return np.stack(frames).transpose(0, 3, 1, 2)
+    _, height, width = key_frame.shape
+    margin = width * _PAN
+    steps = np.linspace(0, margin, num_frames)
+    return np.stack([_cut_out(key_frame, (step, 0, width - margin + step, height), size) for step in steps])
+
+
+def _cut_out(pixels: np.ndarray, box: tuple[float, float, float, float], size: tuple[int, int]) -> np.ndarray:
+    """What lies between left, top, right and bottom in uint8 (3, height, width), resized."""
+    picture = Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0)))
+    return np.asarray(picture.resize(size[::-1], Image.Resampling.BILINEAR, box)).transpose(2, 0, 1)
 
 
 class _Screen:

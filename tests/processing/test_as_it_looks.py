@@ -273,6 +273,44 @@ def test_mirrored_videos_are_shown_as_players_do(make, flags, turned):
         assert np.array_equal(ours[0].key_frame, turned(read(stored)[1][0].key_frame))
 
 
+@pytest.mark.parametrize(
+    ("name", "bars"),
+    [
+        ("letterbox", "pad=iw:ih+96:0:48:black"),
+        ("cut_unevenly", "pad=iw:ih+97:0:47:black"),
+        ("pillars", "pad=iw+100:ih:50:0:black"),
+        ("both", "pad=iw+100:ih+96:50:48:0x101010"),
+    ],
+)
+def test_black_bars_are_no_part_of_the_picture(make, name, bars):
+    # A margin of two lines goes with a bar.
+    margins = f"crop={'iw-4' if name in ('pillars', 'both') else 'iw'}:{'ih' if name == 'pillars' else 'ih-4'}"
+    (_, expected), (info, chunks) = (
+        read(make(f"{of}.mkv", "-vf", f"scale=240:134,format=gbrp,{filters}", "-c:v", "ffv1", before=("-t", "0.6")))
+        for of, filters in ((f"bare_{name}", margins), (name, bars))
+    )
+    assert info.warnings == ("It has black bars around its picture: they are left out.",)
+    assert np.array_equal(pictures(expected), pictures(chunks))
+    assert np.abs(expected[0].frames.astype(float) - chunks[0].frames).mean() < 2
+
+
+@pytest.mark.parametrize(
+    "filters",
+    [
+        "pad=iw:ih+60:0:60:black",  # a bar on one side
+        "pad=iw:ih+96:0:48:black,drawbox=90:205:60:12:white:fill",  # words in the bar
+        "drawbox=c=black:t=fill,drawbox=80:60:80:14:white:fill",  # a title
+        "vignette=PI/2.2",
+        "eq=brightness=-0.6",  # a night
+        "pad=iw:ih+96:0:48:black,drawbox=0:0:240:40:green:fill:enable='gt(t,0.9)'",  # another shape later
+    ],
+)
+def test_what_is_dark_for_its_own_sake_is_kept(make, filters):
+    path = make(f"dark_{len(filters)}.mkv", "-vf", f"scale=240:134,format=gbrp,{filters}", "-c:v", "ffv1")
+    info, chunks = read(path)
+    assert {chunk.key_frame.shape for chunk in chunks} == {(3, info.height, info.width)}
+
+
 # Streams
 
 
