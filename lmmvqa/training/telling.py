@@ -80,6 +80,21 @@ def comparison(splits: Mapping[str, tuple[Mapping[str, float] | None, Mapping[st
     return table
 
 
+def warning_of_loss(before: Mapping[str, float] | None, after: Mapping[str, float]) -> str | None:
+    """What a person should do when the base is better than what was tuned, on enough validation videos to tell.
+
+    Args:
+        before, after: metrics of the validation part, without a prefix.
+    """
+    if before is None or after.get("n", 0) < FEW_VIDEOS or after["loss"] < before["loss"]:
+        return None
+    return (
+        f"The base is better on the validation part (loss {before['loss']:.3f}, tuned {after['loss']:.3f}): score "
+        "with the base, or tune it on more videos or with a lower learning_rate. If its order is right and only its "
+        "scale is not that of your ratings, `lmmvqa calibrate` is enough."
+    )
+
+
 def next_commands(output: Path, trains: str, *, folds: bool = False) -> list[str]:
     """What to do with what was trained."""
     if folds:

@@ -25,6 +25,7 @@ from lmmvqa.training.collators import AnswerCollator, ReadOutCollator
 from lmmvqa.training.encoding import encode
 from lmmvqa.training.feature_cache import FeatureCache
 from lmmvqa.training.run import build_trainer, run_training
+from lmmvqa.training.telling import warning_of_loss
 from lmmvqa.training.trainer import distinct_videos
 from lmmvqa.training.training_data import load_training_data
 from lmmvqa.training.warm_up import SHARPNESS, token_words, word_direction, word_directions, word_scores
@@ -775,6 +776,14 @@ def test_a_run_tells_what_it_does_and_how_it_went(settings, tmp_path, caplog):
     assert str(tmp_path) not in card and settings["model"] not in card and "srcc" not in card.partition("# run")[0]
     for readme in (tmp_path / "run").glob("checkpoint-*/README.md"):
         raise AssertionError(f"{readme} is a template of peft")
+
+
+@pytest.mark.parametrize(("count", "tuned", "warns"), [(40, 3.3, True), (40, 3.0, False), (12, 3.3, False)])
+def test_a_base_that_is_better_is_named(count, tuned, warns):
+    text = warning_of_loss({"loss": 3.1, "n": count}, {"loss": tuned, "n": count})
+    assert bool(text) == warns
+    assert not warns or "loss 3.100, tuned 3.300" in text
+    assert warning_of_loss(None, {"loss": tuned, "n": count}) is None
 
 
 def test_a_correlation_of_a_handful_of_videos_chooses_nothing(settings, tmp_path, caplog):
