@@ -48,7 +48,7 @@ CSS = (
 .vqa .moments img { width: 100%; aspect-ratio: 16 / 9; object-fit: contain; background: #000; display: block;
   margin: 0; }
 .vqa .moments span { display: block; padding: .4rem .6rem; }
-.vqa .moment { display: block; margin-top: .5rem; padding: .3rem .7rem; border: 1px solid var(--vqa-line);
+.vqa .moment { display: block; margin-top: .7rem; padding: .3rem .7rem; border: 1px solid var(--vqa-line);
   border-left: 4px solid #b3261e; border-radius: 6px; background: var(--vqa-fill); color: inherit; font-size: .95rem;
   text-align: left; cursor: pointer; }
 .vqa .sentence { margin: .8rem 0 0; font-size: 1.05rem; }
@@ -186,7 +186,7 @@ def build(pipe: Any, examples: Sequence[Path] = ()) -> gr.Blocks:
                     file = gr.File(label=label, elem_id=f"file-{number}", height=120)
                     with gr.Row():
                         for example in examples:
-                            button = gr.Button(_title(example), size="sm", min_width=70)
+                            button = gr.Button(_title(example), size="sm", min_width=130)
                             button.click(
                                 lambda example=example: str(example),
                                 outputs=file,
@@ -276,7 +276,7 @@ def _over_time(row: dict[str, Any], bounds: Sequence[float]) -> str:
     link = worst and f'<button type="button" class="moment" data-seek="{start}">{escape(worst)}</button>'
     return f"""<h3>Quality over time</h3>
 {drawing.timeline(row, bounds)}
-<div class="ends"><span>0:00</span><span>a bar for each second that was judged</span>
+<div class="ends"><span>0:00</span><span>a bar for each second judged</span>
 <span>{drawing.clock(row["duration_s"])}</span></div>
 {link}
 <div class="moments">{moments}</div>

@@ -21,14 +21,14 @@ CSS = """
   background: var(--vqa-text); }
 .vqa .ends { display: flex; justify-content: space-between; gap: .8rem; text-align: center;
   font-size: .85rem; color: var(--vqa-quiet); }
-.vqa .chart { position: relative; height: 96px; border-block: 1px solid var(--vqa-line); cursor: pointer;
-  touch-action: manipulation; }
+.vqa .chart { position: relative; height: 96px; margin-bottom: 9px; touch-action: manipulation;
+  border-block: 1px solid var(--vqa-line); cursor: pointer; }
 .vqa .chart svg { display: block; width: 100%; height: 100%; }
 .vqa .chart:focus-visible, .vqa button:focus-visible, .vqa a:focus-visible { outline: 3px solid var(--vqa-text);
   outline-offset: 2px; }
 .vqa .playhead { position: absolute; inset-block: 0; left: 0; width: 2px; margin-left: -1px;
   background: var(--vqa-text); pointer-events: none; }
-.vqa .worst { position: absolute; bottom: -6px; height: 5px; min-width: 5px; border-radius: 3px; background: #b3261e;
+.vqa .worst { position: absolute; bottom: -8px; height: 5px; min-width: 5px; border-radius: 3px; background: #b3261e;
   pointer-events: none; }
 .vqa .bars { display: grid; grid-template-columns: max-content 1fr max-content; gap: .25rem .7rem;
   align-items: center; margin-top: .4rem; font-size: .95rem; }
