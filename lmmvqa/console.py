@@ -45,6 +45,17 @@ def show_missed(checks: Iterable[Check]) -> None:
 
 
 @contextmanager
+def warnings_stand_in_rows() -> Iterator[None]:
+    """The log leaves out what each row says under `warnings`."""
+    log = logging.getLogger("processing.decoding")
+    log.disabled = True
+    try:
+        yield
+    finally:
+        log.disabled = False
+
+
+@contextmanager
 def clear_errors() -> Iterator[None]:
     """Show what the user can mend as a message, and end with code 2: a `LmmVqaError`, or what the system refuses (a
     file that is missing, a disk that is full). Anything else is a fault of ours and keeps its trace; with `--verbose`

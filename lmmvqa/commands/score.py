@@ -13,7 +13,7 @@ from rich.console import Console
 
 from lmmvqa.commands.options import Confidence, Device, Model, Precision, Summary
 from lmmvqa.commands.score_table import Tally, in_order, print_table
-from lmmvqa.console import clear_errors, messages, show_error, show_missed
+from lmmvqa.console import clear_errors, messages, show_error, show_missed, warnings_stand_in_rows
 
 if TYPE_CHECKING:
     from modeling_lmmvqa.video_score import VideoScore
@@ -110,7 +110,7 @@ def score(
     for file in files:
         if file.is_dir() or not (file.parent.is_dir() or file == output):
             raise typer.BadParameter(f"{file} can't be written: name a file in a folder that is there.")
-    with clear_errors():
+    with clear_errors(), warnings_stand_in_rows():
         from lmmvqa.scoring import gates
         from lmmvqa.scoring.finding import find_videos
         from lmmvqa.scoring.result_files import check_replaceable, check_suffix
@@ -185,7 +185,8 @@ def score(
             (Console() if shown else messages).print(tally.sentence(), highlight=False, soft_wrap=True)
         if summary is not None:
             gates.write_summary(checks, summary)
-        show_missed(checks)
+        # What is wrong with a video is said above, or in its row.
+        show_missed(check for check in checks if not check.is_error)
     missed = any(not check.passed for check in checks)
     raise typer.Exit(1 if failed else gates.MISSED if missed else 0)
 

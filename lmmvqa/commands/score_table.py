@@ -91,7 +91,7 @@ def print_table(scores: list[VideoScore], levels: str = "", *, timeline: bool = 
             f"{low:.0f}-{high:.0f}",
             f"[{colour}]{score.level}[/] {score.level_probabilities[score.level]:.0%}" if words else "-",
             *([_mostly(score.answers["flaw"]["probabilities"])] if has_flaws else []),
-            clock(score.duration_s) if score.duration_s >= 60 else f"{score.duration_s:.1f} s",
+            _length(score.duration_s),
         )
     console = Console()
     console.print(table)
@@ -113,6 +113,13 @@ def print_table(scores: list[VideoScore], levels: str = "", *, timeline: bool = 
         highlight=False,
         soft_wrap=True,
     )
+
+
+def _length(seconds: float) -> str:
+    """A picture has none."""
+    if not seconds:
+        return "-"
+    return clock(seconds) if seconds >= 60 else f"{seconds:.1f} s"
 
 
 def _mostly(flaws: Mapping[str, float]) -> str:

@@ -112,6 +112,6 @@ def _row(score: VideoScore, bounds: Sequence[float]) -> str:
         f'<td class="number"><span class="pill" style="background:{drawing.colour(score.score or 0.0, bounds)}">'
         f"{score.score:.1f}</span>"
         f' {escape(score.level or "")}<br><span class="quiet">{low:.0f} to {high:.0f}</span></td>'
-        f'<td class="number">{drawing.clock(score.duration_s or 0.0)}</td>'
+        f'<td class="number">{drawing.clock(score.duration_s) if score.duration_s else "-"}</td>'
         f'<td class="wide">{drawing.timeline(row, bounds, interactive=False)}</td></tr>'
     )

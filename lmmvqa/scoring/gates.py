@@ -22,11 +22,13 @@ SUMMARY_SUFFIXES = (".md", ".xml")
 
 @dataclass(frozen=True)
 class Check:
-    """What a threshold says of one video: whether it passed, and a sentence with the numbers behind it."""
+    """What a threshold says of one video: whether it passed, and a sentence with the numbers behind it, or why there
+    are none."""
 
     path: str
     passed: bool
     sentence: str
+    is_error: bool = False
 
 
 class SummaryError(LmmVqaError, ValueError):
@@ -42,9 +44,11 @@ def check_score(score: VideoScore, least: float, confidence: float) -> Check:
             alone decides.
     """
     if score.error is not None:
-        return Check(score.path, False, score.error)
+        return Check(score.path, False, score.error, is_error=True)
     below = NormalDist(score.score, max(score.score_std or 0.0, 1e-6)).cdf(least)
-    sentence = f"{score.score:.1f} of at least {least:g} points; below them with a probability of {below:.0%}"
+    sentence = (
+        f"{score.score:.1f} points, and at least {least:g} were asked; below that with a probability of {below:.0%}"
+    )
     return Check(score.path, below < confidence or score.score >= least, sentence)
 
 

@@ -30,7 +30,7 @@ from lmmvqa.training.collators import AnswerCollator, ReadOutCollator
 from lmmvqa.training.encoding import add_digests, encode, fit_standardizers
 from lmmvqa.training.feature_cache import FeatureCache
 from lmmvqa.training.settings import read_settings
-from lmmvqa.training.telling import beginning, comparison, learned_from, warning_of_loss
+from lmmvqa.training.telling import beginning, comparison, further_comparison, learned_from, warning_of_loss
 from lmmvqa.training.trainer import LmmVqaTrainer, last_checkpoint, rated_indices
 from lmmvqa.training.training_data import TrainingData, check_fit, learned_bounds, load_training_data
 from lmmvqa.training.warm_up import warm_up
@@ -108,7 +108,7 @@ def train(arguments: LmmVqaTrainingArguments, *, test: bool = True) -> dict[str,
         if (validated := trainer.validation_figures()) is not None:
             splits = {"validation": validated} | splits
         if splits:
-            messages.print(comparison(splits))
+            messages.print(*filter(None, (comparison(splits), further_comparison(splits))), sep="\n")
         if validated is not None and (text := warning_of_loss(*validated)):
             logger.warning("%s", text)
         logger.info("%s The result is in %s.", trainer.learned, arguments.output_dir)

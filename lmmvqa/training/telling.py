@@ -12,8 +12,9 @@ from hub_cards.training_card import FEW_VIDEOS
 from lmmvqa.checkpoints.training_record import TrainingRecord
 from lmmvqa.training.arguments import LmmVqaTrainingArguments
 
-# What `evaluate` adds to a split's metrics, and what people call it.
+# What `evaluate` adds to a split's metrics, and what people call it; behind the name of a further question, too.
 _FIGURES = {"loss": "loss", "srcc": "SRCC", "plcc": "PLCC", "level_accuracy": "right level"}
+_OF_QUESTIONS = {"_srcc": "SRCC", "_plcc": "PLCC", "_balanced_accuracy": "balanced accuracy", "_accuracy": "accuracy"}
 
 
 def beginning(arguments: LmmVqaTrainingArguments, learned: str, model: Any) -> str:
@@ -51,16 +52,29 @@ def _counts(sets: Mapping[str, frozenset[str]]) -> str:
 def figures(metrics: Mapping[str, float], prefix: str) -> str:
     """The metrics of a split in words; a correlation over a handful of videos says that it says nothing."""
     count = int(metrics.get(f"{prefix}_n", 0))
-    texts = [
-        f"{name} {metrics[f'{prefix}_{key}']:.3f}" for key, name in _FIGURES.items() if f"{prefix}_{key}" in metrics
-    ]
+    own = {key.removeprefix(f"{prefix}_"): value for key, value in metrics.items() if key.startswith(f"{prefix}_")}
+    texts = [f"{name} {own[key]:.3f}" for key, name in {**_FIGURES, **_further(own)}.items() if key in own]
     if not count:
         return ", ".join(texts)
     return f"{', '.join(texts)} ({_how_many(count)})"
 
 
+def _further(metrics: Mapping[str, float]) -> dict[str, str]:
+    """Which metrics are of further questions, and what people call them, such as "SRCC of sharpness"."""
+    found = {}
+    for key in metrics:
+        end = next((end for end in _OF_QUESTIONS if key.endswith(end)), None)
+        if end is not None and key not in _FIGURES:
+            found[key] = f"{_OF_QUESTIONS[end]} of {key.removesuffix(end)}"
+    return found
+
+
 def _how_many(count: int) -> str:
     return f"n = {count}" if count >= FEW_VIDEOS else f"n = {count}: its correlations say nothing"
+
+
+def _videos(count: int) -> str:
+    return str(count) if count >= FEW_VIDEOS or not count else _how_many(count)
 
 
 def comparison(splits: Mapping[str, tuple[Mapping[str, float] | None, Mapping[str, float]]]) -> Table:
@@ -76,7 +90,7 @@ def comparison(splits: Mapping[str, tuple[Mapping[str, float] | None, Mapping[st
                 continue
             count = int(metrics.get("n", 0))
             cells = [f"{metrics[key]:.3f}" if key in metrics else "-" for key in _FIGURES]
-            table.add_row(split, name, str(count) if count >= FEW_VIDEOS or not count else _how_many(count), *cells)
+            table.add_row(split, name, _videos(count), *cells)
     return table
 
 
@@ -93,6 +107,16 @@ def warning_of_loss(before: Mapping[str, float] | None, after: Mapping[str, floa
         "with the base, or tune it on more videos or with a lower learning_rate. If its order is right and only its "
         "scale is not that of your ratings, `lmmvqa calibrate` is enough."
     )
+
+
+def further_comparison(splits: Mapping[str, tuple[Mapping[str, float] | None, Mapping[str, float]]]) -> Table | None:
+    """The same of further questions, each figure in a row; None where none were learned."""
+    table = Table("split", "videos", "", "base", "tuned")
+    for split, (before, after) in splits.items():
+        for key, name in _further(after).items():
+            cells = [f"{metrics[key]:.3f}" if key in metrics else "-" for metrics in (before or {}, after)]
+            table.add_row(split, _videos(int(after.get("n", 0))), name, *cells)
+    return table if table.row_count else None
 
 
 def next_commands(output: Path, trains: str, *, folds: bool = False) -> list[str]:

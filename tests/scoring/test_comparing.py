@@ -96,7 +96,7 @@ def test_command_compares_ranks_and_fails_a_build(tiny_checkpoint, clip, tmp_pat
     assert CliRunner().invoke(app, [*command, str(clip)]).exit_code == 2
 
 
-def test_score_fails_a_build_below_its_threshold(tiny_checkpoint, clip, tmp_path):
+def test_score_fails_a_build_below_its_threshold(tiny_checkpoint, clip, tmp_path, caplog):
     command = ["score", str(clip), "--model", str(tiny_checkpoint), "--device", "cpu"]
     done = CliRunner().invoke(app, [*command, "--json"])
     score = json.loads(done.stdout.splitlines()[0])["score"]
@@ -106,3 +106,10 @@ def test_score_fails_a_build_below_its_threshold(tiny_checkpoint, clip, tmp_path
     assert CliRunner().invoke(app, [*command, "--min-score", str(score - 0.5)]).exit_code == 0
     assert CliRunner().invoke(app, [*command, "--min-score", str(score + 0.5), "--confidence", "1"]).exit_code == 0
     assert CliRunner().invoke(app, [*command, "--summary", str(summary)]).exit_code == 2
+    # Each thing is said once: what is wrong with a file, and what people should know of another.
+    ffmpeg("-i", clip, "-frames:v", 1, tmp_path / "photo.png")
+    several = [*command, str(tmp_path / "photo.png"), str(tmp_path / "missing.mp4")]
+    done = CliRunner().invoke(app, [*several, "--min-score", "100"], env={"COLUMNS": "200"})
+    assert done.exit_code == 1 and not caplog.records
+    assert done.output.count("nothing is known of motion") == 1 == done.output.count("Error: ")
+    assert done.output.count("Missed: ") == 2 and "0.0 s" not in done.output

@@ -25,7 +25,7 @@ from lmmvqa.training.collators import AnswerCollator, ReadOutCollator
 from lmmvqa.training.encoding import encode
 from lmmvqa.training.feature_cache import FeatureCache
 from lmmvqa.training.run import build_trainer, run_training
-from lmmvqa.training.telling import warning_of_loss
+from lmmvqa.training.telling import figures, further_comparison, warning_of_loss
 from lmmvqa.training.trainer import distinct_videos
 from lmmvqa.training.training_data import load_training_data
 from lmmvqa.training.warm_up import SHARPNESS, token_words, word_direction, word_directions, word_scores
@@ -741,6 +741,18 @@ def test_a_config_that_is_not_there_or_no_yaml(tmp_path):
 def test_rated_videos_gives_each_video_once(settings, tmp_path):
     trainer = make_trainer(settings, tmp_path)
     assert len(trainer.train_dataset) == 8 and len(distinct_videos(trainer.train_dataset)) == 4
+
+
+def test_figures_of_further_questions_are_told():
+    metrics = {"loss": 1.0, "srcc": 0.5, "level_accuracy": 0.4, "sharpness_srcc": 0.25, "flaw_balanced_accuracy": 0.75}
+    said = figures({f"eval_{name}": value for name, value in metrics.items()}, "eval")
+    assert said == (
+        "loss 1.000, SRCC 0.500, right level 0.400, SRCC of sharpness 0.250, balanced accuracy of flaw 0.750"
+    )
+    table = further_comparison({"test": (None, metrics | {"n": 40})})
+    cells = [list(column.cells) for column in table.columns]
+    assert cells[2:] == [["SRCC of sharpness", "balanced accuracy of flaw"], ["-", "-"], ["0.250", "0.750"]]
+    assert cells[1] == ["40", "40"] and further_comparison({"test": (None, {"srcc": 0.5})}) is None
 
 
 def train_by_command(settings, folder, **changed):
