@@ -186,7 +186,7 @@ def build(pipe: Any, examples: Sequence[Path] = ()) -> gr.Blocks:
                     file = gr.File(label=label, elem_id=f"file-{number}", height=120)
                     with gr.Row():
                         for example in examples:
-                            button = gr.Button(_title(example), size="sm", min_width=130)
+                            button = gr.Button(_title(example), size="sm", min_width=150)
                             button.click(
                                 lambda example=example: str(example),
                                 outputs=file,
