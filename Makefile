@@ -60,7 +60,7 @@ checkpoint: $(DEV_STAMP)
 	test -f $(RUN)/merged/processor_config.json || .venv/bin/lmmvqa merge $(RUN)/adapter $(RUN)/merged
 	.venv/bin/lmmvqa calibrate $(RUN)/merged --data rated_videos=$(RUN)/rated \
 	  --feature-cache $(RUN)/features > lmmvqa/checkpoints/default/calibration.json
-	cp $(RUN)/adapter/adapter_model.safetensors $(RUN)/adapter/trainer_state.json lmmvqa/checkpoints/default/adapter
+	cp $(RUN)/adapter/adapter_model.safetensors $(RUN)/adapter/trainer_state.json $(RUN)/adapter/training_record.json lmmvqa/checkpoints/default/adapter
 	sed 's/\("base_model_name_or_path": \)"default"/\1null/' $(RUN)/adapter/adapter_config.json > lmmvqa/checkpoints/default/adapter/adapter_config.json
 	$(MAKE) graphs
 	.venv/bin/lmmvqa verify --write

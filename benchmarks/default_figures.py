@@ -1,12 +1,15 @@
-"""Every figure of the default checkpoint's card, in one run: `python benchmarks/default_figures.py RATED COPIES VIEWS
-[--model FOLDER] [--feature-cache FOLDER] [--natural-scene 400] [--learned 10000]`.
+"""Every figure of the default checkpoint's card, of what is named: `python benchmarks/default_figures.py
+[--rated FOLDER] [--copies FOLDER] [--views FOLDER] [--clips FOLDER] [--model FOLDER] [--feature-cache FOLDER]
+[--natural-scene 400] [--learned 10000]`.
 
-RATED is the folder of BIQ2021, COPIES that of `lmmvqa make-copies`, VIEWS that of `lmmvqa make-views --split test`.
-People: on BIQ2021's test part, SRCC and PLCC with 95 % intervals, beside ridge regression and gradient boosting on the
-same features (fitted on `--learned` photographs of the train part), and NIQE and BRISQUE on the first `--natural-scene`
-photographs, with the paired bootstrap of what ours is ahead; levels, interval, and how sure `compare` is of pairs.
-Copies of the split "test", whose contents nothing learned from: the order within content and family, SRCC with VMAF,
-the temporal evidence switched off, and the flaw. Views: by how much the score moves when the picture is the same.
+RATED is the folder of BIQ2021. People: on its test part, SRCC and PLCC with 95 % intervals, beside ridge regression and
+gradient boosting on the same features (fitted on `--learned` photographs of the train part), and NIQE and BRISQUE on
+the first `--natural-scene` photographs, with the paired bootstrap of what ours is ahead; levels, interval, and how sure
+`compare` is of pairs.
+COPIES is that of `lmmvqa make-copies`. Of its split "test", whose contents nothing learned from: the order within
+content and family, SRCC with VMAF, the temporal evidence switched off, and the flaw.
+VIEWS is that of `lmmvqa make-views --split test`, and needs RATED: a photograph as a still, a pan and mirrored.
+CLIPS is a folder of clean clips: by how much the score moves when nothing is seen to change.
 """
 
 import argparse
@@ -39,6 +42,8 @@ from modeling_lmmvqa.feature_batches import assessment_inputs
 from modeling_lmmvqa.tower_features import Features
 from modeling_lmmvqa.video_score import VideoScore
 from processing.questions import SEPARATOR
+from processing.video_names import is_video
+from processing.video_reader import open_video
 
 # VMAF, and points of people's ratings: where a smaller difference would be chance.
 APART, POINTS_APART = 10, 5
@@ -50,7 +55,10 @@ CHANGES = {
     "re-encoded": (),
     "mirrored": ("-vf", "hflip"),
     "first half second cut off": ("-ss", "0.5"),
+    "two thirds as large": ("-vf", "scale=trunc(iw/3)*2:trunc(ih/3)*2"),
 }
+# A smaller clip is seen to lose by becoming smaller still.
+LARGE = 720
 console = Console(width=150)
 
 
@@ -189,7 +197,6 @@ def of_copies(model: Any, processor: Any, cache: FeatureCache, copies: Path) -> 
     )
     if "flaw" in answers[0]:
         flaws(rows, answers)
-    stability(model, processor, [row["video"] for row in rows if row["distortion"] == "near_lossless"][:12])
 
 
 def in_order(rows: list[dict[str, str]], scores: np.ndarray, vmaf: np.ndarray, family: str) -> str:
@@ -249,16 +256,23 @@ def balanced(draw: Sequence[int], truth: Sequence[list[str]], ranked: np.ndarray
     return float(np.mean([np.mean(each) for each in right.values()]))
 
 
-def stability(model: Any, processor: Any, videos: Sequence[str]) -> None:
+def stability(model: Any, processor: Any, clips: Sequence[Path]) -> None:
     """By how much the score of a video moves when nothing that is seen changes."""
+    large = []
+    for clip in clips:
+        with open_video(clip) as reader:
+            if min(reader.info.width, reader.info.height) >= LARGE:
+                large.append(clip)
     with Scorer(model, processor) as scorer, tempfile.TemporaryDirectory() as folder:
-        before = np.array([score.score for score in scorer.scores(videos)])
+        before = {score.path: score.score for score in scorer.scores(list(map(str, clips)))}
         for name, arguments in CHANGES.items():
+            videos = large if "large" in name else clips
             changed = [str(Path(folder) / f"{name} {number}.mp4") for number in range(len(videos))]
             for video, copy in zip(videos, changed, strict=True):
                 # As options of the output, so that frames are cut off exactly.
                 run_ffmpeg("-i", video, *arguments, "-c:v", "libx264", "-crf", "10", "-pix_fmt", "yuv420p", copy)
-            moved = np.abs(np.array([score.score for score in scorer.scores(changed)]) - before)
+            after = [score.score for score in scorer.scores(changed)]
+            moved = np.abs([new - before[str(video)] for new, video in zip(after, videos, strict=True)])
             console.print(
                 f"{name}: the score of {len(videos)} clips moves by {np.median(moved):.2f} points (median), "
                 f"{np.quantile(moved, 0.9):.2f} (nine in ten)"
@@ -287,9 +301,10 @@ def of_views(model: Any, processor: Any, cache: FeatureCache, rated: str, views:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("rated")
-    parser.add_argument("copies", type=Path)
-    parser.add_argument("views", type=Path)
+    parser.add_argument("--rated")
+    parser.add_argument("--copies", type=Path)
+    parser.add_argument("--views", type=Path)
+    parser.add_argument("--clips", type=Path)
     parser.add_argument("--model", help="default: the checkpoint that comes with LMM-VQA")
     parser.add_argument("--feature-cache", type=Path)
     parser.add_argument("--natural-scene", type=int, default=400)
@@ -298,9 +313,14 @@ def main() -> None:
     register()
     model, processor = load_checkpoint(options.model)
     cache = FeatureCache(options.feature_cache or tempfile.mkdtemp(), model, processor)
-    people(model, processor, cache, options.rated, options.learned, options.natural_scene)
-    of_copies(model, processor, cache, options.copies)
-    of_views(model, processor, cache, options.rated, options.views)
+    if options.rated:
+        people(model, processor, cache, options.rated, options.learned, options.natural_scene)
+    if options.copies:
+        of_copies(model, processor, cache, options.copies)
+    if options.views:
+        of_views(model, processor, cache, options.rated, options.views)
+    if options.clips:
+        stability(model, processor, sorted(file for file in options.clips.iterdir() if is_video(file.name)))
 
 
 def of(figures: dict[str, Any], metric: str) -> str:
