@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import ClassVar
 
@@ -65,10 +64,11 @@ class FineVd(RatedSetBuilder):
                 path = find_label_file(root, files, name)
             except LabelError:
                 continue
-            for line in path.read_text(encoding="utf-8").splitlines():
-                if line.strip():
-                    # A list that was saved by a spreadsheet has a byte order mark within its first name.
-                    found[without_video_suffix(json.loads(line)["video"].lstrip("\ufeff"))] = split
+            table = read_table(path)
+            if "video" not in table:
+                raise LabelError(f'{path} names no videos: each line must have a "video". Download it again.')
+            # A list that was saved by a spreadsheet has a byte order mark within its first name.
+            found |= {without_video_suffix(str(video).lstrip("\ufeff")): split for video in table["video"]}
         return found
 
 

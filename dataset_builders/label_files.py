@@ -140,7 +140,7 @@ def read_table(path: Path, sheet: str | None = None) -> pd.DataFrame:
     except LabelError:
         raise
     # A broken file is an error of another kind in each of the readers below.
-    except (ValueError, OSError, NotImplementedError, ImportError, csv.Error) as error:
+    except Exception as error:
         raise LabelError(f"{path} can't be read as a {suffix[1:]} file: {error}") from error
     if suffix in (".csv", ".tsv"):
         return table

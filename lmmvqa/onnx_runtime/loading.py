@@ -27,7 +27,11 @@ def load_graphs(name: str | None = None) -> tuple[OnnxNetwork, GraphProcessor]:
         GraphError: the folder can't be read.
         PartError: the decoder of the default checkpoint can't be fetched.
     """
-    network = OnnxNetwork(Path(name) if name is not None else default_graphs())
+    folder = Path(name) if name is not None else default_graphs()
+    try:
+        network = OnnxNetwork(folder)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise GraphError(f"{folder / CONFIG} is damaged ({error!r}): export the checkpoint again.") from error
     return network, network.processor
 
 

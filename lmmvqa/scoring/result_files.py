@@ -582,16 +582,20 @@ def _look_at_parquet(path: Path, columns: Columns) -> Columns:
     try:
         schema = parquet.read_schema(path)
     except (arrow.ArrowException, OSError) as error:
-        raise ResultFileError(
-            f"{path} is there already and can't be read as Parquet ({str(error).splitlines()[0]}): name another file, "
-            "or move this one away."
-        ) from error
+        raise _no_parquet(path, error) from error
     found = _matched(columns, schema.names)
     if found is None or not schema.equals(_arrow_schema(found)):
         raise _not_ours(
             path, columns, f"its columns are {', '.join(f'{field.name} ({field.type})' for field in schema)}"
         )
     return found
+
+
+def _no_parquet(path: Path, error: Exception) -> ResultFileError:
+    return ResultFileError(
+        f"{path} is there already and can't be read as Parquet ({str(error).splitlines()[0]}): name another file, "
+        "or move this one away."
+    )
 
 
 def _arrow_schema(columns: Columns) -> Any:
@@ -617,11 +621,20 @@ def _item_kind(kind: str) -> str:
 
 
 def _parquet_rows(path: Path) -> Iterator[dict[str, Any]]:
+    import pyarrow as arrow
     import pyarrow.parquet as parquet
 
     with parquet.ParquetFile(path) as file:
-        for batch in file.iter_batches(ROWS_AT_ONCE):
-            yield from batch.to_pylist(maps_as_pydicts="strict")
+        batches = file.iter_batches(ROWS_AT_ONCE)
+        while True:
+            try:
+                rows = next(batches).to_pylist(maps_as_pydicts="strict")
+            except StopIteration:
+                return
+            # Its schema can be read, and its pages can't.
+            except (arrow.ArrowException, OSError) as error:
+                raise _no_parquet(path, error) from error
+            yield from rows
 
 
 def _as_declared(row: Mapping[str, Any], columns: Columns, path: Path) -> dict[str, Any]:

@@ -42,7 +42,7 @@ def read_settings(config: str | os.PathLike, overrides: Mapping[str, Any] | None
         raise FileNotFoundError(f"{config} does not exist: name a YAML file or one of the recipes {recipes}.")
     try:
         settings = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is no YAML file: {error}") from error
     if not isinstance(settings, dict):
         raise InputError(f"{path} holds no settings: write lines such as `learning_rate: 1e-3`.")

@@ -78,6 +78,15 @@ def test_forms_that_mean_the_same(own, name, content):
     assert (found.content, found.parts, found.split) == ("q", {"family": "spatial", "kind": "blur"}, "validation")
 
 
+@pytest.mark.parametrize("suffix", [".xlsx", ".mat", ".parquet", ".jsonl"])
+def test_a_label_file_of_rubbish_is_told(tmp_path, suffix):
+    path = tmp_path / f"labels{suffix}"
+    for content in (bytes(200), b"MATLAB 5.0 MAT-file".ljust(124) + b"\0\1IM" + bytes(range(200)), b'"\xff\0,\n' * 9):
+        path.write_bytes(content)
+        with pytest.raises(LabelError, match=re.escape(str(path))):
+            read_table(path)
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

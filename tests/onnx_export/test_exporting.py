@@ -96,6 +96,13 @@ def test_weights_of_another_architecture_are_refused(tiny, tiny_graphs, tmp_path
         write_weights(graphs, [(name, value[:1])])
 
 
+def test_a_damaged_config_is_told(tmp_path):
+    for content in ('{"format": 1}', '{"format": 1, "video_processor": 3}', '{"format"'):
+        (tmp_path / "config.json").write_text(content)
+        with pytest.raises(GraphError, match="export the checkpoint again"):
+            load_graphs(str(tmp_path))
+
+
 def test_eight_bits_keep_what_a_graph_computes(tiny, tiny_graphs, tmp_path, clip):
     small = tmp_path / "small"
     shutil.copytree(tiny_graphs, small)

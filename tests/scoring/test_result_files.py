@@ -280,6 +280,19 @@ def test_tables_and_things_that_are_not_ours_are_left_alone(tmp_path):
     assert sorted(os.listdir(tmp_path)) == ["folder.csv", "other.parquet", "pipe.csv"]
 
 
+def test_a_table_whose_pages_are_damaged_is_left_as_it_was(tmp_path):
+    path = tmp_path / "results.parquet"
+    with ResultFile(path, COLUMNS) as results:
+        for number in range(50):
+            results.append(good(f"{number}.mp4"))
+    content = path.read_bytes()
+    damaged = content[:4] + bytes(200) + content[204:]
+    path.write_bytes(damaged)
+    with pytest.raises(ResultFileError, match="can't be read as Parquet"):
+        ResultFile(path, COLUMNS)
+    assert path.read_bytes() == damaged
+
+
 def test_an_empty_file_is_taken_and_a_link_stays_one(tmp_path):
     for suffix in SUFFIXES:
         path, link = tmp_path / f"results{suffix}", tmp_path / f"link{suffix}"

@@ -31,6 +31,7 @@ from lmmvqa.training.training_data import load_training_data
 from lmmvqa.training.warm_up import SHARPNESS, token_words, word_direction, word_directions, word_scores
 from lmmvqa.training.watching import DivergedError, LossWatch
 from modeling_lmmvqa.feature_batches import assessment_inputs
+from processing.errors import InputError
 from processing.quality_prompts import FLAW
 from processing.questions import Question
 
@@ -726,9 +727,10 @@ def test_a_model_and_data_that_do_not_fit_are_named(settings, base, tmp_path):
 def test_a_config_that_is_not_there_or_no_yaml(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"config\.yaml does not exist.*default_checkpoint"):
         read_arguments(tmp_path / "config.yaml")
-    (tmp_path / "config.yaml").write_text("a: [")
-    with pytest.raises(ValueError, match="no YAML file"):
-        read_arguments(tmp_path / "config.yaml")
+    for content in (b"a: [", b"a: \xe1"):
+        (tmp_path / "config.yaml").write_bytes(content)
+        with pytest.raises(InputError, match="no YAML file"):
+            read_arguments(tmp_path / "config.yaml")
     (tmp_path / "config.yaml").write_text("just text")
     with pytest.raises(ValueError, match="holds no settings"):
         read_arguments(tmp_path / "config.yaml")
