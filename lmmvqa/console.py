@@ -56,6 +56,23 @@ def warnings_stand_in_rows() -> Iterator[None]:
 
 
 @contextmanager
+def pictures_are_expected() -> Iterator[None]:
+    """The log leaves out that a file is a single picture: in a set of photographs, each is."""
+    from processing.video_reader import SINGLE_PICTURE
+
+    log = logging.getLogger("processing.decoding")
+
+    def is_news(record: logging.LogRecord) -> bool:
+        return not record.getMessage().endswith(SINGLE_PICTURE)
+
+    log.addFilter(is_news)
+    try:
+        yield
+    finally:
+        log.removeFilter(is_news)
+
+
+@contextmanager
 def clear_errors() -> Iterator[None]:
     """Show what the user can mend as a message, and end with code 2: a `LmmVqaError`, or what the system refuses (a
     file that is missing, a disk that is full). Anything else is a fault of ours and keeps its trace; with `--verbose`

@@ -45,6 +45,7 @@ MOST_CHUNKS = 600
 SMALLEST_SIDE = 32
 # Motion can hardly be judged in less.
 _SHORT_S = 0.5
+SINGLE_PICTURE = "It is a single picture: nothing is known of motion."
 # The pan over a still: it goes over so much of the width in a second.
 _PAN = 0.01
 
@@ -196,7 +197,7 @@ class VideoReader:
         if max_chunks is None and plan.num_chunks > MOST_CHUNKS:
             warn(decoder, f"It is longer than {MOST_CHUNKS} s: as many seconds, evenly spaced, are read.")
         if decoder.num_frames == 1:
-            warn(decoder, "It is a single picture: nothing is known of motion.")
+            warn(decoder, SINGLE_PICTURE)
         elif plan.duration_s < _SHORT_S:
             warn(decoder, f"It is only {plan.duration_s:.2f} s long: motion can hardly be judged.")
 

@@ -19,6 +19,7 @@ import numpy as np
 
 from dataset_builders.rated_set_builder import level_of
 from lmmvqa.checkpoints.training_record import TrainingRecord, read_record, video_digests
+from lmmvqa.console import pictures_are_expected
 from lmmvqa.evaluation.further_questions import COLUMNS as QUESTION_COLUMNS
 from lmmvqa.evaluation.further_questions import label_columns, question_figures
 from lmmvqa.evaluation.methods import Method, watched
@@ -111,11 +112,12 @@ def predict(
             (folder / READ_OUT).write_text(json.dumps(calibration) + "\n", encoding="utf-8")
         record = getattr(made, "record", None)
         predictions = _timed(made, missing)
-        for row, (prediction, seconds) in zip(missing, watched(predictions, len(missing), title), strict=True):
-            if not math.isfinite(prediction.get("predicted") or 0.0):
-                prediction = {"error": f"{row.id}: its prediction is not a finite number."}
-            labels = label_columns(questions, row.labels)
-            results.append(_as_record(row) | labels | {"seen": _is_seen(row, record), "seconds": seconds} | prediction)
+        with pictures_are_expected():
+            for row, (prediction, seconds) in zip(missing, watched(predictions, len(missing), title), strict=True):
+                if not math.isfinite(prediction.get("predicted") or 0.0):
+                    prediction = {"error": f"{row.id}: its prediction is not a finite number."}
+                measured = {"seen": _is_seen(row, record), "seconds": seconds} | prediction
+                results.append(_as_record(row) | label_columns(questions, row.labels) | measured)
 
 
 def _timed(method: Method, rows: Sequence[RatedRow]) -> Iterator[tuple[dict[str, Any], float | None]]:

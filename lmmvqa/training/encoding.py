@@ -13,7 +13,7 @@ from datasets import Dataset
 from rich.progress import track
 
 from lmmvqa.checkpoints.training_record import video_digests
-from lmmvqa.console import messages
+from lmmvqa.console import messages, pictures_are_expected
 from lmmvqa.training.collators import AnswerCollator
 from lmmvqa.training.feature_cache import PROBED, FeatureCache
 from lmmvqa.training.training_data import TrainingData
@@ -73,9 +73,10 @@ def encode(data: TrainingData, cache: FeatureCache, workers: int) -> tuple[Train
         return [(key, error) for key, error in watched if error is not None]
 
     missing = cache.missing(places)
-    if missing:
-        cache.check_space([video(key) for key in missing[:: 1 + len(missing) // PROBED]], len(missing))
-    errors = dict(_shared(missing, fill))
+    with pictures_are_expected():
+        if missing:
+            cache.check_space([video(key) for key in missing[:: 1 + len(missing) // PROBED]], len(missing))
+        errors = dict(_shared(missing, fill))
     failures = {video(key)["path"]: error for key, error in errors.items()}
     for path, error in failures.items():
         logger.warning("Left out: %s", error if path in error else f"{path}: {error}")

@@ -425,8 +425,9 @@ def test_recipes_for_rated_videos(recipe, data, clips, cache, tmp_path):
     check_scores(run, clips[0])
 
 
-def test_recipes_for_general_video(clips, cache, tmp_path):
+def test_recipes_for_general_video(clips, cache, tmp_path, caplog):
     """Both stages of the paper's section IV-D, with its token counts: align, merge, instruct."""
+    caplog.set_level("INFO")
     tokenizer = make_tokenizer(1)
     base = compose(
         vision_tower=make_vision_tower(image_size=112),
@@ -461,6 +462,8 @@ def test_recipes_for_general_video(clips, cache, tmp_path):
             feature_cache=cache,
         ),
     )
+    # Half a million images are no news each.
+    assert "features of 3 videos" in caplog.text and "single picture" not in caplog.text
     merge(tmp_path / "align", tmp_path / "aligned")
     config = AutoConfig.from_pretrained(tmp_path / "aligned")
     assert (config.num_spatial_tokens, config.num_temporal_tokens, config.tokens_per_chunk) == (64, 1, 65)
