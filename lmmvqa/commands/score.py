@@ -28,7 +28,8 @@ def score(
     paths: Annotated[
         list[str],
         typer.Argument(
-            help="Videos, folders of them, quoted glob patterns, URLs (https, s3, ...), or pictures, by their names."
+            help="Videos and pictures: files, folders, quoted glob patterns such as 'clips/*.mp4', or URLs (https, s3, "
+            "...)."
         ),
     ],
     model: Model = None,

@@ -388,6 +388,9 @@ def conclusions(runs: Sequence[Run], found: Sequence[Difference], published: Pub
             start = f"{run.name} on {where} ({protocol}, n = {row['n']:,})"
             if why := reservation(row):
                 why = why.removeprefix(f"n = {row['n']}: ")
+                if row.get("seen"):
+                    # What was learned from is out of no distribution.
+                    start = f"{run.name} on {where} (n = {row['n']:,})"
                 said.append(f"{start}: {why}, so its SRCC of {three_decimals(row.get('srcc'))} is no result.")
                 continue
             if row.get("srcc") is None:

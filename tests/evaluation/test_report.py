@@ -175,7 +175,10 @@ def test_the_conclusion_stands_at_the_top(report):
     assert "Good on KoNViD-1k (out of distribution, n = 1,200): SRCC 0.8" in said
     assert "published SRCCs for it" in said and "orders the same videos better than Bad" in said
     assert "Few on KoNViD-1k (out of distribution, n = 12): says nothing, so its SRCC of 1.000 is no result" in said
-    assert "has learned from 1200 of the 1200 videos, so its SRCC of 1.000 is no result" in said
+    assert (
+        "(n = 1,200): the checkpoint has learned from 1200 of the 1200 videos, so its SRCC of 1.000 is no result"
+        in said
+    )
     assert "sets that training never saw" not in page
 
 
