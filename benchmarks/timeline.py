@@ -62,10 +62,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         video = looped(arguments.video, arguments.seconds, Path(folder))
         # A short one first, so that nothing below pays for what is done once.
-        short = extract_features(network.encode, video, processor.video_processor.stream(video, max_chunks=5))
+        short = extract_features(network.encode_each, video, processor.video_processor.stream(video, max_chunks=5))
         assess_timeline(network, short, 50.0)
         marks = [time.perf_counter()]
-        encoded = extract_features(network.encode, video, processor.video_processor.stream(video))
+        encoded = extract_features(network.encode_each, video, processor.video_processor.stream(video))
         marks.append(time.perf_counter())
         seconds = assess_timeline(network, encoded, 50.0)["seconds"]
         marks.append(time.perf_counter())

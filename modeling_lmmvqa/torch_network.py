@@ -1,7 +1,7 @@
 """A model of torch as what scores videos."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -33,9 +33,10 @@ class TorchNetwork:
         if self.model.device.type == "cpu":
             torch.set_num_threads(count)
 
-    def encode(self, second: dict[str, np.ndarray]) -> SecondFeatures:
-        """Features of one second of a video, from arrays as `PreparedChunk.as_batch` gives them."""
-        return tower_features(self.model.base_model, {name: torch.from_numpy(x) for name, x in second.items()})
+    def encode_each(self, seconds: Iterator[dict[str, np.ndarray]]) -> Iterator[SecondFeatures]:
+        """Features of each second of a video, from arrays as `PreparedChunk.as_batch` gives them."""
+        for second in seconds:
+            yield tower_features(self.model.base_model, {name: torch.from_numpy(x) for name, x in second.items()})
 
     def read_template(self) -> Any:
         """The text in front of every video, read once for many calls of `assess`."""

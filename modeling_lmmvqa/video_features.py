@@ -2,7 +2,7 @@
 needed. Without torch, because the towers may be graphs."""
 
 import io
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,7 +49,7 @@ class VideoFeatures:
 
 
 def extract_features(
-    encode: Callable[[dict[str, np.ndarray]], SecondFeatures],
+    encode_each: Callable[[Iterator[dict[str, np.ndarray]]], Iterable[SecondFeatures]],
     path: str,
     chunks: Iterable[Any],
     *,
@@ -61,28 +61,37 @@ def extract_features(
     (and small JPEGs) are kept, so memory does not grow with what a frame takes.
 
     Args:
-        encode: what the towers make of the arrays of a second.
+        encode_each: what the towers make of the arrays of each second.
         chunks: each a `PreparedChunk`.
         max_chunks: as the reader was told; for `progress` alone.
 
     Raises:
         VideoError: from `chunks`, where the video can't be read.
     """
-    seconds: list[SecondFeatures] = []
     starts_s: list[float] = []
     key_frames: list[bytes] = []
-    before: dict[str, np.ndarray] = {}
-    for chunk in chunks:
-        inputs = chunk.as_batch()
-        # A picture that stands still for an hour is seen once.
-        frozen = before.keys() == inputs.keys() and all(np.array_equal(before[name], inputs[name]) for name in inputs)
-        seconds.append(seconds[-1] if frozen else encode(inputs))
-        before = inputs
-        starts_s.append(chunk.start_s)
-        if keep_key_frames:
-            key_frames.append(_small_jpeg(chunk.key_frame))
-        progress("seconds", len(starts_s), min(chunk.info.num_chunks, max_chunks or chunk.info.num_chunks))
-    return VideoFeatures(path, seconds, starts_s, chunk.info, key_frames)
+    # For each second, which of those that the towers saw looks like it.
+    seen_as: list[int] = []
+    info = None
+
+    def distinct() -> Iterator[dict[str, np.ndarray]]:
+        nonlocal info
+        before: dict[str, np.ndarray] = {}
+        for chunk in chunks:
+            inputs, info = chunk.as_batch(), chunk.info
+            # A picture that stands still for an hour is seen once.
+            frozen = before.keys() == inputs.keys() and all(np.array_equal(before[name], inputs[name]) for name in inputs)
+            seen_as.append(seen_as[-1] + (not frozen) if seen_as else 0)
+            if not frozen:
+                yield inputs
+            before = inputs
+            starts_s.append(chunk.start_s)
+            if keep_key_frames:
+                key_frames.append(_small_jpeg(chunk.key_frame))
+            progress("seconds", len(starts_s), min(info.num_chunks, max_chunks or info.num_chunks))
+
+    seen = list(encode_each(distinct()))
+    return VideoFeatures(path, [seen[index] for index in seen_as], starts_s, info, key_frames)
 
 
 def _small_jpeg(frame: np.ndarray) -> bytes:

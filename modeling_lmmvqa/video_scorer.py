@@ -39,8 +39,8 @@ class Network(Protocol):
     def use_threads(self, count: int) -> None:
         """So many threads for each operation from now on, of those that this thread starts."""
 
-    def encode(self, second: dict[str, np.ndarray]) -> SecondFeatures:
-        """Features of one second of a video, from arrays as `PreparedChunk.as_batch` gives them."""
+    def encode_each(self, seconds: Iterator[dict[str, np.ndarray]]) -> Iterator[SecondFeatures]:
+        """Features of each second of a video, from arrays as `PreparedChunk.as_batch` gives them."""
 
     def read_template(self) -> Any:
         """What `assess` can take over from call to call, as long as the weights stay."""
@@ -193,7 +193,7 @@ class VideoScorer:
             rate = {} if fps is None else {"fps": fps}
             with closing((reader or self.reader).read(video, max_chunks, **rate)) as chunks:
                 return extract_features(
-                    self.network.encode,
+                    self.network.encode_each,
                     path,
                     chunks,
                     max_chunks=max_chunks,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
@@ -27,6 +28,9 @@ from processing.questions import AskedQuestion, find_question, level_bounds, lev
 
 # What is masked, as torch's smallest number does it.
 _HIDDEN = np.finfo(np.float32).min
+# Seconds of a video that are encoded at once, where each operation has several threads: some operations, and what comes
+# before the towers, leave all but one idle.
+_SECONDS_AT_ONCE = 2
 
 
 class GraphProcessor:
@@ -104,8 +108,21 @@ class OnnxNetwork:
                 self._graphs = {}
             self.threads = count
 
-    def encode(self, second: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Features of one second of a video: `spatial_features` (1, tokens, channels), and `temporal_features`."""
+    def encode_each(self, seconds: Iterator[dict[str, np.ndarray]]) -> Iterator[dict[str, np.ndarray]]:
+        """Features of each second of a video: `spatial_features` (1, tokens, channels), and `temporal_features`."""
+        if self.threads == 1:
+            yield from map(self._encode, seconds)
+            return
+        under_way: deque[Future] = deque()
+        with ThreadPoolExecutor(_SECONDS_AT_ONCE) as pool:
+            for second in seconds:
+                if len(under_way) == _SECONDS_AT_ONCE:
+                    yield under_way.popleft().result()
+                under_way.append(pool.submit(self._encode, second))
+            for features in under_way:
+                yield features.result()
+
+    def _encode(self, second: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         seen = look(self.config["tower"], second["pixel_values_videos"][0, 0])
         features = {"spatial_features": self._run(SPATIAL_TOWER, seen)}
         if self.config["has_motion"]:

@@ -104,7 +104,7 @@ def test_whole_worst_and_best_agree(tiny):
         # Not the first ones: what is dark there would be taken for a fade and left out.
         frames[20 + 10 * seed : 30 + 10 * seed] //= 8
         network = TorchNetwork(model, processor)
-        video = extract_features(network.encode, "noise", processor.video_processor.stream(frames, fps=10))
+        video = extract_features(network.encode_each, "noise", processor.video_processor.stream(frames, fps=10))
         for whole in (0.0, 3.2, 50.0, 99.9):
             timeline = assess_timeline(network, video, whole)
             scores = [second["score"] for second in timeline["seconds"]]
@@ -125,7 +125,7 @@ def test_a_picture_that_stands_still_is_seen_once(tiny, monkeypatch):
     towers = type(model.model).encode_videos
     monkeypatch.setattr(type(model.model), "encode_videos", lambda *a, **k: seen.append(1) or towers(*a, **k))
     video = extract_features(
-        TorchNetwork(model, processor).encode, "still", processor.video_processor.stream(frames, fps=10)
+        TorchNetwork(model, processor).encode_each, "still", processor.video_processor.stream(frames, fps=10)
     )
     assert len(video.starts_s) == 8 and len(seen) == 2
 
