@@ -1,6 +1,6 @@
 """Decode and preprocess 1080p video, against bare decoding of the same file and against what one would write by hand.
 
-`python benchmarks/decode.py [FILE ...] [--source CLIP] [--repeats N]`. Without FILE, ten seconds of 1080p in H.264,
+`python benchmarks/decode.py [FILE ...] [--source CLIP] [--repeats N] [--ways WAY ...]`. Without FILE, ten seconds of 1080p in H.264,
 HEVC, VP9 and AV1 are made from the source clip, and ten minutes by repeating the H.264 packets. Every measurement is a
 process of its own; the ways take turns, and the best of the repeats counts:
 
@@ -169,13 +169,13 @@ def ratios(best: Mapping[str, tuple[float, float, float]], way: str) -> tuple[fl
 
 
 def measure_codecs(
-    source: Path, repeats: int, files: Sequence[Path] = ()
+    source: Path, repeats: int, files: Sequence[Path] = (), ways: Sequence[str] = WAYS
 ) -> dict[str, dict[str, tuple[float, float, float]]]:
     """Every way on every file, and the long one by ours alone, by the name of the file."""
     print(f"{'':34}{'wall, s':>8}{'ratio':>8}{'cores, s':>10}{'ratio':>8}{'peak, MB':>10}")
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        found = {path.name: compare(path.resolve(), WAYS, repeats) for path in files or make_clips(source, folder)}
+        found = {path.name: compare(path.resolve(), ways, repeats) for path in files or make_clips(source, folder)}
         if not files:
             long = folder / "h264_10min.mp4"
             ffmpeg("-stream_loop", "59", "-i", folder / "h264.mp4", "-c", "copy", long)
@@ -202,13 +202,14 @@ def main() -> None:
     parser.add_argument("files", nargs="*", type=Path, metavar="FILE")
     parser.add_argument("--source", type=Path, default=REPOSITORY / "tests" / "data" / "flower.mp4")
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS)
     parser.add_argument("--against", type=Path, metavar="FOLDER", help="Another checkout of this repository.")
     arguments = parser.parse_args()
     if arguments.against is not None:
         for path in arguments.files or [arguments.source]:
             compare_checkouts(path.resolve(), arguments.against.resolve(), arguments.repeats)
         return
-    measure_codecs(arguments.source, arguments.repeats, arguments.files)
+    measure_codecs(arguments.source, arguments.repeats, arguments.files, arguments.ways)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
 """Side by side in one run: this project, DOVER, DOVER-Mobile, FAST-VQA, NIQE, BRISQUE, and bare decoding.
 
 `python benchmarks/peers.py --dover CHECKOUT --fast-vqa CHECKOUT [--clips 540p 1080p 4k] [--repeats 3]` makes clips
-of one video, scores each by every method in turn, again and again, and prints the least seconds (what else a machine
-does only adds to them), the least processor time, the peak memory, and the size of what each method needs to be
+of one video, scores each by one method after the other, several times, and prints the least seconds (what else a
+machine does only adds to them), the least processor time, the peak memory, and the size of what each method needs to be
 installed.
 
-Each method has a process of its own, which has loaded before it is measured. The networks of others are built from
+Each method has a process of its own, which has loaded and scored the clip once before it is measured. The networks of others are built from
 checkouts of their repositories (VQAssessment/DOVER, VQAssessment/FAST-VQA-and-FasterVQA) with random weights, on which
 speed does not depend; they need `pip install timm einops opencv-python-headless sk-video`. Without a checkout, a method
 is left out. What was measured is kept in OUTPUT/measured.jsonl, so that a long run can be made in pieces.
@@ -67,20 +67,18 @@ def main() -> None:
         return
     arguments.output.mkdir(parents=True, exist_ok=True)
     measured = arguments.output / "measured.jsonl"
-    methods = [name for name in arguments.methods if checkouts.get(name, ROOT) is not None]
-    workers = {name: Worker(name, checkouts.get(name)) for name in methods}
-    for clip in arguments.clips:
-        file = make_clip(arguments.video, clip, arguments.output)
-        # The first time, what is compiled or fetched when it is needed is made ready, and counts for nothing.
-        for repeat in range(arguments.repeats + 1):
-            for name, worker in workers.items():
-                seconds, megabytes = worker.measure(file)
-                if repeat:
-                    with measured.open("a") as lines:
-                        lines.write(
-                            json.dumps(dict(clip=clip, method=name, seconds=seconds, megabytes=megabytes)) + "\n"
-                        )
-    for worker in workers.values():
+    clips = {clip: make_clip(arguments.video, clip, arguments.output) for clip in arguments.clips}
+    # One after the other: together they would take more memory than many machines have.
+    for name in arguments.methods:
+        if checkouts.get(name, ROOT) is None:
+            continue
+        worker = Worker(name, checkouts.get(name))
+        for clip, file in clips.items():
+            # The first time, what is compiled or fetched when it is needed is made ready, and counts for nothing.
+            worker.measure(file)
+            with measured.open("a") as lines:
+                for _ in range(arguments.repeats):
+                    lines.write(json.dumps({"clip": clip, "method": name, **worker.measure(file)}) + "\n")
         worker.process.kill()
     print_table([json.loads(line) for line in measured.read_text().splitlines()])
 
@@ -148,8 +146,8 @@ def work(name: str, checkout: Path | None, output: Path) -> None:
     """The other end of `Worker`."""
     score = {
         "this project, torch": torch_scorer,
-        "this project, ONNX": lambda: onnx_scorer(output / "float32", int8=False),
-        "this project, ONNX of 8 bits": lambda: onnx_scorer(output / "int8", int8=True),
+        "this project, ONNX": graph_scorer,
+        "this project, ONNX of 8 bits": lambda: graph_scorer(eight_bits(output / "int8")),
         "DOVER": lambda: dover(checkout, "dover.yml"),
         "DOVER-Mobile": lambda: dover(checkout, "dover-mobile.yml"),
         "FAST-VQA": lambda: fast_vqa(checkout),
@@ -166,17 +164,23 @@ def work(name: str, checkout: Path | None, output: Path) -> None:
 
 def torch_scorer() -> Score:
     import lmmvqa
+    from lmmvqa.checkpoints.assembling import default_checkpoint
 
-    return lmmvqa.load()
+    return lmmvqa.load(str(default_checkpoint()))
 
 
-def onnx_scorer(folder: Path, int8: bool) -> Score:
-    if not folder.exists():
-        export = [sys.executable, "-m", "lmmvqa.commands.main", "export", "default", str(folder), "--to", "onnx"]
-        subprocess.run([*export, *(["--int8"] if int8 else [])], check=True, stdout=sys.stderr)
+def graph_scorer(folder: Path | None = None) -> Score:
     import lmmvqa
 
-    return lmmvqa.load(str(folder))
+    return lmmvqa.load(None if folder is None else str(folder), device="cpu")
+
+
+def eight_bits(folder: Path) -> Path:
+    """The default checkpoint there, exported if it isn't yet."""
+    if not folder.exists():
+        export = [sys.executable, "-m", "lmmvqa", "export", "default", str(folder), "--int8"]
+        subprocess.run(export, check=True, stdout=sys.stderr)
+    return folder
 
 
 def dover(checkout: Path, settings: str) -> Score:
@@ -255,8 +259,9 @@ def decode(file: str) -> None:
     import av
 
     with av.open(file) as container:
-        container.streams.video[0].thread_type = "AUTO"
-        for _ in container.decode(video=0):
+        stream = container.streams.video[0]
+        stream.thread_type, stream.thread_count = "AUTO", 0
+        for _ in container.decode(stream):
             pass
 
 

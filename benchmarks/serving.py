@@ -34,7 +34,7 @@ def main() -> None:
     arguments = parser.parse_args()
 
     model = [] if arguments.model is None else ["--model", arguments.model]
-    command = [sys.executable, "-m", "lmmvqa.commands.main", "serve", "--port", "0", *model]
+    command = [sys.executable, "-m", "lmmvqa", "serve", "--port", "0", *model]
     with (
         subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as service,
         lmmvqa.load(arguments.model) as scorer,
