@@ -1,8 +1,8 @@
 """Decode and preprocess 1080p video, against bare decoding of the same file and against what one would write by hand.
 
-`python benchmarks/decode.py [FILE ...] [--source CLIP] [--repeats N] [--ways WAY ...]`. Without FILE, ten seconds of 1080p in H.264,
-HEVC, VP9 and AV1 are made from the source clip, and ten minutes by repeating the H.264 packets. Every measurement is a
-process of its own; the ways take turns, and the best of the repeats counts:
+`python benchmarks/decode.py [FILE ...] [--source CLIP] [--repeats N] [--ways WAY ...]`. Without FILE, ten
+seconds of 1080p in H.264, HEVC, VP9 and AV1 are made from the source clip, and ten minutes by repeating the H.264
+packets. Every measurement is a process of its own; the ways take turns, and the best of the repeats counts:
 
     bare             PyAV decodes every frame and throws it away
     paper            the video processor with its defaults: key frames, and 32 frames of 224 x 224 a second
@@ -18,7 +18,7 @@ process of its own; the ways take turns, and the best of the repeats counts:
 
 `--against FOLDER` measures something else: reading by this checkout and by another one of this repository, in turns.
 
-The targets: 1.3 x bare, and at most 600 MB whatever the length. On a busy machine the ratio of processor times is the
+The targets: 1.2 x bare, and at most 600 MB whatever the length. On a busy machine the ratio of processor times is the
 one to look at: it bounds what two cores can reach.
 """
 

@@ -5,10 +5,11 @@ of one video, scores each by one method after the other, several times, and prin
 machine does only adds to them), the least processor time, the peak memory, and the size of what each method needs to be
 installed.
 
-Each method has a process of its own, which has loaded and scored the clip once before it is measured. The networks of others are built from
-checkouts of their repositories (VQAssessment/DOVER, VQAssessment/FAST-VQA-and-FasterVQA) with random weights, on which
-speed does not depend; they need `pip install timm einops opencv-python-headless sk-video`. Without a checkout, a method
-is left out. What was measured is kept in OUTPUT/measured.jsonl, so that a long run can be made in pieces.
+Each method has a process of its own, which has loaded and scored the clip once before it is measured. The networks of
+others are built from checkouts of their repositories (VQAssessment/DOVER, VQAssessment/FAST-VQA-and-FasterVQA) with
+random weights, on which speed does not depend; they need `pip install timm einops opencv-python-headless sk-video`.
+Without a checkout, a method is left out. What was measured is kept in OUTPUT/measured.jsonl, so that a long run can be
+made in pieces.
 """
 
 import argparse

@@ -80,7 +80,7 @@ def extract_features(
         for chunk in chunks:
             inputs, info = chunk.as_batch(), chunk.info
             # A picture that stands still for an hour is seen once.
-            frozen = before.keys() == inputs.keys() and all(np.array_equal(before[name], inputs[name]) for name in inputs)
+            frozen = before.keys() == inputs.keys() and all(np.array_equal(before[key], inputs[key]) for key in inputs)
             seen_as.append(seen_as[-1] + (not frozen) if seen_as else 0)
             if not frozen:
                 yield inputs
