@@ -58,7 +58,7 @@ class FineVd(RatedSetBuilder):
 
     def _splits(self, root: Path, files: list[str]) -> dict[str, str]:
         """The split of each video that the owners' lists of questions name."""
-        found = {}
+        found: dict[str, str] = {}
         for split, name in _SPLITS.items():
             try:
                 path = find_label_file(root, files, name)

@@ -133,7 +133,8 @@ def _push(stage: AbstractContextManager[Path], repo: str, repo_type: RepoType, p
 
     with stage as folder:
         files = uploads(folder)
-        size = f"{sum(file.size for file in files) / 1e6:,.1f} MB"
+        count = sum(file.size for file in files)
+        size = f"{count / 1e6:,.1f} MB" if count >= 1e6 else f"{count / 1e3:,.1f} kB"
         if dry_run:
             table = Table("file", "bytes", title=f"{repo_type} {repo}: {len(files)} files, {size}")
             for file in files:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,11 +99,11 @@ def write_report(
     template = Environment(
         loader=FileSystemLoader(HERE), autoescape=True, trim_blocks=True, lstrip_blocks=True
     ).get_template("report.html.jinja")
-    images = {picture.name: picture.png() for picture in drawn}
+    images = [picture.png() for picture in drawn]
     page = template.render(
         conclusions=said,
         tables=tables,
-        pictures=[(picture, base64.b64encode(images[picture.name]).decode()) for picture in drawn],
+        pictures=[(picture, base64.b64encode(image).decode()) for picture, image in zip(drawn, images, strict=True)],
         runs=[run.settings for run in runs],
         sources=published.sources,
         unit=unit,
@@ -114,9 +115,13 @@ def write_report(
     written = [output, markdown]
     if pictures is not None:
         pictures.mkdir(parents=True, exist_ok=True)
-        for name, image in images.items():
-            (pictures / f"{name}.png").write_bytes(image)
-            written.append(pictures / f"{name}.png")
+        times: Counter[str] = Counter()
+        for picture, image in zip(drawn, images, strict=True):
+            times[picture.name] += 1
+            # Runs may have one name.
+            again = f"_{times[picture.name]}" if times[picture.name] > 1 else ""
+            written.append(pictures / f"{picture.name}{again}.png")
+            written[-1].write_bytes(image)
     return written
 
 

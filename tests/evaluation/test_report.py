@@ -3,6 +3,7 @@ nothing that says more than it should."""
 
 from __future__ import annotations
 
+import base64
 import csv
 import hashlib
 import json
@@ -130,7 +131,11 @@ def test_runs_of_one_method_on_several_sets_are_one_row(tmp_path):
     ]
     # Another run on a set that the row has is a row of its own.
     made.append(make_run(tmp_path / "again", "Good", -mos, mos))
-    text = write_report(made, tmp_path / "report.html")[1].read_text()
+    page, markdown, *pictures = write_report(made, tmp_path / "report.html", pictures=tmp_path / "pictures")
+    shown = [file.read_bytes() for file in pictures if file.stem.startswith("scatter_good_konvid_1k_all")]
+    assert len(shown) == 2 and shown[0] != shown[1]
+    assert all(base64.b64encode(image).decode() in page.read_text() for image in shown)
+    text = markdown.read_text()
     table_iv = text.partition("### Table IV:")[2].partition("### Table V:")[0]
     assert [line for line in table_iv.splitlines() if "| measured |" in line] == [
         "| Good | 1.000 / 1.000 (n = 40) | - | 1.000 / 1.000 (n = 40) | - | measured |",
