@@ -217,7 +217,7 @@ def as_video_list(videos: Any) -> list[Any]:
 
 def _pad(videos: tuple[list[torch.Tensor], ...]) -> torch.Tensor:
     """(videos, most chunks, ...); zeros behind the shorter videos."""
-    if len(sizes := {tuple(chunks[0].shape[-2:]) for chunks in videos}) > 1:
+    if len(sizes := {tuple(chunk.shape[-2:]) for chunks in videos for chunk in chunks}) > 1:
         raise SettingError(
             f"Key frames of the sizes {', '.join(f'{width} x {height}' for height, width in sorted(sizes))} make no "
             "batch: give these videos one by one, or set do_resize=True."

@@ -3,6 +3,7 @@ import io
 import numpy as np
 import pytest
 import torch
+from inputs import ffmpeg
 from PIL import Image
 from tiny_models import make_tiny
 
@@ -123,13 +124,20 @@ def test_a_setting_of_the_library_that_is_fixed_here_is_refused(paper, clip, nam
         LmmVqaVideoProcessor(**{name: value})
 
 
-def test_key_frames_keep_their_size_where_they_are_not_resized(paper, clip):
+def test_key_frames_keep_their_size_where_they_are_not_resized(paper, clip, tmp_path):
     frames = np.random.default_rng(0).integers(0, 256, (2, 40, 72, 3), dtype=np.uint8)
     settings = {"fps": 1, "do_resize": False, "do_normalize": False, "return_tensors": "pt"}
     found = paper(frames, **settings)["pixel_values_videos"]
     torch.testing.assert_close(found[0] * 255, torch.from_numpy(frames).permute(0, 3, 1, 2).float())
     with pytest.raises(SettingError, match=r"72 x 40.*one by one"):
         paper([frames, frames[:, :32]], **settings)
+    parts = [tmp_path / f"{size}.h264" for size in ("72x40", "64x48")]
+    for part in parts:
+        ffmpeg("-f", "lavfi", "-i", f"testsrc2=s={part.stem}:r=10:d=1", "-pix_fmt", "yuv420p", part)
+    joined = tmp_path / "joined.h264"
+    joined.write_bytes(b"".join(part.read_bytes() for part in parts))
+    with pytest.raises(SettingError, match=r"72 x 40, 64 x 48|64 x 48, 72 x 40"):
+        paper(str(joined), **settings)
     with pytest.raises(SettingError, match="do_center_crop"):
         paper(frames, do_resize=False, do_center_crop=True, fps=1)
 
