@@ -51,7 +51,7 @@ class Network(Protocol):
         """The answers about each video, of the features of its seconds, as `QualityOutput.as_dicts` gives them."""
 
     def describe(self) -> dict[str, str]:
-        """What of it can move a score: "device", "precision" and "weights"."""
+        """What of it can move a score: "device", "precision", and a hash of the "weights" or of the "graphs"."""
 
 
 def network_of(model: Any, processor: Any) -> Network:

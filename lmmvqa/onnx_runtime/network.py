@@ -188,10 +188,10 @@ class OnnxNetwork:
 
     def describe(self) -> dict[str, str]:
         """What of it can move a score."""
-        return {"device": self.device, "precision": self.config["precision"], "weights": self._weights_hash[:16]}
+        return {"device": self.device, "precision": self.config["precision"], "graphs": self._graphs_hash[:16]}
 
     @cached_property
-    def _weights_hash(self) -> str:
+    def _graphs_hash(self) -> str:
         digest = hashlib.sha256()
         # Of 8-bit graphs the weights lie beside each.
         for file in sorted(path for path in self.folder.iterdir() if path.suffix in (".bin", ".onnx", ".weights")):
