@@ -156,9 +156,10 @@ class RatedVideos(RatedSetBuilder):
         ends = ((0, 1), (1, 5), (0, 5), (1, 10), (0, 10), (0, 100), (-1, 1), (0, 1000))
         low, high = next((pair for pair in ends if pair[0] <= lowest and highest <= pair[1]), (lowest, highest))
         return (
-            f"state their scale. If it goes from {low:g} to {high:g}, add --scale {low:g} {high:g} to the command (in "
-            f"settings of training the line `data_options: {{scale: [{low:g}, {high:g}]}}`, in Python "
-            f"scale=({low:g}, {high:g})), or a column scale that holds {low:g}-{high:g}."
+            f"state their scale. If it goes from {low:g} to {high:g}, add --scale {low:g} {high:g} to the command (to "
+            f"`lmmvqa train` 'data_options={{scale: [{low:g}, {high:g}]}}', in a file of settings "
+            f"`data_options: {{scale: [{low:g}, {high:g}]}}`, in Python scale=({low:g}, {high:g})), or a column scale "
+            f"that holds {low:g}-{high:g}."
         )
 
 

@@ -53,8 +53,9 @@ class SetSpec:
             if text in builders:
                 raise LabelError(f"{text} needs its folder: write {text}=FOLDER.")
             raise LabelError(
-                f"{text} is neither a folder nor a Hub id (owner/name){_meant(text, builders)}. For a set as its "
-                f"owners release it, write NAME=FOLDER with one of {', '.join(builders)}."
+                f"{text} is neither a folder nor a Hub id (owner/name){_meant(text, builders)}. For your own rated "
+                "videos, write rated_videos=FOLDER; for a set as its owners release it, NAME=FOLDER with one of "
+                f"{', '.join(builders)}."
             )
         return cls(place.name, None, str(place) if place.is_dir() else text)
 
@@ -69,6 +70,15 @@ class SetSpec:
         return {"path": self.builder, "data_files" if Path(self.folder).is_file() else "data_dir": self.folder}
 
 
+def not_exported(folder: str, error: Exception) -> LabelError:
+    """What a person should do whose folder or Hub id does not load as an exported set."""
+    return LabelError(
+        f"{folder} is not an exported set with these questions ({str(error).splitlines()[0]}): name your own rated "
+        f"videos as rated_videos={folder}, a set as its owners release it as NAME=FOLDER, or export it with `lmmvqa "
+        "data build`."
+    )
+
+
 def _meant(word: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(word, known, n=1)
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.65)
     return f" (did you mean {close[0]}?)" if close else ""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from dataset_builders.label_files import LabelError
-from dataset_builders.set_specs import SetSpec
+from dataset_builders.set_specs import SetSpec, not_exported
 from processing.errors import InputError
 from processing.questions import Question
 
@@ -139,10 +139,7 @@ def _exported_rows(spec: SetSpec, questions: Sequence[Question]) -> list[RatedRo
         data = datasets.load_dataset(spec.folder, "score")
     # Errors of several libraries: no such folder, no such configuration, no network.
     except Exception as error:
-        raise LabelError(
-            f"{spec.folder} is not an exported set ({str(error).splitlines()[0]}): make one with `lmmvqa data build`, "
-            "or name a set as its owners release it as NAME=FOLDER."
-        ) from error
+        raise not_exported(spec.folder, error) from error
     # An exported set may hold its videos; they must not be decoded here.
     data = data.cast_column("video", datasets.Video(decode=False))
     return [

@@ -15,6 +15,7 @@ import dataset_builders
 from dataset_builders.export_set import ALL
 from dataset_builders.label_files import LabelError
 from dataset_builders.release_builder import MESSAGES
+from dataset_builders.set_specs import not_exported
 from lmmvqa.checkpoints.composing import check_window
 from lmmvqa.training.arguments import LmmVqaTrainingArguments
 from lmmvqa.training.settings import DataSource
@@ -126,6 +127,8 @@ def _load(source: DataSource, questions: Sequence[Question]) -> datasets.Dataset
         return datasets.load_dataset(name=configuration, **source.spec.source, **options)
     # A missing configuration, an option that a builder doesn't have and a broken file are errors of unrelated kinds.
     except Exception as error:
+        if source.spec.builder is None:
+            raise not_exported(source.spec.folder, error) from error
         cause = error if isinstance(error, LabelError) else error.__cause__ or error
         raise InputError(f"The data set {source.spec} can't be loaded: {cause}") from error
 

@@ -15,6 +15,7 @@ from inputs import DATA, SITE
 from typer.testing import CliRunner
 
 from dataset_builders import check_set, export_set
+from dataset_builders.label_files import LabelError
 from dataset_builders.set_specs import SetSpec
 from lmmvqa.commands.data import app
 from lmmvqa.evaluation.rated_sets import read_set
@@ -147,6 +148,12 @@ def test_further_questions_are_exported_and_learned_from(tmp_path):
         rows = load_training_data(arguments).train
         assert len(rows) == count
     assert sorted(flaw for flaw in rows["flaw"][:] if flaw) == ["noise;blur"] * 2 + ["none"] * 3
+    # A folder of labels is none that was exported; both commands say the same.
+    labels = str(tmp_path / "set")
+    arguments = LmmVqaTrainingArguments(output_dir=str(tmp_path), data=labels, use_cpu=True)
+    for load in (lambda: load_training_data(arguments), lambda: read_set(SetSpec.parse(labels))):
+        with pytest.raises(LabelError, match=f"own rated videos as rated_videos={labels}"):
+            load()
     read = read_set(SetSpec.parse(str(out)), questions=[FLAW])
     assert [row.labels.get("flaw") for row in read] == ["none", "noise;blur", None, "blur"]
 
