@@ -1,5 +1,6 @@
 """A checkpoint as graphs gives the scores of the checkpoint."""
 
+import gc
 import json
 import shutil
 
@@ -22,7 +23,12 @@ from lmmvqa.scoring.scorer import Scorer
 def tiny_graphs(tiny_checkpoint, tmp_path_factory):
     """Of a model that keeps the tokens of every second: the longest prompts, and as many as there are seconds."""
     folder = tmp_path_factory.mktemp("graphs") / "graphs"
-    export(str(tiny_checkpoint), folder)
+    # Tracing makes millions of objects; looking through those that other tests have left, too, would take seconds.
+    gc.disable()
+    try:
+        export(str(tiny_checkpoint), folder)
+    finally:
+        gc.enable()
     return folder
 
 
