@@ -26,7 +26,8 @@ td.number { font-variant-numeric: tabular-nums; white-space: nowrap; }
 td img { width: 128px; max-height: 96px; object-fit: contain; background: #000; display: block; border-radius: 4px; }
 td .chart { height: 48px; min-width: 8rem; cursor: default; }
 @media (max-width: 700px) {
-  thead tr { display: flex; gap: 1rem; } thead th { border: 0; }
+  thead tr { display: flex; gap: 1rem; } thead th { border: 0; padding-left: 0; }
+  thead th:not(:has(button)) { display: none; }
   tbody tr { display: grid; grid-template-columns: 136px 1fr; border-bottom: 1px solid var(--vqa-line); }
   tbody td { border: 0; } tbody td:first-child { grid-row: span 3; } tbody td.wide { grid-column: 1 / -1; }
 }
@@ -106,6 +107,8 @@ def _row(score: VideoScore, bounds: Sequence[float]) -> str:
     worst = score.timeline["worst"]
     picture = f'<img src="{drawing.picture(worst["key_frame"])}" alt="" title="{drawing.clock(worst["start_s"])}">'
     low, high = score.interval or (0.0, 100.0)
+    # A picture has no time.
+    chart = drawing.timeline(row, bounds, interactive=False) if score.duration_s else ""
     return (
         f'<tr data-path="{name}" data-score="{score.score}" data-length="{score.duration_s}"><td>{picture}</td>'
         f'<td>{name}<br><span class="quiet">{escape(explain(row))}</span>{drawing.notes(row)}</td>'
@@ -113,5 +116,5 @@ def _row(score: VideoScore, bounds: Sequence[float]) -> str:
         f"{score.score:.1f}</span>"
         f' {escape(score.level or "")}<br><span class="quiet">{low:.0f} to {high:.0f}</span></td>'
         f'<td class="number">{drawing.clock(score.duration_s) if score.duration_s else "-"}</td>'
-        f'<td class="wide">{drawing.timeline(row, bounds, interactive=False)}</td></tr>'
+        f'<td class="wide">{chart}</td></tr>'
     )

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -136,6 +137,9 @@ def test_people_see_it(scores, taught, tmp_path, monkeypatch):
     page = (tmp_path / "page.html").read_text()
     assert all(explain(score.as_row()) in page for score in scores[:2])
     assert "poor up to 75, fair up to 85, good above" in page and "poor up to 75" in " ".join(done.stdout.split())
+    # A picture has no time to draw.
+    write_page([replace(scores[1], duration_s=0.0)], tmp_path / "picture.html", parts)
+    assert page.count('class="chart"') == 2 and 'class="chart"' not in (tmp_path / "picture.html").read_text()
     bars = drawing.flaws(scores[1].as_row())
     assert f'noise</span><div class="bar"><div style="width:{100 * flaws["noise"]:.1f}%' in bars
     assert drawing.flaws(row()) == "" == drawing.flaws(row(flaws=None))
