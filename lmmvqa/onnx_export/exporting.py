@@ -22,6 +22,8 @@ from processing.quality_prompts import QUESTIONS
 
 # What one would still run on a processor.
 MOST_PARAMETERS = 1_000_000_000
+# Points by which 8 bits may move a score (measured in docs/light.md).
+INT8_TOLERANCE = 3.0
 
 
 class ExportError(LmmVqaError, RuntimeError):
@@ -58,7 +60,16 @@ def export(model: str | None, output: Path, *, int8: bool = False, with_weights:
         quantise(output)
     reference = (CHECKPOINT_FOLDER if model is None else Path(model)) / REFERENCE.name
     if reference.is_dir():
-        shutil.copytree(reference, output / REFERENCE.name)
+        copy_reference(reference, output / REFERENCE.name, int8)
+
+
+def copy_reference(reference: Path, output: Path, int8: bool) -> None:
+    """The clips and scores that `lmmvqa verify` compares with; 8 bits may be further from them."""
+    shutil.copytree(reference, output)
+    if int8:
+        scores = output / "scores.json"
+        content = json.loads(scores.read_text(encoding="utf-8")) | {"tolerance": INT8_TOLERANCE}
+        scores.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def check_size(network: Any, name: str) -> None:

@@ -9,9 +9,17 @@ import pytest
 import torch
 from tiny_models import make_spatial_tower
 
-from lmmvqa.checkpoints.default_files import GRAPHS
+from lmmvqa.checkpoints.default_files import GRAPHS, REFERENCE
 from lmmvqa.onnx_export import exporting
-from lmmvqa.onnx_export.exporting import ExportError, check_size, export, graph_config, weights_of
+from lmmvqa.onnx_export.exporting import (
+    INT8_TOLERANCE,
+    ExportError,
+    check_size,
+    copy_reference,
+    export,
+    graph_config,
+    weights_of,
+)
 from lmmvqa.onnx_export.quantising import quantise
 from lmmvqa.onnx_runtime.frame_arrays import look
 from lmmvqa.onnx_runtime.graph_folder import LAYOUT, GraphError
@@ -91,6 +99,15 @@ def test_the_graphs_of_the_default_checkpoint_are_of_its_architecture(default_mo
     }
     # Of what is learned nothing lies in the graphs themselves.
     assert sum(path.stat().st_size for path in GRAPHS.glob("*.onnx")) < 2_000_000
+
+
+def test_eight_bits_may_be_further_from_the_reference(tmp_path):
+    for int8, tolerance in ((False, 0.5), (True, INT8_TOLERANCE)):
+        copy_reference(REFERENCE, tmp_path / str(int8), int8)
+        (found, expected) = (
+            json.loads((folder / "scores.json").read_text()) for folder in (tmp_path / str(int8), REFERENCE)
+        )
+        assert found == expected | {"tolerance": tolerance}
 
 
 def test_weights_of_another_architecture_are_refused(tiny, tiny_graphs, tmp_path):
