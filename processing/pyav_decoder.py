@@ -7,6 +7,7 @@ do. HDR and wide colours are then brought to BT.709 (see `colours`).
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 from bisect import bisect_right
@@ -384,7 +385,9 @@ class PyAVDecoder:
         protocols = "file" if isinstance(self._file, str) else "none"
         options = {"format_whitelist": _FORMATS, "protocol_whitelist": protocols}
         try:
-            return self._av.open(rewound(self._file), metadata_errors="replace", container_options=options)
+            file = rewound(self._file)
+            source = file if isinstance(file, str) else _ForgivingFile(file)
+            return self._av.open(source, metadata_errors="replace", container_options=options)
         except MemoryError as error:
             raise too_large(self.name) from error
         except self._av.FFmpegError as error:
@@ -493,6 +496,20 @@ class PyAVDecoder:
             logger.debug("A packet of %s cannot be decoded: %s", self.name, error)
             self._is_undecodable = True
             return []
+
+
+class _ForgivingFile:
+    """A file object that FFmpeg may ask for places that are none, which damaged files name: it is told so, and no error
+    of Python ends the reading."""
+
+    def __init__(self, file: BinaryIO):
+        self.read, self.tell, self._file = file.read, file.tell, file
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        try:
+            return self._file.seek(offset, whence)
+        except (OSError, ValueError, OverflowError):
+            return -errno.EINVAL
 
 
 def _begins_whole(container: Any, stream: Any) -> bool:

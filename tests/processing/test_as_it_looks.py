@@ -4,6 +4,7 @@ import io
 import re
 import subprocess
 import zlib
+from contextlib import suppress
 from pathlib import Path
 
 import av
@@ -726,6 +727,18 @@ def test_a_missing_end_is_said_whatever_the_container(make, name, encoder):
         "It is cut short: its end is missing."
     ]
     assert not any("cut short" in warning for warning in read(whole)[0].warnings)
+
+
+def test_a_place_that_is_none_ends_no_reading(make):
+    """A part of a WMV file that is said to be so long that files can't have its end."""
+    whole = make("whole.wmv", "-vf", "scale=240:134", "-c:v", "wmv2", "-q:v", "3")
+    content = bytearray(whole.read_bytes())
+    part = content.index(bytes.fromhex("4052d1861d31d011a3a400a0c90348f6")) + 16
+    content[part : part + 8] = (5 * 10**18).to_bytes(8, "little")
+    path = whole.with_name("far.wmv")
+    path.write_bytes(content)
+    with path.open("rb") as file, suppress(VideoError):
+        read(file)
 
 
 def test_damage_is_said_once(tmp_path, caplog):
