@@ -145,7 +145,10 @@ def export(
     output: Annotated[Path, typer.Argument(help="New or empty folder.")],
     to: Annotated[Literal["onnx"], typer.Option(help="The form.")] = "onnx",
     int8: Annotated[
-        bool, typer.Option("--int8", help="Weights of 8 bits: a quarter of the size, and scores that differ a little.")
+        bool,
+        typer.Option(
+            "--int8", help="Weights of 8 bits: smaller and faster, and scores that differ a little (docs/light.md)."
+        ),
     ] = False,
     weights: Annotated[
         bool, typer.Option("--weights/--without-weights", help="Graphs alone, for weights of the same architecture.")

@@ -26,7 +26,7 @@ def compare(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a pair on standard output.")] = False,
     device: Device = None,
     timeline: Annotated[
-        bool, typer.Option("--timeline/--no-timeline", help="Also where in time two of them differ most.")
+        bool, typer.Option("--timeline/--no-timeline", help="Also when two of them differ most.")
     ] = True,
     tolerance: Annotated[
         float | None,
@@ -37,7 +37,7 @@ def compare(
     confidence: Confidence = 0.5,
     summary: Summary = None,
 ) -> None:
-    """Compare videos: which one people would prefer, how sure that is, and where they differ.
+    """Compare videos: which one people would prefer, how sure that is, and when they differ.
 
     Exit code 0: all have a score, and none misses the tolerance. 1: one has an error. 2: the command itself failed.
     3: one misses the tolerance.

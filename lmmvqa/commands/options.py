@@ -28,7 +28,10 @@ Summary = Annotated[
     Path | None, typer.Option(help="Write what passed a threshold and what didn't: Markdown (.md) or JUnit XML (.xml).")
 ]
 Scale = Annotated[
-    tuple[float, float] | None, typer.Option(help="rated_videos only: the ratings that become the scores 0 and 100.")
+    tuple[float, float] | None,
+    typer.Option(
+        metavar="LOW HIGH", help="rated_videos only: the ratings that become the scores 0 and 100, such as --scale 1 5."
+    ),
 ]
 
 Question = Annotated[

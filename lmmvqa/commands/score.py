@@ -58,7 +58,7 @@ def score(
         bool, typer.Option("--timeline", help="Also quality over time: one value for every second.")
     ] = False,
     explain: Annotated[
-        bool, typer.Option("--explain", help="Also a sentence: how good, what is wrong, and where it is worst.")
+        bool, typer.Option("--explain", help="Also a sentence: how good, what is wrong, and when it is worst.")
     ] = False,
     output: Annotated[
         Path | None,

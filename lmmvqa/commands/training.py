@@ -33,7 +33,12 @@ def _begin(config: str, override: list[str] | None) -> dict[str, Any]:
 
 @app.command()
 def train(config: Config, override: Override = None) -> None:
-    """Train on rated videos. Stopped and started again, it goes on."""
+    """Train on rated videos. Stopped and started again, it goes on.
+
+    Recipes: own_videos, lsvq_score, lsvq_score_and_level, finetune_5fold, align, instruct, default_checkpoint.
+
+    For example: lmmvqa train own_videos data=rated_videos=mine num_train_epochs=5
+    """
     with clear_errors():
         settings = _begin(config, override)
 
