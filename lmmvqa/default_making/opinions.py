@@ -9,6 +9,7 @@ that of this fidelity.
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -110,7 +111,8 @@ def write_ratings(path: Path, pictures: Sequence[Rated], copies: Sequence[Rated]
         for each in [*pictures, *(copy for copy in copies if copy.video in of_copies)]:
             opinion = of_copies.get(each.video, each.opinion)
             groups = (each.split, each.content, each.family)
-            writer.writerow([each.video, f"{opinion:.3f}", *groups, flaws.get(each.video, "")])
+            # A label file's own paths count from its folder, ours from where the command runs.
+            writer.writerow([os.path.abspath(each.video), f"{opinion:.3f}", *groups, flaws.get(each.video, "")])
 
 
 def rate_together(

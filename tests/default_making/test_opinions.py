@@ -52,12 +52,15 @@ def test_noise_is_judged_by_a_second_measure_on_the_scale_of_vmaf():
         fidelity([noisy])
 
 
-def test_photographs_and_copies_stand_in_one_label_file(pictures, tmp_path):
+def test_photographs_and_copies_stand_in_one_label_file(pictures, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     copies = [copy("clip", 98.0, distortion="near_lossless", flaw="none"), copy("lost", 50.0)]
     tested = picture("tested", 50, "validation")
     write_ratings(tmp_path / "ratings.csv", [*pictures[:90], tested], copies)
     with (tmp_path / "ratings.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
+    # Wherever the label file lies: it counts paths from its own folder, and they were given from this one.
+    assert rows[-1]["video"] == str(tmp_path / "clip/near_lossless98.0.mp4")
     assert len(rows) == 92 and {row["family"] for row in rows} == {"photograph", "codec"}
     assert next(row for row in rows if row["content"] == "tested")["split"] == "validation"
     # Of a photograph nobody knows the flaw.
