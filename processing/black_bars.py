@@ -66,7 +66,7 @@ def _between_bars(shares: np.ndarray) -> slice:
         return slice(0, count)
     before, after = int(lines[0]), count - 1 - int(lines[-1])
     narrowest = max(_NARROWEST, _NARROWEST_SHARE * count)
-    if min(before, after) < narrowest or abs(before - after) > narrowest:
+    if min(before, after) < narrowest or abs(before - after) > narrowest or before + after + 2 * _MARGIN >= count:
         return slice(0, count)
     return slice(before + _MARGIN, count - after - _MARGIN)
 

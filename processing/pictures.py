@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import io
 import struct
+import zlib
 from collections.abc import Iterator
 from fractions import Fraction
 from typing import Any, BinaryIO
@@ -17,7 +18,19 @@ from .decoding import resized
 from .video_files import TimeLimit, VideoError, first_bytes, rewound
 
 _FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "TIFF", "AVIF", "HEIF", "JPEG2000", "PPM", "QOI")
-_ERRORS = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
+# What Pillow raises for damaged pictures.
+_ERRORS = (
+    OSError,
+    ValueError,
+    SyntaxError,
+    LookupError,
+    TypeError,
+    ArithmeticError,
+    RuntimeError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+)
 # Browsers show a frame of an animation that is said to be no longer than this for a tenth of a second. In milliseconds.
 _SHORTEST = 10
 # Tags of TIFF: of a smaller copy of another page, and of Adobe's raw photographs, which begin with one.

@@ -301,6 +301,7 @@ def test_black_bars_are_no_part_of_the_picture(make, name, bars):
         "pad=iw:ih+60:0:60:black",  # a bar on one side
         "pad=iw:ih+96:0:48:black,drawbox=90:205:60:12:white:fill",  # words in the bar
         "drawbox=c=black:t=fill,drawbox=80:60:80:14:white:fill",  # a title
+        "drawbox=c=black:t=fill,drawbox=0:66:240:2:white:fill",  # a line
         "vignette=PI/2.2",
         "eq=brightness=-0.6",  # a night
         "pad=iw:ih+96:0:48:black,drawbox=0:0:240:40:green:fill:enable='gt(t,0.9)'",  # another shape later
@@ -535,7 +536,7 @@ def test_damaged_pictures_are_refused_with_a_remedy(make, tmp_path):
     content = make("photo.jpg", "-vf", "scale=480:270", "-frames:v", "1", "-q:v", "1").read_bytes()
     moving = make("moving.png", "-vf", "scale=240:134", "-r", "10", "-c:v", "apng", "-f", "apng").read_bytes()
     starts = (content[:200], content[: len(content) // 2], content[:2000] + bytes(2000), b"RIFF\0\0\0\0WEBP")
-    for broken in (*starts, moving[: len(moving) // 2]):
+    for broken in (*starts, moving[: len(moving) // 2], b"qoif\0\0\0\x60\0\0\0\x40\3\0\xff"):
         path = tmp_path / "broken.jpg"
         path.write_bytes(broken)
         try:
