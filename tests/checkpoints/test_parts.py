@@ -90,7 +90,7 @@ def test_a_gguf_file_that_is_cut_is_named(tmp_path):
 
 
 HOLDER = """
-import os, signal
+import lmmvqa_command, os, signal
 from lmmvqa.checkpoints.cache import scratch_folder
 with scratch_folder() as folder:
     (folder / "model.safetensors").write_bytes(bytes(1000))
