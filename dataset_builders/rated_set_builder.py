@@ -232,6 +232,8 @@ class RatedSetBuilder(ReleaseBuilder):
         rated = [rating for rating in listed if not math.isnan(rating.mos)]
         if not rated:
             raise LabelError(f"{self.dataset_name}: the label file below {root} has no rated rows.")
+        if boundless := next((rating for rating in rated if math.isinf(rating.mos)), None):
+            raise LabelError(f"{boundless.place or boundless.id}: {boundless.mos} is no rating.")
         twice = [name for name, count in Counter(rating.id for rating in listed).items() if count > 1]
         if twice:
             places = [rating.place for rating in listed if rating.id == twice[0] and rating.place]

@@ -61,7 +61,10 @@ class AnswerTrie:
         Returns:
             (batch, answers), float32; the probabilities of one row sum to 1 at most.
         """
-        nodes, tokens = node_logits.new_tensor(self.steps).long()
+        import torch
+
+        # In the precision of the logits, the number of a token may be another's.
+        nodes, tokens = torch.as_tensor(self.steps, device=node_logits.device)
         steps = node_logits.float().log_softmax(-1)[:, nodes, tokens].masked_fill(nodes < 0, 0.0)
         return steps.sum(2)
 

@@ -62,7 +62,9 @@ class LmmVqaSpatialModel(PreTrainedModel):
         if view.side is not None:
             patch = getattr(backbone.config, "patch_size", 1)
             shape = resized_shape(frames.shape[-2], frames.shape[-1], view.side, patch)
-            frames = nn.functional.interpolate(frames, shape, mode="bilinear", antialias=True)
+            # Processors have no such filter in half precision.
+            resized = nn.functional.interpolate(frames.float(), shape, mode="bilinear", antialias=True)
+            frames = resized.to(frames.dtype)
         if view.tile_size is not None:
             places = tile_places(frames.shape[-2], frames.shape[-1], view.tile_size, self.config.grid)
             frames = torch.stack([frames[..., rows, columns] for rows, columns in places], dim=1).flatten(0, 1)

@@ -45,6 +45,16 @@ def test_likelihoods_are_among_everything_that_may_be_said():
     torch.testing.assert_close(trie.log_probabilities(logits).exp(), torch.tensor([[0.5, 0.5]]))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_tokens_keep_their_numbers_in_half_precision(dtype):
+    """Half precision has no 30233: the token beside it would be read."""
+    trie = AnswerTrie([(30233, 2), (29389, 2), (12018, 2)])
+    logits = torch.zeros(1, 1, 40_000, dtype=dtype)
+    logits[..., 30233] = 10
+    assert trie.log_probabilities(logits).exp()[0, 0] > 0.99
+    assert trie.log_likelihoods(logits).exp()[0, 0] == pytest.approx(0.355, abs=0.01)
+
+
 def test_branches_see_their_ancestors_only():
     trie = AnswerTrie([[5, 9], [5, 7, 9], [6, 9], [6, 7, 9]])
     branches = lay_out_branches([[1, 2], [3]], [trie, AnswerTrie([[4, 9], [8, 9]])])
