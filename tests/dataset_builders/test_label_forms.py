@@ -291,3 +291,9 @@ def test_exported_sets_hold_what_their_videos_are_copies_of(own, tmp_path):
     rows = {row.id: row for row in read_set(SetSpec.parse(str(tmp_path / "o")))}
     assert rows["1"].content == "q" and rows["0"].parts == {"family": "codec", "kind": "crf"}
     assert "`content`, `family`, `kind`" in (tmp_path / "o" / "README.md").read_text()
+
+
+def test_a_rating_without_a_bound_is_none(own):
+    (own / "ratings.csv").write_text(GOOD.replace("55", "inf"))
+    with pytest.raises(LabelError, match="line 3: inf is no rating"):
+        read_set(SetSpec.parse(f"rated_videos={own}"))
