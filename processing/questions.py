@@ -246,17 +246,22 @@ def find_question(questions: Iterable[Known], name: str) -> Known:
 
 def level_names(questions: Iterable[Question | AskedQuestion]) -> list[str]:
     """The words of the question for the level, worst first; none where a checkpoint was not taught it."""
-    return next((list(question.answers) for question in questions if question.name == "level"), [])
+    level = _level(questions)
+    return [] if level is None else list(level.answers)
 
 
 def level_bounds(questions: Iterable[Question | AskedQuestion]) -> list[float]:
     """The scores above which each word of the question for the level but the worst begins: equal parts of the scale
     where nobody stated others."""
-    level = next((question for question in questions if question.name == "level"), None)
+    level = _level(questions)
     if level is None:
         return []
     count = len(level.answers)
     return list(level.bounds) or [MAX_SCORE * place / count for place in range(1, count)]
+
+
+def _level(questions: Iterable[Question | AskedQuestion]) -> Question | AskedQuestion | None:
+    return next((question for question in questions if question.name == "level"), None)
 
 
 def format_score(score: float) -> str:

@@ -174,9 +174,8 @@ class VideoReader:
         self._decoder, self._limit = decoder, limit
         self._frame_size = frame_size
         self._passes: list[Iterator[tuple[int, Any]]] = []
-        # Where the picture lies in each frame of a video with bars, once it is known.
-        self._window: Window | None = None
-        self._barred_shape: tuple[int, ...] = ()
+        # Where the picture lies in key frames of a shape that have bars, once it is known.
+        self._windows: dict[tuple[int, ...], Window] = {}
         self._knows_bars = False
         begin = first_picture(decoder)
         plan = plan_chunks(decoder, begin, fps, max_chunks or MOST_CHUNKS, frames_per_chunk, min_tail)
@@ -246,7 +245,7 @@ class VideoReader:
         others.close()
         window = picture_within(frames, SMALLEST_SIDE)
         if window is not None:
-            self._window, self._barred_shape = window, key_frame.shape
+            self._windows[key_frame.shape] = window
             warn(self._decoder, "It has black bars around its picture: they are left out.")
 
     def _without_blank_end(self, chunks: Iterator[tuple[PlannedChunk, Chunk]]) -> Iterator[Chunk]:
@@ -282,10 +281,8 @@ class VideoReader:
             yield chunk
 
     def _without_bars(self, key_frame: np.ndarray) -> np.ndarray:
-        if self._window is None or key_frame.shape != self._barred_shape:
-            return key_frame
-        rows, columns = self._window
-        return key_frame[:, rows, columns]
+        window = self._windows.get(key_frame.shape)
+        return key_frame if window is None else key_frame[:, *window]
 
     def _small_frames(self, screen: _Screen, planned: PlannedChunk, key_frame: np.ndarray) -> np.ndarray | None:
         if self._frame_size is None:
@@ -300,18 +297,19 @@ class VideoReader:
 
     def _small(self, frame: Any, shape: tuple[int, ...]) -> np.ndarray:
         """A frame of `frame_size`, of a chunk whose key frame has this shape."""
-        if self._window is None or shape != self._barred_shape:
+        window = self._windows.get(shape)
+        if window is None:
             return self._decoder.to_rgb(frame, self._frame_size)
         # The picture is cut out at twice the size that is wanted of it: to convert whole frames would take long.
         scales = [
             min(1.0, 2 * small / (lines.stop - lines.start))
-            for small, lines in zip(self._frame_size, self._window, strict=True)
+            for small, lines in zip(self._frame_size, window, strict=True)
         ]
         size = tuple(max(1, round(side * scale)) for side, scale in zip(shape[1:], scales, strict=True))
         pixels = self._decoder.to_rgb(frame, size)
         (top, bottom), (left, right) = (
             (lines.start * new / side, lines.stop * new / side)
-            for lines, new, side in zip(self._window, size, shape[1:], strict=True)
+            for lines, new, side in zip(window, size, shape[1:], strict=True)
         )
         return _cut_out(pixels, (left, top, right, bottom), self._frame_size)
 

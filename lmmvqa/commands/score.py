@@ -153,11 +153,10 @@ def score(
         else:
             from lmmvqa.scoring.loading import load
             from lmmvqa.scoring.reading_workers import ReadingLimits
+            from modeling_lmmvqa.video_score import describe_levels
 
             limits = ReadingLimits(time_limit, memory_limit)
             settings = dict(dtype=dtype, batch_size=batch_size, decoder=decoder, limits=limits)
-            from modeling_lmmvqa.video_score import describe_levels
-
             drawn = html_file is not None
             with load(model, device=device, **settings) as scorer:
                 parts = scorer.processor.levels, scorer.processor.level_bounds

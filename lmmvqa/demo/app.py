@@ -272,7 +272,7 @@ def _over_time(row: dict[str, Any], bounds: Sequence[float]) -> str:
         _moment(name, timeline[key]) for name, key in (("Worst second", "worst"), ("Best second", "best"))
     )
     worst = drawing.worst_moment_in_words(row)
-    start = row["timeline"]["worst_moment"]["start_s"]
+    start = timeline["worst_moment"]["start_s"]
     link = worst and f'<button type="button" class="moment" data-seek="{start}">{escape(worst)}</button>'
     return f"""<h3>Quality over time</h3>
 {drawing.timeline(row, bounds)}

@@ -12,6 +12,7 @@ from matplotlib.ticker import MaxNLocator
 
 from hub_cards.results import FEW_VIDEOS
 from lmmvqa.evaluation.motion import Motion
+from lmmvqa.evaluation.table_cells import SAYS_NOTHING
 from lmmvqa.evaluation.vqa_metric.vqa_metric import logistic
 from processing.quality_prompts import LEVELS
 
@@ -34,7 +35,7 @@ def _figure(width: float = 5.0, height: float = 4.0, columns: int = 1) -> tuple[
 
 
 def _counted(count: int) -> str:
-    return f"n = {count:,}" + (": says nothing" if count < FEW_VIDEOS else "")
+    return f"n = {count:,}" + (f": {SAYS_NOTHING}" if count < FEW_VIDEOS else "")
 
 
 def scatter(rows: Sequence[Row], metrics: Row, unit: str) -> Figure:

@@ -192,7 +192,7 @@ def _drawn(rows: datasets.Dataset, purpose: str, share: float) -> list[int]:
 
 def learned_bounds(rows: datasets.Dataset, levels: Sequence[str]) -> list[float]:
     """The scores at which the levels of rated videos part; where sets part them differently, as many videos lie below
-    as have a lower level. None where a level has no video."""
+    as have a lower level. Empty where a level has no video."""
     rated = [(score, level) for score, level in zip(rows["score"][:], rows["level"][:], strict=True) if level in levels]
     scores = sorted(score for score, _ in rated)
     ends = list(accumulate(sum(level == word for _, level in rated) for word in levels))[:-1]
